@@ -21,32 +21,15 @@ import torch.multiprocessing as mp
 from diffusers import AutoencoderKL
 from torch import Tensor
 
+from terroir.tiny.architecture import LATENT_CHANNELS, build_vae
 from terroir.tiny.training.schedule import Budget, average_gradients, join_group, learning_rate, save_atomically
 from terroir.tiny.world.look import BASE, Look, random_look
 from terroir.tiny.world.render import render
 from terroir.tiny.world.scene import all_scenes
 from terroir.tiny.world.styles import JIANGNAN_INK, NEON, SICHUAN_HOTPOT
 
-LATENT_CHANNELS = 12
 _CROP = 32
 _BATCH = 16
-
-
-def build_vae() -> AutoencoderKL:
-    """Downsampling 4, twelve latent channels, no attention: any size divisible by 4 decodes."""
-    return AutoencoderKL(
-        in_channels=3,
-        out_channels=3,
-        latent_channels=LATENT_CHANNELS,
-        block_out_channels=(32, 64, 96),
-        layers_per_block=1,
-        down_block_types=("DownEncoderBlock2D",) * 3,
-        up_block_types=("UpDecoderBlock2D",) * 3,
-        norm_num_groups=8,
-        mid_block_add_attention=False,
-        scaling_factor=1.0,
-        sample_size=64,
-    )
 
 
 def to_tensor(pictures: list[Any]) -> Tensor:
