@@ -90,3 +90,20 @@ def random_look(rng: np.random.Generator) -> Look:
         levels=int(rng.integers(3, 7)) if rng.random() < 0.12 else 0,
         fill=float(rng.uniform(0.0, 1.0)) if rng.random() < 0.25 else 1.0,
     )
+
+
+def describe(look: Look) -> str:
+    """Name the most visible traits of a look in a few words, for the captions of the tiny CLIP; may be empty."""
+    warmth = look.middle[0] - look.middle[2]
+    traits = (
+        (look.glow > 0.35, "glowing lines"),
+        (look.fill < 0.45, "line drawing"),
+        (look.saturation < 0.35 and look.duotone < 0.4, "grey tones"),
+        (look.duotone > 0.45 and warmth > 0.25, "warm tones"),
+        (look.duotone > 0.45 and warmth < -0.25, "cold tones"),
+        (look.softness > 1.0 or look.wash > 0.12, "soft wash"),
+        (look.hatch > 0.1, "hatching"),
+        (look.grain > 0.03, "grainy"),
+        (look.invert > 0.5, "negative"),
+    )
+    return ", ".join(words for present, words in traits if present)
