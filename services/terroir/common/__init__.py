@@ -1,0 +1,1 @@
+"""Server kit shared by the services."""
