@@ -59,7 +59,7 @@ class LocalStore(ObstoreDriver):
                     os.link(staged, path)
                     _sync_folder(path.parent)
                 else:
-                    os.replace(staged, path)
+                    staged.replace(path)
             finally:
                 with suppress(OSError):  # replaced, or swept up at the next start; the outcome is already decided
                     staged.unlink(missing_ok=True)

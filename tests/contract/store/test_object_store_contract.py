@@ -108,8 +108,10 @@ def test_list_gives_the_sorted_keys_below_whole_segments(store: ObjectStore) -> 
 
 @pytest.mark.parametrize(
     "key",
-    ["", "/", "/etc/passwd", "a//b", "a/", "..", "../x", "a/../../x", "a/./b", ".hidden", "a b", "a\x00", "ü", "a\\b"]
-    + ["a#1", "%2e%2e/x", "-a", "x" * 201, "/".join(["x" * 200] * 6), "a\n"],
+    [
+        *("", "/", "/etc/passwd", "a//b", "a/", "..", "../x", "a/../../x", "a/./b", ".hidden", "a b", "a\x00", "a\n"),
+        *("ü", "a\\b", "a#1", "%2e%2e/x", "-a", "x" * 201, "/".join(["x" * 200] * 6)),
+    ],
 )
 def test_a_malformed_key_is_refused_by_every_operation(store: ObjectStore, key: str) -> None:
     for operation in (

@@ -32,9 +32,9 @@ def test_a_blob_damaged_on_disk_is_never_served_as_whole(tmp_path: Path, damage:
     with pytest.raises(CorruptBlob, match="restore") as caught:
         blobs.get(digest)
     assert caught.value.digest == digest
-    received = []
+    received: list[bytes] = []
     with pytest.raises(CorruptBlob):
-        received.extend(iter(blobs.iter_chunks(digest, 3)))
+        received.extend(blobs.iter_chunks(digest, 3))
     assert b"".join(received) != damage or not damage
 
 

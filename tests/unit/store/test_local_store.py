@@ -6,6 +6,7 @@ import errno
 import os
 import resource
 import signal
+import stat
 from pathlib import Path
 
 import pytest
@@ -45,6 +46,29 @@ def test_a_failing_system_call_becomes_a_reason_with_the_key_and_a_next_step(
     assert str(tmp_path) in str(caught.value)
     assert not store.exists("x")
     assert not any((tmp_path / ".staging").iterdir()), "the failed body still takes up space"
+
+
+def test_a_body_is_on_the_disk_before_its_name_and_the_name_before_create_returns(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A power cut can't be had in a test; the order of these calls is what survives one."""
+    store = LocalStore(tmp_path)
+    store.create("a/first", b"makes the folders")
+    calls: list[str] = []
+    fsync, link = os.fsync, os.link
+
+    def recorded_fsync(descriptor: int) -> None:
+        calls.append("sync folder" if stat.S_ISDIR(os.fstat(descriptor).st_mode) else "sync body")
+        fsync(descriptor)
+
+    def recorded_link(source: Path, target: Path) -> None:
+        calls.append("link")
+        link(source, target)
+
+    monkeypatch.setattr(os, "fsync", recorded_fsync)
+    monkeypatch.setattr(os, "link", recorded_link)
+    store.create("a/second", b"x")
+    assert calls == ["sync body", "link", "sync folder"]
 
 
 def test_a_write_cut_short_by_the_system_leaves_nothing(tmp_path: Path) -> None:

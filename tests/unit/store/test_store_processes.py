@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import terroir
@@ -16,6 +18,7 @@ from terroir.store.local import LocalStore
 from tests.unit.store.writer_process import FLOOD_BYTES
 
 SCRIPT = Path(__file__).with_name("writer_process.py")
+KILLS = 8
 
 
 def start(mode: str, root: Path, name: str) -> subprocess.Popen[str]:
@@ -65,34 +68,35 @@ def test_four_processes_appending_lose_no_document_and_write_none_twice(tmp_path
     assert {document.op_id for document in documents} == {f"p{name}-{n}" for name in range(4) for n in range(25)}
 
 
+def half_written(staging: Path) -> list[Path]:
+    """Staged bodies that have begun to grow and are not whole."""
+    found = []
+    with suppress(FileNotFoundError):  # the folder is not made yet, or a body was finished while we looked
+        for entry in staging.iterdir():
+            if 0 < entry.stat().st_size < FLOOD_BYTES:
+                found.append(entry)  # noqa: PERF401 - what was found before the exception counts
+    return found
+
+
 def test_a_killed_writer_leaves_no_partial_object_and_nothing_extra_in_a_listing(tmp_path: Path) -> None:
-    store = LocalStore(tmp_path)
-    killed_while_writing = 0
-    for attempt in range(12):
+    cut_short = 0
+    for attempt in range(KILLS):
         process = start("flood", tmp_path, f"k{attempt}")
         wait_until_ready(process)
         release(process)
-        staging = tmp_path / ".staging"
-        deadline = time.monotonic() + 10
-        # Strike in the middle of a write: as soon as a staged body has begun to grow.
-        while not any(0 < entry.stat().st_size < FLOOD_BYTES for entry in existing(staging)):
+        deadline = time.monotonic() + 20
+        known = set(half_written(tmp_path / ".staging"))
+        while set(half_written(tmp_path / ".staging")) <= known:
             assert time.monotonic() < deadline, "the writer never staged a body"
         process.kill()
         process.communicate()
-        killed_while_writing += any(entry.stat().st_size < FLOOD_BYTES for entry in existing(staging))
-        for entry in existing(staging):
-            entry.unlink()
-    assert killed_while_writing, "no kill met a half-written body, so this run proved nothing"
+        cut_short += len(set(half_written(tmp_path / ".staging")) - known)
+    assert cut_short, f"none of {KILLS} kills met a half-written body, so this run proved nothing"
+    store = LocalStore(tmp_path)
     for key in store.list(""):
         body = store.get(key)
         assert body == body[:1] * FLOOD_BYTES, f"{key} is partial"
-
-
-def existing(folder: Path) -> list[Path]:
-    try:
-        return [entry for entry in folder.iterdir() if entry.exists()]
-    except FileNotFoundError:
-        return []
+    shutil.rmtree(tmp_path)  # pytest would keep hundreds of megabytes for three runs
 
 
 def test_a_folder_without_the_right_to_write_is_reported_as_read_only() -> None:

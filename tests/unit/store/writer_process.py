@@ -1,7 +1,9 @@
-"""A writer in a process of its own: `writer_process.py <mode> <root> <name>`; prints `ready`, begins at a line of input.
+"""A writer in a process of its own: `writer_process.py <mode> <root> <name>`.
+
+Prints `ready` and begins at a line of input.
 
 create: one create of `race/one` from each of 4 threads, prints how many won; append: 25 documents to `log`;
-flood: 8 MiB objects until killed; unprivileged: what a create and a read answer without any right to the folder.
+flood: 32 MiB objects until killed; unprivileged: what a create and a read answer without any right to the folder.
 """
 
 from __future__ import annotations
@@ -18,7 +20,7 @@ from terroir.store.errors import AlreadyExists, StoreUnavailable
 from terroir.store.local import LocalStore
 
 NOBODY = 65534
-FLOOD_BYTES = 8 * 2**20
+FLOOD_BYTES = 32 * 2**20
 
 
 def wins(store: LocalStore, key: str, body: bytes) -> bool:
