@@ -1,0 +1,137 @@
+"""`terroir adapter`: publish, list, download, point aliases."""
+
+from __future__ import annotations
+
+import getpass
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from terroir._proto.registry.v1 import registry_pb2 as pb
+from terroir.cli.session import resource, session
+from terroir.common.errors import InvalidArgument
+
+app = typer.Typer(no_args_is_help=True, help="Published styles: versions never change, aliases move.")
+
+AdapterName = Annotated[str, typer.Argument(help="Adapter, such as `jiangnan`.", show_default=False)]
+VersionName = Annotated[
+    str, typer.Argument(help="`jiangnan` (newest), `jiangnan@production` or `jiangnan/versions/3`.", show_default=False)
+]
+_FORMATS = {"kohya": pb.ADAPTER_FORMAT_KOHYA, "diffusers": pb.ADAPTER_FORMAT_DIFFUSERS}
+
+
+@app.command("list")
+def list_adapters(context: typer.Context) -> None:
+    """List adapters with their aliases."""
+    with session(context).client() as client:
+        session(context).table(
+            client.registry.adapters(),
+            [
+                ("adapter", lambda a: a.name), ("newest", lambda a: str(a.newest_version)),
+                ("aliases", lambda a: ", ".join(f"{x.alias}→{x.version.rsplit('/', 1)[1]}" for x in a.aliases)),
+            ],
+            empty="no adapters; train one: terroir train submit CONFIG --adapter NAME",
+        )  # fmt: skip
+
+
+@app.command()
+def versions(context: typer.Context, name: AdapterName) -> None:
+    """List versions, newest first."""
+    with session(context).client() as client:
+        session(context).table(
+            client.registry.versions(resource("adapters", name)),
+            [
+                ("version", lambda v: v.name), ("rank", lambda v: str(v.rank)), ("bytes", lambda v: str(v.size_bytes)),
+                ("layers", lambda v: str(v.coverage.matched_layers)), ("job", lambda v: v.lineage.job),
+                ("file", lambda v: v.file_digest[:12]), ("published", lambda v: v.create_time.ToJsonString()),
+            ],
+            empty="no versions",
+        )  # fmt: skip
+
+
+@app.command()
+def show(context: typer.Context, name: VersionName) -> None:
+    """Show one version and where it came from."""
+    with session(context).client() as client:
+        version = client.registry.version(resource("adapters", name))
+    lineage = version.lineage
+    session(context).show(
+        version,
+        f"{version.name} rank {version.rank} on {version.base}, {version.coverage.matched_layers} layers",
+        f"trigger word: {version.trigger_word or 'none'}",
+        f"from {lineage.job or 'an upload'} {lineage.dataset_version}",
+        f"file {version.file_digest}",
+        f"tensors {version.tensor_digest}",
+    )
+
+
+@app.command()
+def publish(
+    context: typer.Context,
+    name: AdapterName,
+    file: Annotated[Path, typer.Argument(help="A `.safetensors` file of kohya, A1111 or diffusers.", show_default=False)],
+    base: Annotated[str, typer.Option(help="Base model that it was trained on.")] = "terroir-tiny",
+    trigger: Annotated[str, typer.Option(help="Word that calls the style up.")] = "",
+) -> None:
+    """Publish a file as the next version; it is validated before the version exists."""
+    try:
+        data = file.read_bytes()
+    except OSError as error:
+        raise InvalidArgument(f"cannot read {file}: {error}", reason="FILE_MISSING") from error
+    header = pb.PublishHeader(adapter=resource("adapters", name), base=resource("bases", base), trigger_word=trigger)
+    with session(context).client() as client:
+        version = client.registry.publish(header, data)
+    session(context).show(
+        version,
+        f"published {version.name}: {version.coverage.matched_layers} layers, {len(version.coverage.ignored)} keys ignored",
+    )
+
+
+@app.command()
+def download(
+    context: typer.Context,
+    name: VersionName,
+    out: Annotated[Path, typer.Option(help="File or folder to write to.")] = Path(),
+    file_format: Annotated[str, typer.Option("--format", help="`kohya` (A1111, ComfyUI, diffusers) or `diffusers`.")] = "kohya",
+) -> None:
+    """Download a version's file."""
+    if file_format not in _FORMATS:
+        raise InvalidArgument(f"unknown format {file_format!r}; known are {', '.join(_FORMATS)}", reason="UNKNOWN_FORMAT")
+    with session(context).client() as client:
+        file = client.registry.download(resource("adapters", name), _FORMATS[file_format])
+    target = out / file.file_name if out.is_dir() else out
+    target.write_bytes(file.data)
+    session(context).show(file.version, f"wrote {target}: {len(file.data)} bytes of {file.version.name}")
+
+
+@app.command()
+def alias(
+    context: typer.Context,
+    name: AdapterName,
+    alias_name: Annotated[str, typer.Argument(metavar="ALIAS", help="Such as `production`.", show_default=False)],
+    version: Annotated[int, typer.Argument(help="Version number that it shall point at.", show_default=False)],
+    reason: Annotated[str, typer.Option(help="Why; kept in the history.")],
+) -> None:
+    """Point an alias at a version."""
+    adapter = resource("adapters", name)
+    with session(context).client() as client:
+        moved = client.registry.set_alias(
+            adapter, alias_name, f"{adapter}/versions/{version}", actor=getpass.getuser(), reason=reason
+        )
+    session(context).show(moved, f"{adapter}@{moved.alias} → {moved.version}")
+
+
+@app.command()
+def bases(context: typer.Context) -> None:
+    """List the base models that adapters bind to."""
+    with session(context).client() as client:
+        session(context).table(
+            client.registry.bases(),
+            [
+                ("base", lambda b: b.name), ("family", lambda b: b.family), ("predicts", lambda b: b.prediction_type),
+                ("layers", lambda b: str(b.adaptable_layers)), ("pixels", lambda b: str(b.native_resolution)),
+                ("digest", lambda b: b.digest[:12]),
+            ],
+            empty="no bases; the registry's setting base_sources names their folders",
+        )  # fmt: skip

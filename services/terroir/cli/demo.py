@@ -1,0 +1,28 @@
+"""`terroir demo`: the main job end to end."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from terroir.cli.session import session
+
+_DEFAULT_EXAMPLES = Path("examples/styles")
+
+
+def demo(
+    context: typer.Context,
+    out: Annotated[Path, typer.Option(help="Folder for the contact sheet and all state.")] = Path("build/demo"),
+    examples: Annotated[Path, typer.Option(help="Folder with two style folders.")] = _DEFAULT_EXAMPLES,
+) -> None:
+    """Train two example styles, publish them, and draw a contact sheet; minutes on a CPU."""
+    from terroir.demo.run import Demo  # needs the extras of every service
+
+    this = session(context)
+    files = Demo(out, examples, this.console).run()
+    if this.as_json:
+        this.print_json({"png": str(files.png), "html": str(files.html), "figures": str(files.figures)})
+        return
+    this.console.print(f"look at {files.html} (one page, opens anywhere) or {files.png}", highlight=False)

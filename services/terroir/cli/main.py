@@ -1,0 +1,62 @@
+"""Entry point: the command tree, and errors as one readable line with a stable reason code."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from terroir.cli import adapter, dataset, demo, generate, region, train, up
+from terroir.cli.session import Session
+from terroir.common.errors import TerroirError
+
+app = typer.Typer(
+    name="terroir",
+    no_args_is_help=True,
+    rich_markup_mode="markdown",
+    pretty_exceptions_enable=False,
+    help="Teach an image model the look of a place from a few dozen pictures, and draw with it.\n\n"
+    "Start with `terroir demo`, or run `terroir up` in one terminal and the other commands in another.",
+)
+app.add_typer(dataset.app, name="dataset")
+app.add_typer(train.app, name="train")
+app.add_typer(adapter.app, name="adapter")
+app.add_typer(region.app, name="region")
+app.command("generate")(generate.generate)
+app.command("up")(up.up)
+app.command("demo")(demo.demo)
+
+
+@app.callback()
+def options(
+    context: typer.Context,
+    data_dir: Annotated[
+        Path | None,
+        typer.Option(help="Folder of the `terroir up` to talk to. Default: TERROIR_ENDPOINTS, else ~/.terroir."),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print results as JSON on standard output.")] = False,
+) -> None:
+    """Options that stand before the command."""
+    context.obj = Session(data_dir, as_json, Console())
+
+
+def main() -> None:
+    """Run the command line; exit status 1 for an error that Terroir names, 130 for Ctrl-C."""
+    as_json = "--json" in sys.argv
+    try:
+        app()
+    except TerroirError as error:
+        if as_json:
+            Session(None, True, Console()).print_json({"error": {"reason": error.reason, "message": str(error)}})
+        else:
+            Console(stderr=True).print(f"[bold red]error[/] \\[{error.reason}] {error}", highlight=False, soft_wrap=True)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    main()

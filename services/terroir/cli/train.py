@@ -1,0 +1,188 @@
+"""`terroir train`: run a configuration here, or submit it and watch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Final
+
+import typer
+from rich.progress import Progress, TaskID
+
+from terroir._proto.training.v1 import training_pb2 as pb
+from terroir.cli.session import Session, resource, session
+from terroir.common.errors import FailedPrecondition, InvalidArgument
+
+app = typer.Typer(
+    invoke_without_command=True,
+    help="Train a style. `terroir train --config style.yaml` trains here, without any server; "
+    "`terroir train submit` hands the same file to the training service.",
+)
+
+_STATES: Final = {
+    pb.JOB_STATE_QUEUED: "queued", pb.JOB_STATE_RUNNING: "running", pb.JOB_STATE_SUCCEEDED: "succeeded",
+    pb.JOB_STATE_FAILED: "failed", pb.JOB_STATE_CANCELLED: "cancelled",
+}  # fmt: skip
+JobName = Annotated[str, typer.Argument(help="Job, such as `jobs/3f2a…`.", show_default=False)]
+ConfigPath = Annotated[Path, typer.Argument(help="YAML file of the run (docs/training-config.md).", show_default=False)]
+
+
+def read_config(path: Path) -> str:
+    """The file's text; raises InvalidArgument (CONFIG_MISSING) if it cannot be read."""
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InvalidArgument(f"cannot read {path}: {error}", reason="CONFIG_MISSING") from error
+
+
+@app.callback()
+def train(
+    context: typer.Context,
+    config: Annotated[Path | None, typer.Option(help="Train from this YAML file on this machine, with no server.")] = None,
+) -> None:
+    """Train locally with --config, or use one of the commands below."""
+    if context.invoked_subcommand is not None:
+        return
+    if config is None:
+        raise InvalidArgument(
+            "say what to train: `terroir train --config style.yaml`, or see `terroir train --help`", reason="CONFIG_MISSING"
+        )
+    from terroir.training import local  # torch is an extra: loaded only where training really runs here
+
+    this = session(context)
+    with this.progress() as bar:
+        task = bar.add_task("training", total=None)
+        result = local.run(
+            config,
+            on_progress=lambda p: bar.update(
+                task, completed=p.step, total=p.total_steps, description=f"{p.phase} loss {p.loss:.4f}"
+            ),
+        )
+    if this.as_json:
+        this.print_json({"files": [str(path) for path in result.files], "steps": result.steps})
+    else:
+        for path in result.files:
+            this.console.print(f"wrote {path}")
+
+
+@app.command()
+def validate(context: typer.Context, config: ConfigPath) -> None:
+    """Check a configuration and show it with every default filled in."""
+    with session(context).client() as client:
+        answer = client.training.validate(read_config(config))
+    session(context).show(answer, answer.config_yaml, *(f"warning: {w}" for w in answer.warnings))
+
+
+@app.command()
+def submit(
+    context: typer.Context,
+    config: ConfigPath,
+    adapter: Annotated[str, typer.Option(help="Adapter that receives the result, such as `jiangnan`.")],
+    watch: Annotated[bool, typer.Option(help="Stay and show the progress.")] = True,
+) -> None:
+    """Queue a run on the training service; it goes on when you leave."""
+    this = session(context)
+    with this.client() as client:
+        job = client.training.create(resource("adapters", adapter), read_config(config))
+        if not watch:
+            this.show(job, f"queued {job.name}; look: terroir train watch {job.name}")
+            return
+        this.console.print(f"queued {job.name}") if not this.as_json else None
+        with this.progress() as bar:
+            task = bar.add_task(adapter, total=None)
+            for job in client.training.watch(job.name):
+                show_progress(bar, task, job)
+    finish(this, job)
+
+
+def show_progress(bar: Progress, task: TaskID, job: pb.Job) -> None:
+    """Bring a progress bar up to a job's state."""
+    progress = job.progress
+    bar.update(
+        task,
+        completed=progress.step,
+        total=progress.total_steps or None,
+        description=f"{job.adapter.removeprefix('adapters/')} {progress.phase or 'queued'} loss {progress.loss:.4f}",
+    )
+
+
+def finish(this: Session, job: pb.Job) -> None:
+    """Say how a job ended; raises FailedPrecondition with the job's own reason if it failed."""
+    if job.state == pb.JOB_STATE_FAILED:
+        raise FailedPrecondition(f"{job.name} failed: {job.error.message}", reason=job.error.reason)
+    this.show(job, f"{job.name} {_STATES[job.state]}: {job.adapter_version or 'nothing published'}")
+
+
+@app.command("list")
+def list_jobs(context: typer.Context) -> None:
+    """List jobs, newest first."""
+    with session(context).client() as client:
+        session(context).table(
+            client.training.list(),
+            [
+                ("job", lambda j: j.name), ("state", lambda j: _STATES.get(j.state, "?")),
+                ("step", lambda j: f"{j.progress.step}/{j.progress.total_steps}"), ("adapter", lambda j: j.adapter),
+                ("version", lambda j: j.adapter_version),
+            ],
+            empty="no jobs; start one: terroir train submit CONFIG --adapter NAME",
+        )  # fmt: skip
+
+
+@app.command()
+def show(context: typer.Context, name: JobName) -> None:
+    """Show one job: state, worker, configuration."""
+    with session(context).client() as client:
+        job = client.training.get(resource("jobs", name))
+    attempt = job.attempt
+    session(context).show(
+        job,
+        f"{job.name} {_STATES.get(job.state, '?')} step {job.progress.step}/{job.progress.total_steps}",
+        f"attempt {attempt.number} {attempt.submission_id} worker pid {attempt.worker_pid} node {attempt.node_id}",
+        f"{job.dataset_version} on {job.base} → {job.adapter_version or job.adapter}",
+        job.config_yaml,
+    )
+
+
+@app.command()
+def watch(context: typer.Context, name: JobName) -> None:
+    """Follow a job until it ends."""
+    this = session(context)
+    with this.client() as client, this.progress() as bar:
+        task = bar.add_task(name, total=None)
+        for job in client.training.watch(resource("jobs", name)):
+            show_progress(bar, task, job)
+    finish(this, job)
+
+
+@app.command()
+def logs(
+    context: typer.Context,
+    name: JobName,
+    attempt: Annotated[int, typer.Option(help="Attempt, from 1; 0 for the newest.")] = 0,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until the attempt ends.")] = False,
+) -> None:
+    """Print a job's log."""
+    with session(context).client() as client:
+        for line in client.training.logs(resource("jobs", name), attempt, follow=follow):
+            typer.echo(line)
+
+
+@app.command()
+def cancel(context: typer.Context, name: JobName) -> None:
+    """Ask a job to stop at its next step."""
+    with session(context).client() as client:
+        job = client.training.cancel(resource("jobs", name))
+    session(context).show(job, f"{job.name} {_STATES.get(job.state, '?')}: it stops at its next step")
+
+
+@app.command()
+def checkpoints(context: typer.Context, name: JobName) -> None:
+    """List a job's checkpoints."""
+    with session(context).client() as client:
+        session(context).table(
+            client.training.checkpoints(resource("jobs", name)),
+            [
+                ("checkpoint", lambda c: c.name), ("loss", lambda c: f"{c.loss:.4f}"),
+                ("bytes", lambda c: str(c.size_bytes)), ("saved", lambda c: c.create_time.ToJsonString()),
+            ],
+            empty="no checkpoints yet",
+        )  # fmt: skip

@@ -1,0 +1,17 @@
+"""Python client of Terroir: datasets, training, registry, regions and pictures over gRPC.
+
+    from terroir.client import Client
+
+    with Client() as terroir:
+        result = terroir.generate("a red teapot by a river", adapters={"jiangnan@production": 0.8}, seeds=[7])
+        result.pictures[0].save("cover.png")
+"""
+
+from __future__ import annotations
+
+from terroir.client.client import Client
+from terroir.client.datasets import FolderPicture, ImportedPicture, scan_folder
+from terroir.client.endpoints import Endpoints
+from terroir.client.pictures import Generated, Picture
+
+__all__ = ["Client", "Endpoints", "FolderPicture", "Generated", "ImportedPicture", "Picture", "scan_folder"]

@@ -1,0 +1,71 @@
+"""One object for all four services."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from types import TracebackType
+from typing import Self
+
+from terroir._proto.inference.v1 import inference_pb2
+from terroir.client.datasets import Datasets
+from terroir.client.endpoints import Endpoints
+from terroir.client.pictures import Generated, Pictures, adapter_weights
+from terroir.client.registry import Regions, Registry
+from terroir.client.training import Training
+from terroir.common.grpc_client import channel
+
+
+class Client:
+    """Connections to the services of one Terroir; connects lazily, is safe to share between threads.
+
+    Every method raises terroir.common.errors.TerroirError with the server's reason code.
+    """
+
+    def __init__(self, endpoints: Endpoints | None = None) -> None:
+        self.endpoints = endpoints or Endpoints.discover()
+        targets = {name: channel(getattr(self.endpoints, name)) for name in Endpoints.__dataclass_fields__}
+        self._channels = list(targets.values())
+        self.datasets = Datasets(targets["dataset"])
+        self.training = Training(targets["training"])
+        self.registry = Registry(targets["registry"])
+        self.regions = Regions(targets["registry"])
+        self.pictures = Pictures(targets["inference"])
+
+    def generate(
+        self,
+        prompt: str,
+        *,
+        adapters: Mapping[str, float] | None = None,
+        region: str = "",
+        seeds: Sequence[int] = (),
+        negative_prompt: str = "",
+        width: int = 0,
+        height: int = 0,
+        steps: int = 0,
+        guidance_scale: float | None = None,
+        timeout: float = 300.0,
+    ) -> Generated:
+        """Draw `prompt` once a seed; `adapters` are weights by name (`jiangnan@production`), `region` a code."""
+        request = inference_pb2.GenerateRequest(
+            prompt=prompt,
+            negative_prompt=negative_prompt,
+            adapters=adapter_weights(adapters or {}),
+            region=f"regions/{region}" if region and not region.startswith("regions/") else region,
+            seeds=seeds,
+            width=width,
+            height=height,
+            steps=steps,
+            guidance_scale=guidance_scale,
+        )
+        return self.pictures.generate(request, timeout=timeout)
+
+    def close(self) -> None:
+        """Close all connections."""
+        for open_channel in self._channels:
+            open_channel.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()

@@ -1,0 +1,62 @@
+"""Where the four services listen."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from terroir.common.errors import FailedPrecondition, InvalidArgument
+
+ENVIRONMENT_VARIABLE = "TERROIR_ENDPOINTS"
+_FILE_NAME = "endpoints.json"
+
+
+def default_data_dir() -> Path:
+    """Folder that `terroir up` uses unless told otherwise: TERROIR_DATA_DIR, else `~/.terroir`."""
+    return Path(os.environ.get("TERROIR_DATA_DIR", "~/.terroir")).expanduser()
+
+
+@dataclass(frozen=True)
+class Endpoints:
+    """gRPC targets, `host:port` each."""
+
+    dataset: str = "127.0.0.1:7101"
+    training: str = "127.0.0.1:7102"
+    registry: str = "127.0.0.1:7103"
+    inference: str = "127.0.0.1:7104"
+
+    @classmethod
+    def discover(cls, data_dir: Path | None = None) -> Endpoints:
+        """Targets from TERROIR_ENDPOINTS (`dataset=host:port,…`), else from a running `terroir up`, else the defaults."""
+        if stated := os.environ.get(ENVIRONMENT_VARIABLE):
+            return cls._parse(stated)
+        path = (data_dir or default_data_dir()) / _FILE_NAME
+        if data_dir is not None and not path.exists():
+            raise FailedPrecondition(
+                f"no terroir runs on {data_dir} (start one: terroir up --data-dir {data_dir})", reason="NOT_RUNNING"
+            )
+        return cls(**json.loads(path.read_text())) if path.exists() else cls()
+
+    @classmethod
+    def _parse(cls, stated: str) -> Endpoints:
+        known = set(cls.__dataclass_fields__)
+        targets = dict(part.strip().split("=", 1) for part in stated.split(",") if "=" in part)
+        if unknown := set(targets) - known:
+            raise InvalidArgument(
+                f"{ENVIRONMENT_VARIABLE} names {sorted(unknown)}; known services are {sorted(known)}",
+                reason="UNKNOWN_SERVICE",
+            )
+        return cls(**targets)
+
+    def save(self, data_dir: Path) -> None:
+        """Leave the targets where `discover` finds them; atomic."""
+        partial = data_dir / f"{_FILE_NAME}.partial"
+        partial.write_text(json.dumps(asdict(self), indent=2))
+        partial.replace(data_dir / _FILE_NAME)
+
+    @staticmethod
+    def forget(data_dir: Path) -> None:
+        """Remove what `save` left."""
+        (data_dir / _FILE_NAME).unlink(missing_ok=True)

@@ -1,0 +1,143 @@
+"""Adapters, aliases and regions from a program."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import grpc
+
+from terroir._proto.registry.v1 import region_pb2, region_pb2_grpc, registry_pb2_grpc
+from terroir._proto.registry.v1 import registry_pb2 as pb
+from terroir.client.calls import UNARY_SECONDS, chunks, new_request_id, typed_errors, typed_stream
+from terroir.common.errors import Unavailable
+
+
+@dataclass(frozen=True)
+class AdapterFile:
+    """A downloaded adapter, its digest checked."""
+
+    version: pb.AdapterVersion
+    file_name: str
+    data: bytes
+
+
+class Registry:
+    """Calls of RegistryService."""
+
+    def __init__(self, channel: grpc.Channel) -> None:
+        self._stub = registry_pb2_grpc.RegistryServiceStub(channel)
+
+    def base(self, name: str) -> pb.Base:
+        """One base model, by `bases/{id}`."""
+        with typed_errors():
+            return self._stub.GetBase(pb.GetBaseRequest(name=name), timeout=UNARY_SECONDS)
+
+    def bases(self) -> list[pb.Base]:
+        """All base models."""
+        with typed_errors():
+            return list(self._stub.ListBases(pb.ListBasesRequest(), timeout=UNARY_SECONDS).bases)
+
+    def publish(self, header: pb.PublishHeader, data: bytes) -> pb.AdapterVersion:
+        """Publish an adapter file; size, digest and request_id of `header` are filled in here."""
+        filled = pb.PublishHeader()
+        filled.CopyFrom(header)
+        filled.size_bytes, filled.file_digest = len(data), hashlib.sha256(data).hexdigest()
+        filled.request_id = header.request_id or new_request_id()
+
+        def messages() -> Iterator[pb.PublishVersionRequest]:
+            yield pb.PublishVersionRequest(header=filled)
+            for _, part in chunks(data):
+                yield pb.PublishVersionRequest(chunk=part)
+
+        with typed_errors():
+            return self._stub.PublishVersion(messages(), timeout=300.0)
+
+    def adapter(self, name: str) -> pb.Adapter:
+        """One adapter with its aliases, by `adapters/{id}`."""
+        with typed_errors():
+            return self._stub.GetAdapter(pb.GetAdapterRequest(name=name), timeout=UNARY_SECONDS)
+
+    def adapters(self) -> Iterator[pb.Adapter]:
+        """All adapters, page by page."""
+        token = ""
+        while True:
+            with typed_errors():
+                page = self._stub.ListAdapters(pb.ListAdaptersRequest(page_token=token), timeout=UNARY_SECONDS)
+            yield from page.adapters
+            if not (token := page.next_page_token):
+                return
+
+    def version(self, name: str) -> pb.AdapterVersion:
+        """One version, by number, alias (`adapters/{id}@{alias}`) or the newest (`adapters/{id}`)."""
+        with typed_errors():
+            return self._stub.GetVersion(pb.GetVersionRequest(name=name), timeout=UNARY_SECONDS)
+
+    def versions(self, adapter: str) -> Iterator[pb.AdapterVersion]:
+        """All versions of an adapter, newest first."""
+        token = ""
+        while True:
+            request = pb.ListVersionsRequest(adapter=adapter, page_token=token)
+            with typed_errors():
+                page = self._stub.ListVersions(request, timeout=UNARY_SECONDS)
+            yield from page.versions
+            if not (token := page.next_page_token):
+                return
+
+    def set_alias(self, adapter: str, alias: str, version: str, *, actor: str, reason: str, etag: str = "") -> pb.Alias:
+        """Point an alias at a version."""
+        request = pb.SetAliasRequest(
+            adapter=adapter, alias=alias, version=version, actor=actor, reason=reason, etag=etag,
+            request_id=new_request_id(),
+        )  # fmt: skip
+        with typed_errors():
+            return self._stub.SetAlias(request, timeout=UNARY_SECONDS)
+
+    def download(self, name: str, adapter_format: pb.AdapterFormat = pb.ADAPTER_FORMAT_KOHYA) -> AdapterFile:
+        """An adapter file; raises Unavailable (DOWNLOAD_CORRUPT) if what arrived is not what was announced."""
+        header = pb.DownloadHeader()
+        parts: list[bytes] = []
+        request = pb.DownloadVersionRequest(name=name, format=adapter_format)
+        for answer in typed_stream(self._stub.DownloadVersion(request, timeout=300.0)):
+            if answer.WhichOneof("message") == "header":
+                header = answer.header
+            else:
+                parts.append(answer.chunk)
+        data = b"".join(parts)
+        if hashlib.sha256(data).hexdigest() != header.digest:
+            raise Unavailable(f"download of {name} arrived damaged; try again", reason="DOWNLOAD_CORRUPT")
+        return AdapterFile(header.version, header.file_name, data)
+
+
+class Regions:
+    """Calls of RegionService."""
+
+    def __init__(self, channel: grpc.Channel) -> None:
+        self._stub = region_pb2_grpc.RegionServiceStub(channel)
+
+    def get(self, name: str) -> region_pb2.Region:
+        """One region, by `regions/{code}`."""
+        with typed_errors():
+            return self._stub.GetRegion(region_pb2.GetRegionRequest(name=name), timeout=UNARY_SECONDS)
+
+    def list(self) -> Iterator[region_pb2.Region]:
+        """All regions, page by page."""
+        token = ""
+        while True:
+            with typed_errors():
+                page = self._stub.ListRegions(region_pb2.ListRegionsRequest(page_token=token), timeout=UNARY_SECONDS)
+            yield from page.regions
+            if not (token := page.next_page_token):
+                return
+
+    def put(self, region: region_pb2.Region) -> region_pb2.Region:
+        """Create or replace a region."""
+        request = region_pb2.PutRegionRequest(region=region, request_id=new_request_id())
+        with typed_errors():
+            return self._stub.PutRegion(request, timeout=UNARY_SECONDS)
+
+    def resolve(self, name: str) -> region_pb2.ResolveRegionResponse:
+        """The recipe that a region gets, and the chain that was tried."""
+        with typed_errors():
+            return self._stub.ResolveRegion(region_pb2.ResolveRegionRequest(name=name), timeout=UNARY_SECONDS)

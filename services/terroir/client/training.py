@@ -1,0 +1,70 @@
+"""Training jobs from a program."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import grpc
+
+from terroir._proto.training.v1 import training_pb2 as pb
+from terroir._proto.training.v1 import training_pb2_grpc
+from terroir.client.calls import UNARY_SECONDS, new_request_id, typed_errors, typed_stream
+
+ENDED = (pb.JOB_STATE_SUCCEEDED, pb.JOB_STATE_FAILED, pb.JOB_STATE_CANCELLED)
+
+
+class Training:
+    """Calls of TrainingService."""
+
+    def __init__(self, channel: grpc.Channel) -> None:
+        self._stub = training_pb2_grpc.TrainingServiceStub(channel)
+
+    def validate(self, config_yaml: str) -> pb.ValidateConfigResponse:
+        """Check a configuration without starting anything."""
+        with typed_errors():
+            return self._stub.ValidateConfig(pb.ValidateConfigRequest(config_yaml=config_yaml), timeout=UNARY_SECONDS)
+
+    def create(self, adapter: str, config_yaml: str, request_id: str | None = None) -> pb.Job:
+        """Queue a job that publishes to `adapters/{id}`; the same `request_id` returns the same job."""
+        request = pb.CreateJobRequest(
+            config_yaml=config_yaml, adapter=adapter, request_id=request_id or new_request_id()
+        )
+        with typed_errors():
+            return self._stub.CreateJob(request, timeout=UNARY_SECONDS)
+
+    def get(self, name: str) -> pb.Job:
+        """One job, by `jobs/{id}`."""
+        with typed_errors():
+            return self._stub.GetJob(pb.GetJobRequest(name=name), timeout=UNARY_SECONDS)
+
+    def list(self) -> Iterator[pb.Job]:
+        """All jobs, newest first."""
+        token = ""
+        while True:
+            with typed_errors():
+                page = self._stub.ListJobs(pb.ListJobsRequest(page_token=token), timeout=UNARY_SECONDS)
+            yield from page.jobs
+            if not (token := page.next_page_token):
+                return
+
+    def cancel(self, name: str) -> pb.Job:
+        """Ask a job to stop at its next step."""
+        with typed_errors():
+            return self._stub.CancelJob(pb.CancelJobRequest(name=name), timeout=UNARY_SECONDS)
+
+    def watch(self, name: str) -> Iterator[pb.Job]:
+        """The job at every change, until it has ended."""
+        for answer in typed_stream(self._stub.WatchJob(pb.WatchJobRequest(name=name))):
+            yield answer.job
+
+    def logs(self, name: str, attempt: int = 0, *, follow: bool = False) -> Iterator[str]:
+        """Log lines of one attempt (0: the newest)."""
+        request = pb.TailJobLogsRequest(name=name, attempt=attempt, follow=follow)
+        for answer in typed_stream(self._stub.TailJobLogs(request)):
+            yield from answer.lines
+
+    def checkpoints(self, job: str) -> list[pb.Checkpoint]:
+        """Checkpoints of a job, newest first."""
+        with typed_errors():
+            answer = self._stub.ListCheckpoints(pb.ListCheckpointsRequest(job=job), timeout=UNARY_SECONDS)
+        return list(answer.checkpoints)

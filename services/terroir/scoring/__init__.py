@@ -1,0 +1,1 @@
+"""Measures of pictures: agreement with a text, and distance to the look of a set."""
