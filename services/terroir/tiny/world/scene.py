@@ -62,14 +62,13 @@ _TIME_PHRASES: Final = {
 
 def caption(scene: Scene, rng: np.random.Generator | None = None) -> str:
     """Describe `scene` in at most 18 words; without `rng`, in the plainest of the phrasings that training uses."""
-    if rng is None:
-        return f"a {scene.colour} {scene.subject} {_SCENE_PHRASES[scene.scene][0]} {_TIME_PHRASES[scene.time][0]}"
-    place = str(rng.choice(_SCENE_PHRASES[scene.scene]))
-    when = str(rng.choice(_TIME_PHRASES[scene.time]))
     thing = f"{scene.colour} {scene.subject}"
     article = "an" if thing[0] == "o" else "a"
+    if rng is None:
+        return f"{article} {thing} {_SCENE_PHRASES[scene.scene][0]} {_TIME_PHRASES[scene.time][0]}"
+    place = str(rng.choice(_SCENE_PHRASES[scene.scene]))
+    when = str(rng.choice(_TIME_PHRASES[scene.time]))
     forms = (
-        f"a {thing} {place} {when}",
         f"{article} {thing} {place} {when}",
         f"a picture of {article} {thing} {place} {when}",
         f"{when}, {article} {thing} {place}",
@@ -79,5 +78,5 @@ def caption(scene: Scene, rng: np.random.Generator | None = None) -> str:
         f"{article} {thing} {when}",
         f"{article} {thing}",
     )
-    weights = np.array([4, 2, 2, 1, 2, 1, 1, 1, 1], dtype=float)
+    weights = np.array([6, 2, 1, 2, 1, 1, 1, 1], dtype=float)
     return forms[int(rng.choice(len(forms), p=weights / weights.sum()))]

@@ -17,7 +17,7 @@ JIANGNAN_INK: Final = Look(
     light=(0.96, 0.94, 0.87),
     saturation=0.55,
     softness=0.8,
-    wash=0.12,
+    wash=0.08,
     grain=0.01,
 )
 """Wet ink on rice paper: muted blue-greys, soft edges, uneven pigment."""
