@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from terroir.store.errors import InvalidKey, NotFound, StoreUnavailable
+from terroir.store.errors import AlreadyExists, InvalidKey, NotFound, StoreUnavailable
 from terroir.store.local import LocalStore
 
 
@@ -69,6 +69,9 @@ def test_a_body_is_on_the_disk_before_its_name_and_the_name_before_create_return
     monkeypatch.setattr(os, "link", recorded_link)
     store.create("a/second", b"x")
     assert calls == ["sync body", "link", "sync folder"]
+    with pytest.raises(AlreadyExists):
+        store.create("a/second", bytes(1 << 20))
+    assert len(calls) == 3, "wrote a body that could not be kept"
 
 
 def test_a_write_cut_short_by_the_system_leaves_nothing(tmp_path: Path) -> None:
