@@ -1,0 +1,160 @@
+"""Servicer of RegistryService: parse, call the domain off the event loop, map the answer."""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from collections.abc import AsyncIterator
+
+import grpc
+
+from terroir._proto.registry.v1 import registry_pb2 as pb
+from terroir._proto.registry.v1 import registry_pb2_grpc
+from terroir.common.validation import ensure_text
+from terroir.registry.adapters import Adapters
+from terroir.registry.aliases import Move
+from terroir.registry.bases import Bases
+from terroir.registry.downloads import AdapterFormat, Downloads
+from terroir.registry.errors import UploadInvalid
+from terroir.registry.messages import (
+    adapter_message,
+    alias_message,
+    base_message,
+    publish_request,
+    version_message,
+)
+from terroir.registry.metrics import RegistryMetrics
+from terroir.registry.names import parse_adapter, parse_alias, parse_base, parse_reference, parse_version
+from terroir.registry.publishing import Publisher
+from terroir.registry.uploads import Upload
+
+_Context = grpc.aio.ServicerContext
+
+
+class RegistryServicer(registry_pb2_grpc.RegistryServiceServicer):
+    """RegistryService on the domain."""
+
+    def __init__(
+        self,
+        bases: Bases,
+        adapters: Adapters,
+        publisher: Publisher,
+        downloads: Downloads,
+        metrics: RegistryMetrics,
+        max_parallel_publishes: int,
+    ) -> None:
+        self._bases = bases
+        self._adapters = adapters
+        self._publisher = publisher
+        self._downloads = downloads
+        self._metrics = metrics
+        self._parsing = asyncio.Semaphore(max_parallel_publishes)
+
+    async def GetBase(self, request: pb.GetBaseRequest, context: _Context) -> pb.Base:
+        return base_message(await asyncio.to_thread(self._bases.get, parse_base(request.name)))
+
+    async def ListBases(self, request: pb.ListBasesRequest, context: _Context) -> pb.ListBasesResponse:
+        bases = await asyncio.to_thread(self._bases.all)
+        return pb.ListBasesResponse(bases=[base_message(base) for base in bases])
+
+    async def PublishVersion(
+        self, request_iterator: AsyncIterator[pb.PublishVersionRequest], context: _Context
+    ) -> pb.AdapterVersion:
+        with self._metrics.publishing():
+            header = await _header(request_iterator)
+            request, op_id = publish_request(header), operation_id(header.request_id)
+            await asyncio.to_thread(self._publisher.admit, request)
+            with Upload(request.size_bytes, request.file_digest) as upload:
+                async for message in request_iterator:
+                    await asyncio.to_thread(upload.write, _chunk(message))
+                    self._metrics.received(len(message.chunk))
+                async with self._parsing:
+                    data = await asyncio.to_thread(upload.finish)
+                    version = await asyncio.to_thread(self._publisher.publish, request, data, op_id=op_id)
+            return version_message(version)
+
+    async def GetAdapter(self, request: pb.GetAdapterRequest, context: _Context) -> pb.Adapter:
+        return adapter_message(await asyncio.to_thread(self._adapters.get, parse_adapter(request.name)))
+
+    async def ListAdapters(self, request: pb.ListAdaptersRequest, context: _Context) -> pb.ListAdaptersResponse:
+        found = await asyncio.to_thread(self._adapters.page, request.page_size, request.page_token)
+        return pb.ListAdaptersResponse(
+            adapters=[adapter_message(adapter) for adapter in found.items], next_page_token=found.next_token
+        )
+
+    async def GetVersion(self, request: pb.GetVersionRequest, context: _Context) -> pb.AdapterVersion:
+        return version_message(await asyncio.to_thread(self._adapters.resolve, parse_reference(request.name)))
+
+    async def ListVersions(self, request: pb.ListVersionsRequest, context: _Context) -> pb.ListVersionsResponse:
+        adapter = parse_adapter(request.adapter, "adapter")
+        found = await asyncio.to_thread(self._adapters.versions, adapter, request.page_size, request.page_token)
+        return pb.ListVersionsResponse(
+            versions=[version_message(version) for version in found.items], next_page_token=found.next_token
+        )
+
+    async def SetAlias(self, request: pb.SetAliasRequest, context: _Context) -> pb.Alias:
+        move = _move(request)
+        op_id = operation_id(request.request_id)
+        return alias_message(await asyncio.to_thread(self._adapters.set_alias, move, op_id=op_id, etag=request.etag))
+
+    async def DownloadVersion(
+        self, request: pb.DownloadVersionRequest, context: _Context
+    ) -> AsyncIterator[pb.DownloadVersionResponse]:
+        reference, adapter_format = parse_reference(request.name), _format(request.format)
+        download = await asyncio.to_thread(self._downloads.open, reference, adapter_format)
+        header = pb.DownloadHeader(
+            version=version_message(download.version),
+            file_name=download.file_name,
+            size_bytes=download.file.size_bytes,
+            digest=download.file.digest,
+        )
+        yield pb.DownloadVersionResponse(header=header)
+        while (chunk := await asyncio.to_thread(next, download.chunks, None)) is not None:
+            self._metrics.sent(len(chunk))
+            yield pb.DownloadVersionResponse(chunk=chunk)
+
+
+def operation_id(request_id: str) -> str:
+    """Identifier under which a change happens once; a caller that sends none can't repeat safely and gets a fresh one."""
+    return ensure_text(request_id, "request_id", 128) or str(uuid.uuid4())
+
+
+async def _header(messages: AsyncIterator[pb.PublishVersionRequest]) -> pb.PublishHeader:
+    async for message in messages:
+        if message.WhichOneof("message") == "header":
+            return message.header
+        break
+    raise UploadInvalid("the stream does not begin with a header; send it first", reason="UPLOAD_HEADER_MISSING")
+
+
+def _chunk(message: pb.PublishVersionRequest) -> bytes:
+    if message.WhichOneof("message") != "chunk":
+        raise UploadInvalid("a second header or an empty message came; send chunks only", reason="UPLOAD_NOT_A_CHUNK")
+    return message.chunk
+
+
+def _move(request: pb.SetAliasRequest) -> Move:
+    adapter, target = parse_adapter(request.adapter, "adapter"), parse_version(request.version)
+    if target.adapter != adapter or target.number is None:
+        raise InvalidArgument(
+            f"{target} is no version of {request.adapter}; an alias points into its own adapter",
+            reason="ALIAS_OUTSIDE_ADAPTER",
+            field="version",
+        )
+    return Move(
+        adapter=adapter,
+        alias=parse_alias(request.alias),
+        number=target.number,
+        actor=ensure_text(request.actor, "actor", MAX_ACTOR_CHARACTERS),
+        reason=ensure_text(request.reason, "reason", MAX_REASON_CHARACTERS),
+    )
+
+
+def _format(value: int) -> AdapterFormat:
+    if value not in _FORMATS:
+        raise InvalidArgument(
+            f"format {value} is unknown; use ADAPTER_FORMAT_KOHYA or ADAPTER_FORMAT_DIFFUSERS",
+            reason="UNKNOWN_FORMAT",
+            field="format",
+        )
+    return _FORMATS[value]

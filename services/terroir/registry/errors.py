@@ -1,0 +1,77 @@
+"""What the registry refuses, each with a reason code that never changes."""
+
+from __future__ import annotations
+
+from terroir.common.errors import Aborted, FailedPrecondition, InvalidArgument, NotFound
+
+
+class BaseNotFound(NotFound):
+    """No base model under this id."""
+
+    reason = "BASE_NOT_FOUND"
+
+
+class AdapterNotFound(NotFound):
+    """No adapter under this id."""
+
+    reason = "ADAPTER_NOT_FOUND"
+
+
+class VersionNotFound(NotFound):
+    """The adapter has no such version."""
+
+    reason = "VERSION_NOT_FOUND"
+
+
+class AliasNotFound(NotFound):
+    """The adapter has no such alias."""
+
+    reason = "ALIAS_NOT_FOUND"
+
+
+class RegionNotFound(NotFound):
+    """No region under this code."""
+
+    reason = "REGION_NOT_FOUND"
+
+
+class BaseFolderInvalid(FailedPrecondition):
+    """A configured base folder is missing, unreadable or no diffusers pipeline that adapters can bind to."""
+
+    reason = "BASE_FOLDER_INVALID"
+
+
+class BaseChanged(FailedPrecondition):
+    """The folder of a registered base holds other weights than those that adapters are bound to."""
+
+    reason = "BASE_CONTENT_CHANGED"
+
+
+class BaseMismatch(FailedPrecondition):
+    """The adapter was trained on other base weights than those registered under the id."""
+
+    reason = "ADAPTER_BASE_MISMATCH"
+
+
+class AdapterFileInvalid(InvalidArgument):
+    """The uploaded file is not an adapter for this base; the reason says which rule it breaks."""
+
+    reason = "ADAPTER_FILE_INVALID"
+
+
+class UploadInvalid(InvalidArgument):
+    """The stream does not follow the protocol, or its bytes are not what the header announced."""
+
+    reason = "UPLOAD_INVALID"
+
+
+class RegionCycle(FailedPrecondition):
+    """The region would become its own ancestor."""
+
+    reason = "REGION_CYCLE"
+
+
+class RegionEtagMismatch(Aborted):
+    """The region changed since the caller read it."""
+
+    reason = "REGION_ETAG_MISMATCH"

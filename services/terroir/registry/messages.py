@@ -1,0 +1,150 @@
+"""Between the contract's messages and the domain's values; no rules beyond the shape of names."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Final
+
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from terroir._proto.registry.v1 import region_pb2
+from terroir._proto.registry.v1 import registry_pb2 as pb
+from terroir.registry.adapters import Adapter
+from terroir.registry.aliases import Alias
+from terroir.registry.bases import Base
+from terroir.registry.names import (
+    adapter_name,
+    base_name,
+    parse_adapter,
+    parse_base,
+    parse_region,
+    region_name,
+    version_name,
+)
+from terroir.registry.publishing import PublishRequest
+from terroir.registry.recipes import RecipeAdapter, StyleRecipe
+from terroir.registry.regions import Region, RegionSpec, Resolution
+from terroir.registry.versions import Lineage, Version
+
+_LINEAGE_FIELDS: Final = ("job", "dataset_version", "dataset_digest", "config_digest", "code_version")
+
+
+def base_message(base: Base) -> pb.Base:
+    """A base as the contract shows it."""
+    return pb.Base(
+        name=base_name(base.base),
+        family=base.family,
+        digest=base.digest,
+        prediction_type=base.prediction_type,
+        component_digests=base.component_digests,
+        adaptable_layers=base.adaptable_layers,
+        native_resolution=base.native_resolution,
+        create_time=_timestamp(base.created_at),
+    )
+
+
+def alias_message(alias: Alias) -> pb.Alias:
+    """An alias as the contract shows it."""
+    return pb.Alias(
+        adapter=adapter_name(alias.adapter),
+        alias=alias.alias,
+        version=version_name(alias.adapter, alias.number),
+        actor=alias.actor,
+        reason=alias.reason,
+        update_time=_timestamp(alias.updated_at),
+        etag=alias.etag,
+    )
+
+
+def adapter_message(adapter: Adapter) -> pb.Adapter:
+    """An adapter as the contract shows it."""
+    return pb.Adapter(
+        name=adapter_name(adapter.adapter),
+        newest_version=adapter.newest_version,
+        aliases=[alias_message(alias) for alias in adapter.aliases],
+        create_time=_timestamp(adapter.created_at),
+    )
+
+
+def version_message(version: Version) -> pb.AdapterVersion:
+    """A version as the contract shows it."""
+    manifest = version.manifest
+    return pb.AdapterVersion(
+        name=version.name,
+        base=base_name(manifest.base),
+        base_digest=manifest.base_digest,
+        file_digest=manifest.kohya.digest,
+        tensor_digest=manifest.tensor_digest,
+        size_bytes=manifest.kohya.size_bytes,
+        rank=manifest.rank,
+        coverage=pb.Coverage(
+            matched_layers=manifest.matched_layers,
+            ignored=[pb.IgnoredKey(key=key, reason=reason) for key, reason in manifest.ignored],
+        ),
+        trigger_word=manifest.trigger_word,
+        lineage=pb.Lineage(**{field: getattr(manifest.lineage, field) for field in _LINEAGE_FIELDS}),
+        labels=version.visible_labels(),
+        create_time=_timestamp(version.created_at),
+    )
+
+
+def publish_request(header: pb.PublishHeader) -> PublishRequest:
+    """The wish in a publish header; raises InvalidArgument (INVALID_NAME)."""
+    return PublishRequest(
+        adapter=parse_adapter(header.adapter, "header.adapter"),
+        base=parse_base(header.base, "header.base"),
+        base_digest=header.base_digest,
+        size_bytes=header.size_bytes,
+        file_digest=header.file_digest,
+        trigger_word=header.trigger_word,
+        lineage=Lineage(**{field: getattr(header.lineage, field) for field in _LINEAGE_FIELDS}),
+        labels=dict(header.labels),
+    )
+
+
+def region_message(region: Region) -> region_pb2.Region:
+    """A region as the contract shows it."""
+    spec = region.spec
+    return region_pb2.Region(
+        name=region_name(spec.code),
+        display_name=spec.display_name,
+        parent=region_name(spec.parent) if spec.parent is not None else "",
+        recipe=_recipe_message(spec.recipe),
+        etag=region.etag,
+    )
+
+
+def region_spec(message: region_pb2.Region) -> RegionSpec:
+    """The region that a caller wants; raises InvalidArgument (INVALID_NAME)."""
+    recipe = None
+    if message.HasField("recipe"):
+        entries = tuple(RecipeAdapter(entry.adapter, entry.weight) for entry in message.recipe.adapters)
+        recipe = StyleRecipe(entries, message.recipe.prompt_prefix)
+    return RegionSpec(
+        code=parse_region(message.name, "region.name"),
+        display_name=message.display_name,
+        parent=parse_region(message.parent, "region.parent") if message.parent else None,
+        recipe=recipe,
+    )
+
+
+def resolution_message(resolution: Resolution) -> region_pb2.ResolveRegionResponse:
+    """The answer of ResolveRegion."""
+    return region_pb2.ResolveRegionResponse(
+        recipe=_recipe_message(resolution.recipe),
+        source=region_name(resolution.source) if resolution.source is not None else "",
+        tried=[region_name(code) for code in resolution.tried],
+    )
+
+
+def _recipe_message(recipe: StyleRecipe | None) -> region_pb2.StyleRecipe | None:
+    if recipe is None:
+        return None
+    adapters = [region_pb2.RecipeAdapter(adapter=entry.adapter, weight=entry.weight) for entry in recipe.adapters]
+    return region_pb2.StyleRecipe(adapters=adapters, prompt_prefix=recipe.prompt_prefix)
+
+
+def _timestamp(text: str) -> Timestamp:
+    stamp = Timestamp()
+    stamp.FromDatetime(datetime.fromisoformat(text))
+    return stamp

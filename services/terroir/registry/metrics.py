@@ -1,0 +1,53 @@
+"""What operators see of the registry on Prometheus, beside the RPC metrics of the server kit."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from prometheus_client import REGISTRY, CollectorRegistry, Counter, Histogram
+
+from terroir.common.clock import Clock
+from terroir.common.errors import TerroirError
+
+
+class RegistryMetrics:
+    """Counts publishes, refusals and bytes."""
+
+    def __init__(self, clock: Clock, registry: CollectorRegistry = REGISTRY) -> None:
+        self._clock = clock
+        self._published = Counter(
+            "terroir_registry_versions_published", "Publish calls that ended in a version.", registry=registry
+        )
+        self._seconds = Histogram(
+            "terroir_registry_publish_seconds",
+            "Time from the header to the version, the upload included.",
+            buckets=(0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300),
+            registry=registry,
+        )
+        self._bytes = Counter(
+            "terroir_registry_transfer_bytes", "Bytes of adapter files.", ["direction"], registry=registry
+        )
+        self._refused = Counter(
+            "terroir_registry_publish_refusals", "Publish calls refused.", ["reason"], registry=registry
+        )
+
+    @contextmanager
+    def publishing(self) -> Iterator[None]:
+        """Time one publish and count how it ends; a cancelled one counts as neither."""
+        begun = self._clock.monotonic()
+        try:
+            yield
+        except TerroirError as error:
+            self._refused.labels(error.reason).inc()
+            raise
+        self._published.inc()
+        self._seconds.observe(self._clock.monotonic() - begun)
+
+    def received(self, count: int) -> None:
+        """Count uploaded bytes."""
+        self._bytes.labels("upload").inc(count)
+
+    def sent(self, count: int) -> None:
+        """Count downloaded bytes."""
+        self._bytes.labels("download").inc(count)

@@ -1,0 +1,38 @@
+"""Servicer of RegionService: parse, call the domain off the event loop, map the answer."""
+
+from __future__ import annotations
+
+import asyncio
+
+import grpc
+
+from terroir._proto.registry.v1 import region_pb2 as pb
+from terroir._proto.registry.v1 import region_pb2_grpc
+from terroir.registry.messages import region_message, region_spec, resolution_message
+from terroir.registry.names import parse_region
+from terroir.registry.regions import Regions
+
+_Context = grpc.aio.ServicerContext
+
+
+class RegionServicer(region_pb2_grpc.RegionServiceServicer):
+    """RegionService on the domain."""
+
+    def __init__(self, regions: Regions) -> None:
+        self._regions = regions
+
+    async def GetRegion(self, request: pb.GetRegionRequest, context: _Context) -> pb.Region:
+        return region_message(await asyncio.to_thread(self._regions.get, parse_region(request.name)))
+
+    async def ListRegions(self, request: pb.ListRegionsRequest, context: _Context) -> pb.ListRegionsResponse:
+        found = await asyncio.to_thread(self._regions.page, request.page_size, request.page_token)
+        return pb.ListRegionsResponse(
+            regions=[region_message(region) for region in found.items], next_page_token=found.next_token
+        )
+
+    async def PutRegion(self, request: pb.PutRegionRequest, context: _Context) -> pb.Region:
+        spec, op_id = region_spec(request.region), operation_id(request.request_id)
+        return region_message(await asyncio.to_thread(self._regions.put, spec, op_id=op_id, etag=request.region.etag))
+
+    async def ResolveRegion(self, request: pb.ResolveRegionRequest, context: _Context) -> pb.ResolveRegionResponse:
+        return resolution_message(await asyncio.to_thread(self._regions.resolve, parse_region(request.name)))
