@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from terroir.registry.aliases import Alias, Aliases, Move
 from terroir.registry.names import VersionRef
+from terroir.registry.paging import Page, page_of
 from terroir.registry.versions import Version, Versions
 
 
@@ -34,6 +35,17 @@ class Adapters:
         table = self._aliases.table(adapter)
         first = newest if newest.number == 1 else self._versions.get(adapter, 1)
         return Adapter(adapter, newest.number, tuple(table[name] for name in sorted(table)), first.created_at)
+
+    def page(self, page_size: int, page_token: str) -> Page[Adapter]:
+        """Adapters by identifier."""
+        return page_of(self._versions.adapters(), page_size, page_token, parse=str, load=self.get)
+
+    def versions(self, adapter: str, page_size: int, page_token: str) -> Page[Version]:
+        """Versions of an adapter, newest first; raises AdapterNotFound."""
+        numbers = range(self._versions.newest(adapter).number, 0, -1)
+        return page_of(
+            numbers, page_size, page_token, parse=int, load=lambda number: self._versions.get(adapter, number)
+        )
 
     def resolve(self, reference: VersionRef) -> Version:
         """The version that is meant; raises AdapterNotFound, VersionNotFound or AliasNotFound."""

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import uuid
 from collections.abc import AsyncIterator
+from typing import Final
 
 import grpc
 
 from terroir._proto.registry.v1 import registry_pb2 as pb
 from terroir._proto.registry.v1 import registry_pb2_grpc
+from terroir.common.errors import InvalidArgument
 from terroir.common.validation import ensure_text
 from terroir.registry.adapters import Adapters
 from terroir.registry.aliases import Move
@@ -25,10 +26,16 @@ from terroir.registry.messages import (
 )
 from terroir.registry.metrics import RegistryMetrics
 from terroir.registry.names import parse_adapter, parse_alias, parse_base, parse_reference, parse_version
+from terroir.registry.operations import operation_id
 from terroir.registry.publishing import Publisher
 from terroir.registry.uploads import Upload
 
 _Context = grpc.aio.ServicerContext
+_FORMATS: Final = {
+    pb.ADAPTER_FORMAT_UNSPECIFIED: AdapterFormat.KOHYA,
+    pb.ADAPTER_FORMAT_KOHYA: AdapterFormat.KOHYA,
+    pb.ADAPTER_FORMAT_DIFFUSERS: AdapterFormat.DIFFUSERS,
+}
 
 
 class RegistryServicer(registry_pb2_grpc.RegistryServiceServicer):
@@ -114,11 +121,6 @@ class RegistryServicer(registry_pb2_grpc.RegistryServiceServicer):
             yield pb.DownloadVersionResponse(chunk=chunk)
 
 
-def operation_id(request_id: str) -> str:
-    """Identifier under which a change happens once; a caller that sends none can't repeat safely and gets a fresh one."""
-    return ensure_text(request_id, "request_id", 128) or str(uuid.uuid4())
-
-
 async def _header(messages: AsyncIterator[pb.PublishVersionRequest]) -> pb.PublishHeader:
     async for message in messages:
         if message.WhichOneof("message") == "header":
@@ -145,8 +147,8 @@ def _move(request: pb.SetAliasRequest) -> Move:
         adapter=adapter,
         alias=parse_alias(request.alias),
         number=target.number,
-        actor=ensure_text(request.actor, "actor", MAX_ACTOR_CHARACTERS),
-        reason=ensure_text(request.reason, "reason", MAX_REASON_CHARACTERS),
+        actor=ensure_text(request.actor, "actor", 120),
+        reason=ensure_text(request.reason, "reason", 500),
     )
 
 

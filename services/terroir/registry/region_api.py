@@ -10,6 +10,7 @@ from terroir._proto.registry.v1 import region_pb2 as pb
 from terroir._proto.registry.v1 import region_pb2_grpc
 from terroir.registry.messages import region_message, region_spec, resolution_message
 from terroir.registry.names import parse_region
+from terroir.registry.operations import operation_id
 from terroir.registry.regions import Regions
 
 _Context = grpc.aio.ServicerContext

@@ -15,6 +15,7 @@ from typing import Any
 from terroir.registry.adapters import Adapters
 from terroir.registry.errors import RegionCycle, RegionEtagMismatch, RegionNotFound
 from terroir.registry.names import parse_reference, region_name
+from terroir.registry.paging import Page, page_of
 from terroir.registry.recipes import StyleRecipe, ensure_recipe
 from terroir.store.documents import Document, DocumentSequence
 
@@ -64,9 +65,10 @@ class Regions:
         """One region; raises RegionNotFound."""
         return _find(self._current(), code)
 
-    def all(self) -> list[Region]:
-        """All regions by code."""
-        return [region for _, region in sorted(self._current().items())]
+    def page(self, page_size: int, page_token: str) -> Page[Region]:
+        """Regions by code."""
+        tree = self._current()
+        return page_of(sorted(tree), page_size, page_token, parse=str, load=tree.__getitem__)
 
     def put(self, spec: RegionSpec, *, op_id: str, etag: str = "") -> Region:
         """Create or replace a region, once however often this is repeated with one `op_id`.

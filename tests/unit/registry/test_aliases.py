@@ -8,7 +8,7 @@ from terroir.registry.aliases import Move
 from terroir.registry.errors import AdapterNotFound, AliasNotFound, VersionNotFound
 from terroir.registry.names import parse_reference
 from terroir.store.errors import EtagMismatch, OperationConflict
-from tests.unit.registry.conftest import Domain
+from tests.unit.registry.domain_kit import Domain
 
 
 def move(number: int, alias: str = "production", reason: str = "looks right") -> Move:

@@ -13,7 +13,7 @@ import pytest
 
 from terroir.registry.errors import BaseChanged, BaseFolderInvalid, BaseNotFound
 from tests.unit.registry.base_kit import write_base_folder
-from tests.unit.registry.conftest import Domain
+from tests.unit.registry.domain_kit import Domain
 
 
 @pytest.fixture

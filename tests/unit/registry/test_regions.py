@@ -14,8 +14,8 @@ from terroir.registry.errors import AdapterNotFound, AliasNotFound, RegionCycle,
 from terroir.registry.recipes import RecipeAdapter, StyleRecipe
 from terroir.registry.regions import RegionSpec
 from terroir.store.errors import OperationConflict
-from terroir.store.memory import MemoryStore
-from tests.unit.registry.conftest import Domain, open_domain
+from terroir.store.obstore_driver import MemoryStore
+from tests.unit.registry.domain_kit import Domain, open_domain
 
 RECIPE = StyleRecipe((RecipeAdapter("adapters/jiangnan", 0.8),), "ink wash, ")
 CHAIN = (RegionSpec("CN", recipe=RECIPE), RegionSpec("CN-ZJ", parent="CN"), RegionSpec("CN-ZJ-HZ", parent="CN-ZJ"))
@@ -65,7 +65,7 @@ def test_a_cycle_is_refused_when_another_replica_wrote_the_other_half(tree: Doma
 
 
 def test_a_region_put_by_one_replica_is_read_by_the_other(tree: Domain, replica: Domain) -> None:
-    assert [region.spec.code for region in replica.regions.all()] == ["CN", "CN-ZJ", "CN-ZJ-HZ"]
+    assert [region.spec.code for region in replica.regions.page(0, "").items] == ["CN", "CN-ZJ", "CN-ZJ-HZ"]
     tree.regions.put(RegionSpec("JP"), op_id="jp")
     assert replica.regions.get("JP") == tree.regions.get("JP")
 
@@ -120,7 +120,7 @@ def test_a_recipe_outside_its_limits_is_refused_with_its_reason(
     with pytest.raises(InvalidArgument) as refused:
         tree.regions.put(RegionSpec("YY", recipe=recipe), op_id="y")
     assert refused.value.reason == reason
-    assert "YY" not in [region.spec.code for region in tree.regions.all()]
+    assert "YY" not in [region.spec.code for region in tree.regions.page(0, "").items]
 
 
 @settings(deadline=None, max_examples=60)
@@ -132,7 +132,7 @@ def test_however_regions_are_moved_every_chain_ends(moves: list[tuple[str, str |
             domain.regions.put(RegionSpec(code, parent=parent), op_id=str(step))
         except (RegionCycle, RegionNotFound):
             continue
-    for region in domain.regions.all():
+    for region in domain.regions.page(0, "").items:
         tried = domain.regions.resolve(region.spec.code).tried
         assert len(set(tried)) == len(tried)
         assert domain.regions.get(tried[-1]).spec.parent is None
