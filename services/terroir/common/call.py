@@ -1,0 +1,113 @@
+"""What surrounds every call: request identifier, metrics, one log line, typed errors."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+import uuid
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any, Final
+
+import grpc
+import structlog
+
+from terroir.common import errors
+from terroir.common.grpc_errors import from_exception, to_status
+from terroir.common.telemetry import RpcMetrics
+
+REQUEST_ID: Final = "x-request-id"
+_log = structlog.get_logger()
+_Context = grpc.aio.ServicerContext
+_Handler = Callable[..., Any]
+
+
+def remaining_seconds(context: _Context) -> float | None:
+    """Seconds until the caller's deadline; None without one. Raises DeadlineExceeded once it has passed."""
+    left: float | None = context.time_remaining()
+    if left is not None and left <= 0:
+        raise errors.DeadlineExceeded("the deadline of this call has passed; give it more time", reason="DEADLINE_EXPIRED")
+    return left
+
+
+class CallInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]  # grpc.aio has no types
+    """Wraps all four kinds of handlers."""
+
+    def __init__(self, metrics: RpcMetrics) -> None:
+        self._metrics = metrics
+
+    async def intercept_service(
+        self,
+        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[grpc.RpcMethodHandler | None]],
+        details: grpc.HandlerCallDetails,
+    ) -> grpc.RpcMethodHandler | None:
+        """Replace the method's handler by a wrapped one of the same kind; health and reflection stay as they are."""
+        handler = await continuation(details)
+        if handler is None or not details.method.startswith("/terroir."):
+            return handler
+        given = dict(details.invocation_metadata or ()).get(REQUEST_ID, "")
+        request_id = given if 0 < len(given) <= 128 else str(uuid.uuid4())
+        call = _Call(details.method, request_id, self._metrics)
+        if handler.unary_unary or handler.stream_unary:
+            inner = handler.unary_unary or handler.stream_unary
+            make = grpc.unary_unary_rpc_method_handler if handler.unary_unary else grpc.stream_unary_rpc_method_handler
+            return make(call.answering(inner), handler.request_deserializer, handler.response_serializer)
+        inner = handler.unary_stream or handler.stream_stream
+        make = grpc.unary_stream_rpc_method_handler if handler.unary_stream else grpc.stream_stream_rpc_method_handler
+        return make(call.streaming(inner), handler.request_deserializer, handler.response_serializer)
+
+
+class _Call:
+    def __init__(self, method: str, request_id: str, metrics: RpcMetrics) -> None:
+        self._method, self._request_id, self._metrics = method, request_id, metrics
+
+    def answering(self, inner: _Handler) -> _Handler:
+        """Wrap a handler that returns one message."""
+
+        async def handle(request: Any, context: _Context) -> Any:
+            async with _Surround(self._method, self._request_id, self._metrics, context):
+                return await inner(request, context)
+
+        return handle
+
+    def streaming(self, inner: _Handler) -> _Handler:
+        """Wrap a handler that is an asynchronous generator of messages."""
+
+        async def handle(request: Any, context: _Context) -> AsyncIterator[Any]:
+            async with _Surround(self._method, self._request_id, self._metrics, context):
+                async for message in inner(request, context):
+                    yield message
+
+        return handle
+
+
+class _Surround:
+    def __init__(self, method: str, request_id: str, metrics: RpcMetrics, context: _Context) -> None:
+        self._method, self._request_id, self._metrics, self._context = method, request_id, metrics, context
+        self._since = 0.0
+
+    async def __aenter__(self) -> None:
+        self._since = time.monotonic()
+        structlog.contextvars.bind_contextvars(request_id=self._request_id)
+        self._metrics.running.labels(self._method).inc()
+        await self._context.send_initial_metadata(((REQUEST_ID, self._request_id),))
+
+    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> bool:
+        seconds = time.monotonic() - self._since
+        self._metrics.running.labels(self._method).dec()
+        self._metrics.seconds.labels(self._method).observe(seconds)
+        if error is None:
+            self._finish("OK", seconds)
+            return False
+        if isinstance(error, asyncio.CancelledError | GeneratorExit | grpc.aio.AbortError):
+            self._finish("CANCELLED", seconds)
+            return False
+        seen = from_exception(error, self._request_id)
+        if isinstance(seen, errors.Internal) and seen is not error:
+            _log.error("call failed", method=self._method, exc_info=error)
+        self._finish(seen.code.value, seconds, reason=seen.reason)
+        await self._context.abort_with_status(to_status(seen, self._request_id))
+        return False
+
+    def _finish(self, code: str, seconds: float, **fields: str) -> None:
+        self._metrics.handled.labels(self._method, code).inc()
+        _log.info("call", method=self._method, code=code, seconds=round(seconds, 4), **fields)

@@ -1,0 +1,138 @@
+"""A gRPC server with health, reflection, metrics and a drain; what every service's main builds on."""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import json
+import os
+import signal
+from collections.abc import Callable
+from typing import Any, Final
+
+import grpc
+import structlog
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+
+from terroir.common.call import CallInterceptor
+from terroir.common.errors import FailedPrecondition
+from terroir.common.settings import ServiceSettings
+from terroir.common.telemetry import RpcMetrics, new_registry, start_metrics_server
+
+_MESSAGE_BYTES: Final = 8 * 1024 * 1024
+_log = structlog.get_logger()
+
+
+class Server:
+    """One service's server. Servicers are added before `start`; health is SERVING from `start` on unless held back."""
+
+    def __init__(self, settings: ServiceSettings, *, service_name: str) -> None:
+        self.settings = settings
+        self.service_name = service_name
+        self.registry = new_registry()
+        self.port = 0
+        self.metrics_port = 0
+        self._names: list[str] = [health.SERVICE_NAME]
+        self._held: set[str] = set()
+        self._stopping = asyncio.Event()
+        self._health = health.aio.HealthServicer()
+        self._server = grpc.aio.server(
+            interceptors=[CallInterceptor(RpcMetrics(self.registry))],
+            options=(
+                # Without this two servers share one port and each gets half of the calls.
+                ("grpc.so_reuseport", 0),
+                ("grpc.max_receive_message_length", _MESSAGE_BYTES),
+                ("grpc.max_send_message_length", _MESSAGE_BYTES),
+                ("grpc.http2.min_ping_interval_without_data_ms", 30_000),
+                ("grpc.keepalive_permit_without_calls", 1),
+            ),
+        )
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
+
+    def add(self, servicer: Any, add_to_server: Callable[[Any, Any], None], name: str, *, serving: bool = True) -> None:
+        """Add a servicer under its full name (`terroir.registry.v1.RegistryService`); `serving=False` holds its health back."""
+        add_to_server(servicer, self._server)
+        self._names.append(name)
+        if not serving:
+            self._held.add(name)
+
+    async def start(self) -> int:
+        """Listen; returns the bound port.
+
+        Raises FailedPrecondition: INSECURE_LISTEN_REFUSED for an address beyond loopback, PORT_IN_USE.
+        """
+        settings = self.settings
+        if not settings.insecure_listen and not _is_loopback(settings.host):
+            raise FailedPrecondition(
+                f"{self.service_name} will not listen on {settings.host} without TLS and authentication; "
+                f"use 127.0.0.1, or set {self._variable('insecure_listen')}=true on a network that you trust",
+                reason="INSECURE_LISTEN_REFUSED",
+            )
+        reflection.enable_server_reflection([*self._names, reflection.SERVICE_NAME], self._server)
+        try:
+            self.port = self._server.add_insecure_port(f"{settings.host}:{settings.port}")
+        except RuntimeError as error:
+            raise FailedPrecondition(
+                f"{self.service_name} cannot listen on {settings.host}:{settings.port}: the port is in use or not "
+                f"allowed; stop the other program or set {self._variable('port')}",
+                reason="PORT_IN_USE",
+            ) from error
+        await self._server.start()
+        for name in ["", *self._names]:
+            await self.set_serving(name, serving=name not in self._held and not (name == "" and self._held))
+        if settings.metrics_port:
+            self.metrics_port = start_metrics_server(self.registry, settings.host, settings.metrics_port)
+        self._announce()
+        _log.info("listening", port=self.port, metrics_port=self.metrics_port)
+        return self.port
+
+    async def set_serving(self, name: str, *, serving: bool) -> None:
+        """Set one service's health; the overall health (the empty name) follows when the last one held back is ready."""
+        status = health_pb2.HealthCheckResponse.SERVING if serving else health_pb2.HealthCheckResponse.NOT_SERVING
+        await self._health.set(name, status)
+        if name in self._held and serving:
+            self._held.discard(name)
+            if not self._held:
+                await self._health.set("", status)
+        elif name and not serving and name not in ("", health.SERVICE_NAME):
+            self._held.add(name)
+            await self._health.set("", status)
+
+    async def serve_until_stopped(self) -> None:
+        """Serve until SIGTERM, SIGINT or `request_stop`, then drain."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._stopping.set)
+        await self._stopping.wait()
+        await self.stop(self.settings.drain_timeout_seconds)
+
+    def request_stop(self) -> None:
+        """Ask `serve_until_stopped` to drain and return."""
+        self._stopping.set()
+
+    async def stop(self, grace_seconds: float) -> None:
+        """Turn health to NOT_SERVING, take no new calls, let running ones finish within `grace_seconds`."""
+        await self._health.enter_graceful_shutdown()
+        await self._server.stop(grace_seconds)
+        _log.info("stopped")
+
+    def _variable(self, setting: str) -> str:
+        return f"{self.settings.model_config.get('env_prefix', '')}{setting}".upper()
+
+    def _announce(self) -> None:
+        path = self.settings.announce_path
+        if path is None:
+            return
+        partial = path.with_name(path.name + ".partial")
+        partial.write_text(json.dumps({"pid": os.getpid(), "ports": {"grpc": self.port, "metrics": self.metrics_port}}))
+        partial.replace(path)
+
+
+def _is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return False

@@ -1,0 +1,45 @@
+"""The frame of every service's `main`: settings, logs, server, signals, exit status."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import TypeVar
+
+from terroir.common.errors import TerroirError
+from terroir.common.server import Server
+from terroir.common.settings import ServiceSettings
+from terroir.common.telemetry import configure_logging
+from terroir.store.errors import StoreError
+
+Settings = TypeVar("Settings", bound=ServiceSettings)
+Build = Callable[[Settings, Server], AbstractAsyncContextManager[None]]
+
+
+def run_service(name: str, settings_class: type[Settings], build: Build[Settings]) -> None:
+    """Run a service until it is told to stop; a failure to start is one line on standard error and status 1.
+
+    `build` is an asynchronous context manager: it adds servicers before its `yield`, and closes what it opened after.
+    """
+    try:
+        settings = settings_class.load()
+        configure_logging(name, settings.log_level)
+        asyncio.run(_serve(name, settings, build))
+    except (TerroirError, StoreError) as error:
+        sys.stderr.write(f"terroir {name}: [{error.reason}] {error}\n")
+        sys.exit(1)
+
+
+async def _serve(name: str, settings: Settings, build: Build[Settings]) -> None:
+    server = Server(settings, service_name=name)
+    async with build(settings, server):
+        await server.start()
+        await server.serve_until_stopped()
+
+
+@asynccontextmanager
+async def nothing_to_close() -> AsyncIterator[None]:
+    """For services whose parts need no closing."""
+    yield

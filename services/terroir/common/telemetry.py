@@ -1,0 +1,61 @@
+"""Logs and metrics of a service: JSON lines on standard error, Prometheus counters of its calls."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from typing import Final
+
+import structlog
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, start_http_server
+from prometheus_client.gc_collector import GCCollector
+from prometheus_client.platform_collector import PlatformCollector
+from prometheus_client.process_collector import ProcessCollector
+
+_SECONDS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
+
+
+def configure_logging(service: str, level: str) -> None:
+    """Log structured events as JSON lines to standard error, each with service and, in a call, request identifier."""
+    structlog.configure(
+        processors=[
+            structlog.contextvars.merge_contextvars,
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.processors.format_exc_info,
+            structlog.processors.JSONRenderer(ensure_ascii=False),
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[level.upper()]),
+        logger_factory=structlog.WriteLoggerFactory(file=sys.stderr),
+        cache_logger_on_first_use=False,
+    )
+    structlog.contextvars.bind_contextvars(service=service)
+
+
+class RpcMetrics:
+    """Counters of calls: how many by code, how long, how many run now."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self.handled = Counter(
+            "terroir_rpc_handled", "Calls that ended, by method and status code.", ("method", "code"), registry=registry
+        )
+        self.seconds = Histogram(
+            "terroir_rpc_duration_seconds", "Time of calls, streams to their end.", ("method",), registry=registry,
+            buckets=_SECONDS,
+        )  # fmt: skip
+        self.running = Gauge("terroir_rpc_running", "Calls in progress.", ("method",), registry=registry)
+
+
+def new_registry() -> CollectorRegistry:
+    """A registry of its own for each server, with process and interpreter metrics; no process-wide state."""
+    registry = CollectorRegistry()
+    ProcessCollector(registry=registry)
+    PlatformCollector(registry=registry)
+    GCCollector(registry=registry)
+    return registry
+
+
+def start_metrics_server(registry: CollectorRegistry, host: str, port: int) -> int:
+    """Serve /metrics over HTTP from a thread; returns the bound port."""
+    server, _thread = start_http_server(port, host, registry)
+    return int(server.server_port)
