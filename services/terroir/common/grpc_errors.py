@@ -12,13 +12,13 @@ from google.rpc import code_pb2, error_details_pb2, status_pb2
 from grpc_status import rpc_status
 
 from terroir.common import errors
-from terroir.common.errors import ErrorCode, TerroirError
+from terroir.common.errors import TerroirError
 from terroir.store import errors as store_errors
 
 DOMAIN: Final = "terroir"
 
-_CLASSES: Final[dict[ErrorCode, type[TerroirError]]] = {
-    kind.code: kind
+_CLASSES: Final[dict[str, type[TerroirError]]] = {
+    kind.code.value: kind
     for kind in (
         errors.InvalidArgument, errors.NotFound, errors.AlreadyExists, errors.FailedPrecondition,
         errors.ResourceExhausted, errors.Unavailable, errors.Aborted, errors.Cancelled, errors.DeadlineExceeded,
@@ -71,7 +71,7 @@ def to_status(error: TerroirError, request_id: str) -> grpc.Status:
 def from_rpc(error: grpc.RpcError) -> TerroirError:
     """The error that a server raised, restored on the caller's side; foreign statuses keep code and text."""
     code: grpc.StatusCode = error.code()
-    kind = _CLASSES.get(ErrorCode(code.name), errors.Internal) if code.name in ErrorCode else errors.Internal
+    kind = _CLASSES.get(code.name, errors.Internal)
     message = error.details() or code.name
     restored = kind(message, reason=code.name)
     for detail in _details(error):
