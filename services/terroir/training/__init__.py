@@ -1,0 +1,1 @@
+"""Training: configurations, the engine that trains, and the jobs that Ray schedules."""

@@ -1,0 +1,122 @@
+"""What the engine takes and gives: plain values, and the seams through which it speaks to the world."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from terroir.lora.adapter import Adapter
+from terroir.training.config import TrainConfig
+
+Arrays = Mapping[str, npt.NDArray[np.float32]]
+"""Named arrays, as the caches keep them."""
+
+
+@dataclass(frozen=True)
+class Picture:
+    """One training picture: the file's bytes and its caption."""
+
+    name: str
+    """For error messages."""
+    data: bytes
+    caption: str
+
+
+@dataclass(frozen=True)
+class TrainRun:
+    """What to train, on which base, with how many threads."""
+
+    config: TrainConfig
+    base_dir: Path
+    """diffusers folder."""
+    component_digests: Mapping[str, str]
+    """SHA-256 (hex) of each component's weight file; part of the caches' keys."""
+    trigger_word: str = ""
+    """The dataset's own; the configuration's replaces it."""
+    device: str = "cpu"
+    threads: int = 1
+
+
+@dataclass(frozen=True)
+class TrainProgress:
+    """How far a run is."""
+
+    phase: str
+    """`preparing`, `caching`, `training`, `publishing` or `done`."""
+    step: int = 0
+    total_steps: int = 0
+    loss: float = 0.0
+    """Mean over the last steps."""
+    learning_rate: float = 0.0
+    steps_per_second: float = 0.0
+    eta_seconds: float = 0.0
+    skipped_batches: int = 0
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A state of training from which it goes on exactly."""
+
+    step: int
+    loss: float
+    adapter_bytes: int
+    """Size of the adapter weights within `state`."""
+    state: bytes
+    """safetensors with everything that resuming needs."""
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """The trained adapter."""
+
+    adapter: Adapter
+    steps: int
+    loss: float
+    skipped_batches: int
+    pictures: int
+
+
+class ArrayCache(Protocol):
+    """Keeps arrays by the digest of what they were computed from; losing any of them costs only time."""
+
+    def get(self, key: str) -> Arrays | None: ...
+
+    def put(self, key: str, arrays: Arrays) -> None: ...
+
+
+class Sinks(Protocol):
+    """Where a run reports to. Calls come from the training thread, so they must be quick."""
+
+    def progress(self, progress: TrainProgress) -> None:
+        """At most about twice a second, and at every change of phase."""
+
+    def scalars(self, step: int, values: Mapping[str, float]) -> None:
+        """Curves, at every optimiser step."""
+
+    def log(self, line: str) -> None:
+        """One line for people."""
+
+    def save(self, checkpoint: Checkpoint) -> None:
+        """Keep a checkpoint, all of it or nothing."""
+
+    def newest(self) -> Checkpoint | None:
+        """The checkpoint to go on from."""
+
+    def stop_requested(self) -> bool:
+        """Whether to end before the next step."""
+
+
+class Stopped(Exception):
+    """The run ended on request, at an optimiser step."""
+
+    def __init__(self, step: int) -> None:
+        super().__init__(f"stopped at step {step}")
+        self.step = step
+
+
+Pictures = Sequence[Picture]

@@ -1,0 +1,89 @@
+"""What can go wrong with training; each error has a stable reason code and says the next step."""
+
+from __future__ import annotations
+
+from terroir.common.errors import FailedPrecondition, Internal, InvalidArgument, NotFound, ResourceExhausted, Unavailable
+
+
+class ConfigInvalid(InvalidArgument):
+    """The configuration cannot be read or has a value out of bounds."""
+
+    reason = "CONFIG_VALUE"
+
+
+class JobNotFound(NotFound):
+    """No such job."""
+
+    reason = "JOB_NOT_FOUND"
+
+
+class AttemptNotFound(NotFound):
+    """The job has no such attempt."""
+
+    reason = "ATTEMPT_NOT_FOUND"
+
+
+class RightsNotAttested(FailedPrecondition):
+    """The dataset version carries no statement that the rights to train on it are held."""
+
+    reason = "RIGHTS_NOT_ATTESTED"
+
+
+class BaseMismatch(FailedPrecondition):
+    """The weights that the trainer finds are not those that the registry knows."""
+
+    reason = "BASE_MISMATCH"
+
+
+class BaseUnreadable(FailedPrecondition):
+    """No readable base model where the operator's settings point."""
+
+    reason = "BASE_UNREADABLE"
+
+
+class NothingToTrain(FailedPrecondition):
+    """No pictures, or no layers."""
+
+    reason = "DATASET_EMPTY"
+
+
+class PictureUnreadable(FailedPrecondition):
+    """A picture of the dataset cannot be decoded."""
+
+    reason = "PICTURE_UNREADABLE"
+
+
+class NonFiniteLoss(FailedPrecondition):
+    """Too many steps in a row had a loss or gradient that is not finite."""
+
+    reason = "NON_FINITE_LOSS"
+
+
+class OutOfMemory(ResourceExhausted):
+    """The device or the machine has not enough memory for the run."""
+
+    reason = "OUT_OF_MEMORY"
+
+
+class CheckpointMismatch(FailedPrecondition):
+    """A checkpoint belongs to another configuration or base."""
+
+    reason = "CHECKPOINT_MISMATCH"
+
+
+class AttemptSuperseded(FailedPrecondition):
+    """A newer attempt has taken the job over; this one may write nothing more."""
+
+    reason = "ATTEMPT_SUPERSEDED"
+
+
+class RayUnavailable(Unavailable):
+    """Ray cannot be started or reached."""
+
+    reason = "RAY_UNAVAILABLE"
+
+
+class TrainingFailed(Internal):
+    """The trainer ended by an error that nobody foresaw."""
+
+    reason = "TRAINING_FAILED"
