@@ -1,0 +1,83 @@
+"""What a request applies: adapters with weights, in one canonical form that serves as cache and batch key.
+
+The applied change of a layer is `Σ w_i · alpha_i / r_i · up_i @ down_i`, all against the pristine base weight, so order does
+not matter. Rules as in serving stacks of the field: the same adapter twice adds up, zero weights vanish.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from terroir.lora.adapter import Adapter, Array, LoraModule
+
+
+@dataclass(frozen=True, order=True)
+class Part:
+    """One adapter of a composition, by digest, with its weight on the denoiser and on the text encoder."""
+
+    digest: str
+    weight: float
+    text_encoder_weight: float
+
+    def weight_on(self, layer: str) -> float:
+        """The weight that applies to `<component>.<path>`."""
+        return self.text_encoder_weight if layer.startswith("text_encoder.") else self.weight
+
+
+@dataclass(frozen=True)
+class Composition:
+    """Parts in canonical order; equal compositions are equal values and draw equal pictures."""
+
+    parts: tuple[Part, ...] = ()
+
+    @classmethod
+    def of(cls, entries: Iterable[tuple[str, float, float]]) -> Composition:
+        """From (digest, weight, text encoder weight): duplicates summed, zeros dropped, sorted by digest."""
+        totals: dict[str, tuple[float, float]] = {}
+        for digest, weight, text_weight in sorted(entries):
+            before = totals.get(digest, (0.0, 0.0))
+            totals[digest] = (before[0] + weight, before[1] + text_weight)
+        return cls(tuple(Part(d, w, t) for d, (w, t) in sorted(totals.items()) if w or t))
+
+    @property
+    def digests(self) -> tuple[str, ...]:
+        """Digests of the adapters that it needs."""
+        return tuple(part.digest for part in self.parts)
+
+    def layers(self, adapters: Mapping[str, Adapter]) -> list[str]:
+        """Layers that it changes, sorted."""
+        names = {
+            layer
+            for part in self.parts
+            for layer in adapters[part.digest].modules
+            if part.weight_on(layer)
+        }
+        return sorted(names)
+
+    def delta(self, adapters: Mapping[str, Adapter], layer: str) -> Array:
+        """Change of one layer in its own shape, fp32; KeyError if no part changes it."""
+        total: Array | None = None
+        for weight, module in self._terms(adapters, layer):
+            term = np.float32(weight) * module.delta()
+            total = term if total is None else total + term
+        if total is None:
+            raise KeyError(layer)
+        return total
+
+    def rank_concatenated(self, adapters: Mapping[str, Adapter], layer: str) -> tuple[Array, Array]:
+        """The same change as one pair: down `[Σr, in …]` and up `[out, Σr …]` with all scales folded into up."""
+        terms = list(self._terms(adapters, layer))
+        if not terms:
+            raise KeyError(layer)
+        down = np.concatenate([module.down for _, module in terms], axis=0)
+        up = np.concatenate([np.float32(weight * module.scale) * module.up for weight, module in terms], axis=1)
+        return down, up
+
+    def _terms(self, adapters: Mapping[str, Adapter], layer: str) -> Iterable[tuple[float, LoraModule]]:
+        for part in self.parts:
+            module = adapters[part.digest].modules.get(layer)
+            if module is not None and part.weight_on(layer):
+                yield part.weight_on(layer), module

@@ -1,0 +1,67 @@
+"""From named factors to checked modules; what all readers share."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from terroir.lora.adapter import Adapter, Array, LoraModule
+from terroir.lora.errors import IncompleteModule, WrongShape
+from terroir.lora.key_table import KeyTable
+
+
+@dataclass(frozen=True)
+class Ignored:
+    """A key that was left out."""
+
+    key: str
+    reason: str
+
+
+@dataclass
+class Factors:
+    """What a reader found for one layer."""
+
+    down: Array | None = None
+    up: Array | None = None
+    alpha: float | None = None
+
+
+@dataclass
+class Reading:
+    """Factors by layer, and what was left out."""
+
+    layers: dict[str, Factors] = field(default_factory=dict)
+    ignored: list[Ignored] = field(default_factory=list)
+
+    def of(self, layer: str) -> Factors:
+        """The layer's factors so far."""
+        return self.layers.setdefault(layer, Factors())
+
+
+def assemble(layers: Mapping[str, Factors], table: KeyTable) -> Adapter:
+    """Check every layer against the base; raises IncompleteModule or WrongShape naming the layer."""
+    return Adapter({layer: _module(layer, factors, table[layer]) for layer, factors in sorted(layers.items())})
+
+
+def _module(layer: str, factors: Factors, weight: tuple[int, ...]) -> LoraModule:
+    down, up = factors.down, factors.up
+    if down is None or up is None:
+        missing = "down (lora_A)" if down is None else "up (lora_B)"
+        raise IncompleteModule(f"{layer} has no {missing} factor; the file is incomplete: save it again", key=layer)
+    if len(weight) == 4:
+        # Some tools store the factors of 1 × 1 convolutions as matrices.
+        down = down.reshape(*down.shape, 1, 1) if down.ndim == 2 else down
+        up = up.reshape(*up.shape, 1, 1) if up.ndim == 2 else up
+    rank = down.shape[0] if down.ndim else 0
+    expected_up = (weight[0], rank) if len(weight) == 2 else (weight[0], rank, 1, 1)
+    if rank < 1 or down.shape[1:] != tuple(weight[1:]) or up.shape != expected_up:
+        raise WrongShape(
+            f"{layer}: factors down {list(down.shape)} and up {list(up.shape)} do not fit a weight of {list(weight)}; "
+            "the adapter is for another base, or its rank is 0",
+            key=layer,
+        )
+    alpha = float(rank) if factors.alpha is None else factors.alpha
+    return LoraModule(np.ascontiguousarray(down), np.ascontiguousarray(up), alpha)

@@ -1,0 +1,115 @@
+"""diffusers and PEFT files (`unet.….lora_A.weight`, `….lora.down.weight`, `base_model.model.….lora_A.weight`).
+
+Alpha lies in the header's `lora_adapter_metadata` (a JSON of PEFT's LoraConfig, keys prefixed by component) or nowhere,
+which means alpha = r. Ours is written with alpha folded to r, so readers that ignore the header agree with those that don't.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import Counter
+from collections.abc import Mapping
+from typing import Any, Final
+
+import numpy as np
+
+from terroir.lora import safetensors_bytes
+from terroir.lora.adapter import Adapter, Array
+from terroir.lora.errors import UnsupportedAdapter
+from terroir.lora.formats.assembling import Ignored, Reading
+from terroir.lora.key_table import KeyTable
+
+_METADATA_KEY: Final = "lora_adapter_metadata"
+_PEFT_PREFIX: Final = "base_model.model."
+_DOWN: Final = (".lora_A.weight", ".lora_A.default.weight", ".lora.down.weight", ".lora_linear_layer.down.weight")
+_UP: Final = (".lora_B.weight", ".lora_B.default.weight", ".lora.up.weight", ".lora_linear_layer.up.weight")
+
+
+def read(tensors: Mapping[str, Array], metadata: Mapping[str, str], table: KeyTable) -> Reading:
+    """Sort tensors by layer; raises UnsupportedAdapter for DoRA."""
+    config = _config(metadata)
+    reading = Reading()
+    for key, tensor in sorted(tensors.items()):
+        if "lora_magnitude_vector" in key or key.endswith(".dora_scale"):
+            raise UnsupportedAdapter(f"{key}: this is a DoRA adapter; only LoRA is supported: merge it first", key=key)
+        stem, is_down = _stem(key)
+        layer = _layer(stem, table)
+        if not stem:
+            reading.ignored.append(Ignored(key, "not a LoRA key"))
+        elif layer is None:
+            reading.ignored.append(Ignored(key, "no such layer in the base"))
+        elif is_down:
+            reading.of(layer).down = tensor
+            reading.of(layer).alpha = _alpha(config, layer, int(tensor.shape[0]) if tensor.ndim else 0)
+        else:
+            reading.of(layer).up = tensor
+    return reading
+
+
+def to_diffusers(adapter: Adapter, dtype: str = "float32") -> bytes:
+    """Write `pytorch_lora_weights.safetensors`: PEFT names, alpha folded into up, LoraConfig in the header."""
+    tensors: dict[str, Array] = {}
+    for layer, module in adapter.modules.items():
+        tensors[f"{layer}.lora_A.weight"] = module.down
+        tensors[f"{layer}.lora_B.weight"] = np.asarray(np.float32(module.scale) * module.up, dtype=np.float32)
+    config: dict[str, Any] = {}
+    for component in ("unet", "text_encoder"):
+        ranks = {
+            layer.removeprefix(f"{component}."): module.rank
+            for layer, module in sorted(adapter.modules.items())
+            if layer.startswith(f"{component}.")
+        }
+        if ranks:
+            config |= _lora_config(component, ranks)
+    header = {"format": "pt", _METADATA_KEY: json.dumps(config, sort_keys=True)}
+    return safetensors_bytes.write(tensors, header, dtype)
+
+
+def _lora_config(component: str, ranks: Mapping[str, int]) -> dict[str, Any]:
+    """Only fields of the oldest PEFT that diffusers supports: an unknown one is a TypeError in its loader."""
+    (common, _), *_ = Counter(ranks.values()).most_common(1)
+    pattern = {path: rank for path, rank in ranks.items() if rank != common}
+    fields = {
+        "r": common, "lora_alpha": common, "rank_pattern": pattern, "alpha_pattern": pattern,
+        "target_modules": sorted(ranks),
+    }  # fmt: skip
+    return {f"{component}.{name}": value for name, value in fields.items()}
+
+
+def _config(metadata: Mapping[str, str]) -> dict[str, Any]:
+    try:
+        config = json.loads(metadata.get(_METADATA_KEY, "{}"))
+    except ValueError:
+        return {}
+    return config if isinstance(config, dict) else {}
+
+
+def _stem(key: str) -> tuple[str, bool]:
+    for is_down, endings in ((True, _DOWN), (False, _UP)):
+        for ending in endings:
+            if key.endswith(ending):
+                return key.removesuffix(ending), is_down
+    return "", False
+
+
+def _layer(stem: str, table: KeyTable) -> str | None:
+    candidates = [stem]
+    if stem.startswith(_PEFT_PREFIX):
+        path = stem.removeprefix(_PEFT_PREFIX)
+        candidates = [f"unet.{path}", f"text_encoder.{path}", f"text_encoder.text_model.{path}"]
+    elif stem.startswith("text_encoder.") and not stem.startswith("text_encoder.text_model."):
+        candidates = [stem.replace("text_encoder.", "text_encoder.text_model.", 1)]
+    return next((candidate for candidate in candidates if candidate in table), None)
+
+
+def _alpha(config: Mapping[str, Any], layer: str, rank: int) -> float | None:
+    component, _, path = layer.partition(".")
+    if config.get(f"{component}.use_dora"):
+        raise UnsupportedAdapter(f"{layer}: the header says DoRA; only LoRA is supported: merge it first", key=layer)
+    pattern = config.get(f"{component}.alpha_pattern") or {}
+    alpha = pattern.get(path, config.get(f"{component}.lora_alpha"))
+    if not isinstance(alpha, int | float):
+        return None
+    # rsLoRA scales by alpha / sqrt(r) (Kalajdzievski, arXiv 2312.03732); the canonical scale is alpha / r.
+    return float(alpha) * math.sqrt(rank) if config.get(f"{component}.use_rslora") else float(alpha)

@@ -1,0 +1,65 @@
+"""Reading any published format: detect, sort every key, check against the base."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from terroir.lora import safetensors_bytes
+from terroir.lora.adapter import Adapter
+from terroir.lora.errors import MatchesNothing, UnsupportedAdapter
+from terroir.lora.formats import diffusers, kohya
+from terroir.lora.formats.assembling import Ignored, assemble
+from terroir.lora.key_table import KeyTable
+
+
+@dataclass(frozen=True)
+class Parsed:
+    """An adapter file, understood: every key was matched or is listed in `ignored`."""
+
+    adapter: Adapter
+    ignored: tuple[Ignored, ...]
+    format: str
+    """`kohya`, `diffusers` or `peft`."""
+    metadata: Mapping[str, str]
+
+    @property
+    def matched(self) -> int:
+        """Number of layers that the adapter changes."""
+        return len(self.adapter.modules)
+
+
+def parse(data: bytes, key_table: KeyTable) -> Parsed:
+    """Read an adapter file against the layers of a base.
+
+    Raises a LoraError: NotAnAdapterFile, UnsupportedAdapter, MatchesNothing, IncompleteModule, WrongShape, NotFinite.
+    """
+    file = safetensors_bytes.read(data)
+    kind = _detect(list(file.tensors))
+    if kind == "kohya":
+        reading = kohya.read(file.tensors, key_table)
+    else:
+        reading = diffusers.read(file.tensors, file.metadata, key_table)
+    if not reading.layers:
+        sample = next(iter(sorted(file.tensors)), "none")
+        raise MatchesNothing(
+            f"none of the {len(file.tensors)} keys names a layer of the base (such as {sample}); it is for another model family",
+            key=sample,
+        )
+    return Parsed(assemble(reading.layers, key_table), tuple(reading.ignored), kind, file.metadata)
+
+
+def _detect(keys: list[str]) -> str:
+    if any(key.startswith((*kohya.PREFIXES, "lora_te2_")) for key in keys):
+        return "kohya"
+    if any(key.startswith("base_model.model.") for key in keys):
+        return "peft"
+    if any(key.startswith(("unet.", "text_encoder.", "transformer.")) for key in keys):
+        return "diffusers"
+    sample = keys[0] if keys else "none at all"
+    raise UnsupportedAdapter(
+        f"unknown format: keys such as {sample}; supported are kohya (lora_unet_…), diffusers (unet.…) and PEFT "
+        "(base_model.model.…)",
+        key=sample if keys else "",
+        reason="ADAPTER_FORMAT_UNKNOWN",
+    )
