@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from terroir.registry.aliases import Alias, Aliases, Move
-from terroir.registry.names import VersionRef
-from terroir.registry.paging import Page, page_of
+from terroir.registry.names import VersionRef, adapter_name
+from terroir.registry.paging import Page, PageQuery, page_of
 from terroir.registry.versions import Version, Versions
 
 
@@ -36,16 +36,18 @@ class Adapters:
         first = newest if newest.number == 1 else self._versions.get(adapter, 1)
         return Adapter(adapter, newest.number, tuple(table[name] for name in sorted(table)), first.created_at)
 
-    def page(self, page_size: int, page_token: str) -> Page[Adapter]:
+    def page(self, query: PageQuery) -> Page[Adapter]:
         """Adapters by identifier."""
-        return page_of(self._versions.adapters(), page_size, page_token, parse=str, load=self.get)
+        return page_of(self._versions.adapters(), query, self.get, listing="adapters")
 
-    def versions(self, adapter: str, page_size: int, page_token: str) -> Page[Version]:
+    def versions(self, adapter: str, query: PageQuery) -> Page[Version]:
         """Versions of an adapter, newest first; raises AdapterNotFound."""
-        numbers = range(self._versions.newest(adapter).number, 0, -1)
-        return page_of(
-            numbers, page_size, page_token, parse=int, load=lambda number: self._versions.get(adapter, number)
-        )
+        numbers = [str(number) for number in range(self._versions.newest(adapter).number, 0, -1)]
+
+        def load(number: str) -> Version:
+            return self._versions.get(adapter, int(number))
+
+        return page_of(numbers, query, load, listing=adapter_name(adapter))
 
     def resolve(self, reference: VersionRef) -> Version:
         """The version that is meant; raises AdapterNotFound, VersionNotFound or AliasNotFound."""

@@ -11,11 +11,10 @@ import grpc
 from terroir._proto.registry.v1 import registry_pb2 as pb
 from terroir._proto.registry.v1 import registry_pb2_grpc
 from terroir.common.errors import InvalidArgument
-from terroir.common.validation import ensure_text
-from terroir.registry.adapters import Adapters
+from terroir.common.validation import ensure_identifier, ensure_text
 from terroir.registry.aliases import Move
-from terroir.registry.bases import Bases
-from terroir.registry.downloads import AdapterFormat, Downloads
+from terroir.registry.assembly import Registry
+from terroir.registry.downloads import AdapterFormat
 from terroir.registry.errors import UploadInvalid
 from terroir.registry.messages import (
     adapter_message,
@@ -25,9 +24,9 @@ from terroir.registry.messages import (
     version_message,
 )
 from terroir.registry.metrics import RegistryMetrics
-from terroir.registry.names import parse_adapter, parse_alias, parse_base, parse_reference, parse_version
+from terroir.registry.names import parse_adapter, parse_base, parse_reference, parse_version
 from terroir.registry.operations import operation_id
-from terroir.registry.publishing import Publisher
+from terroir.registry.paging import PageQuery
 from terroir.registry.uploads import Upload
 
 _Context = grpc.aio.ServicerContext
@@ -41,19 +40,11 @@ _FORMATS: Final = {
 class RegistryServicer(registry_pb2_grpc.RegistryServiceServicer):
     """RegistryService on the domain."""
 
-    def __init__(
-        self,
-        bases: Bases,
-        adapters: Adapters,
-        publisher: Publisher,
-        downloads: Downloads,
-        metrics: RegistryMetrics,
-        max_parallel_publishes: int,
-    ) -> None:
-        self._bases = bases
-        self._adapters = adapters
-        self._publisher = publisher
-        self._downloads = downloads
+    def __init__(self, registry: Registry, metrics: RegistryMetrics, max_parallel_publishes: int) -> None:
+        self._bases = registry.bases
+        self._adapters = registry.adapters
+        self._publisher = registry.publisher
+        self._downloads = registry.downloads
         self._metrics = metrics
         self._parsing = asyncio.Semaphore(max_parallel_publishes)
 
@@ -84,7 +75,7 @@ class RegistryServicer(registry_pb2_grpc.RegistryServiceServicer):
         return adapter_message(await asyncio.to_thread(self._adapters.get, parse_adapter(request.name)))
 
     async def ListAdapters(self, request: pb.ListAdaptersRequest, context: _Context) -> pb.ListAdaptersResponse:
-        found = await asyncio.to_thread(self._adapters.page, request.page_size, request.page_token)
+        found = await asyncio.to_thread(self._adapters.page, PageQuery(request.page_size, request.page_token))
         return pb.ListAdaptersResponse(
             adapters=[adapter_message(adapter) for adapter in found.items], next_page_token=found.next_token
         )
@@ -94,7 +85,7 @@ class RegistryServicer(registry_pb2_grpc.RegistryServiceServicer):
 
     async def ListVersions(self, request: pb.ListVersionsRequest, context: _Context) -> pb.ListVersionsResponse:
         adapter = parse_adapter(request.adapter, "adapter")
-        found = await asyncio.to_thread(self._adapters.versions, adapter, request.page_size, request.page_token)
+        found = await asyncio.to_thread(self._adapters.versions, adapter, PageQuery(request.page_size, request.page_token))
         return pb.ListVersionsResponse(
             versions=[version_message(version) for version in found.items], next_page_token=found.next_token
         )
@@ -136,18 +127,18 @@ def _chunk(message: pb.PublishVersionRequest) -> bytes:
 
 
 def _move(request: pb.SetAliasRequest) -> Move:
-    adapter, target = parse_adapter(request.adapter, "adapter"), parse_version(request.version)
-    if target.adapter != adapter or target.number is None:
+    adapter, (target, number) = parse_adapter(request.adapter, "adapter"), parse_version(request.version)
+    if target != adapter:
         raise InvalidArgument(
-            f"{target} is no version of {request.adapter}; an alias points into its own adapter",
+            f"{request.version} is no version of {request.adapter}; an alias points into its own adapter",
             reason="ALIAS_OUTSIDE_ADAPTER",
             field="version",
         )
     return Move(
         adapter=adapter,
-        alias=parse_alias(request.alias),
-        number=target.number,
-        actor=ensure_text(request.actor, "actor", 120),
+        alias=ensure_identifier(request.alias, "alias"),
+        number=number,
+        actor=ensure_text(request.actor, "actor", 120, min_length=1),
         reason=ensure_text(request.reason, "reason", 500),
     )
 

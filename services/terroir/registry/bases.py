@@ -10,6 +10,7 @@ from typing import Any
 
 import structlog
 
+from terroir.lora.formats import key_table as base_key_table
 from terroir.registry.base_folder import BaseContent, read_base_folder
 from terroir.registry.errors import BaseChanged, BaseFolderInvalid, BaseNotFound
 from terroir.registry.names import base_name

@@ -53,12 +53,6 @@ class BaseMismatch(FailedPrecondition):
     reason = "ADAPTER_BASE_MISMATCH"
 
 
-class AdapterFileInvalid(InvalidArgument):
-    """The uploaded file is not an adapter for this base; the reason says which rule it breaks."""
-
-    reason = "ADAPTER_FILE_INVALID"
-
-
 class UploadInvalid(InvalidArgument):
     """The stream does not follow the protocol, or its bytes are not what the header announced."""
 

@@ -5,16 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from prometheus_client import REGISTRY, CollectorRegistry, Counter, Histogram
+from prometheus_client import CollectorRegistry, Counter, Histogram
 
 from terroir.common.clock import Clock
 from terroir.common.errors import TerroirError
+from terroir.store.errors import StoreError
 
 
 class RegistryMetrics:
     """Counts publishes, refusals and bytes."""
 
-    def __init__(self, clock: Clock, registry: CollectorRegistry = REGISTRY) -> None:
+    def __init__(self, clock: Clock, registry: CollectorRegistry) -> None:
         self._clock = clock
         self._published = Counter(
             "terroir_registry_versions_published", "Publish calls that ended in a version.", registry=registry
@@ -38,7 +39,7 @@ class RegistryMetrics:
         begun = self._clock.monotonic()
         try:
             yield
-        except TerroirError as error:
+        except (TerroirError, StoreError) as error:
             self._refused.labels(error.reason).inc()
             raise
         self._published.inc()

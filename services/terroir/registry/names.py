@@ -7,12 +7,9 @@ from dataclasses import dataclass
 from typing import Final
 
 from terroir.common.errors import InvalidArgument
+from terroir.common.validation import ensure_name
 
 _IDENTIFIER: Final = "[a-z][a-z0-9-]{0,62}"
-_ALIAS: Final = re.compile(_IDENTIFIER)
-_ADAPTER: Final = re.compile(f"adapters/({_IDENTIFIER})")
-_BASE: Final = re.compile(f"bases/({_IDENTIFIER})")
-_REGION: Final = re.compile("regions/([A-Z0-9][A-Za-z0-9-]{0,62})")
 _REFERENCE: Final = re.compile(f"adapters/({_IDENTIFIER})(?:/versions/([1-9][0-9]{{0,8}})|@({_IDENTIFIER}))?")
 
 
@@ -52,44 +49,33 @@ def region_name(code: str) -> str:
 
 def parse_adapter(name: str, field: str = "name") -> str:
     """The id in `adapters/{id}`; raises InvalidArgument (INVALID_NAME)."""
-    return _parse(_ADAPTER, name, field, "adapters/{id}, such as adapters/jiangnan")[1]
+    return ensure_name(name, field, "adapters/{id}")["id"]
 
 
 def parse_base(name: str, field: str = "name") -> str:
     """The id in `bases/{id}`; raises InvalidArgument (INVALID_NAME)."""
-    return _parse(_BASE, name, field, "bases/{id}, such as bases/terroir-tiny")[1]
+    return ensure_name(name, field, "bases/{id}")["id"]
 
 
 def parse_region(name: str, field: str = "name") -> str:
     """The code in `regions/{code}`; raises InvalidArgument (INVALID_NAME)."""
-    return _parse(_REGION, name, field, "regions/{code}, such as regions/CN-ZJ")[1]
+    return ensure_name(name, field, "regions/{code}")["code"]
 
 
-def parse_alias(alias: str, field: str = "alias") -> str:
-    """An alias; raises InvalidArgument (INVALID_NAME)."""
-    return _parse(_ALIAS, alias, field, "a small letter, then small letters, digits or '-', at most 63")[0]
+def parse_version(name: str, field: str = "version") -> tuple[str, int]:
+    """Adapter and number in `adapters/{id}/versions/{number}`; raises InvalidArgument (INVALID_NAME)."""
+    parts = ensure_name(name, field, "adapters/{id}/versions/{number}")
+    return parts["id"], int(parts["number"])
 
 
 def parse_reference(name: str, field: str = "name") -> VersionRef:
     """A version by number, by alias, or the newest; raises InvalidArgument (INVALID_NAME)."""
-    match = _parse(_REFERENCE, name, field, "adapters/{id}, adapters/{id}@{alias} or adapters/{id}/versions/{number}")
-    return VersionRef(match[1], int(match[2]) if match[2] else None, match[3])
-
-
-def parse_version(name: str, field: str = "version") -> VersionRef:
-    """A version by number only; raises InvalidArgument (INVALID_NAME)."""
-    reference = parse_reference(name, field)
-    if reference.number is None:
-        raise _invalid(name, field, "adapters/{id}/versions/{number}")
-    return reference
-
-
-def _parse(pattern: re.Pattern[str], value: str, field: str, expected: str) -> re.Match[str]:
-    match = pattern.fullmatch(value)
+    match = _REFERENCE.fullmatch(name)
     if match is None:
-        raise _invalid(value, field, expected)
-    return match
-
-
-def _invalid(value: str, field: str, expected: str) -> InvalidArgument:
-    return InvalidArgument(f"{field} {value[:120]!r} is no valid name; write {expected}", reason="INVALID_NAME", field=field)
+        raise InvalidArgument(
+            f"{field} {name[:80]!r} names no version: write adapters/{{id}}, adapters/{{id}}@{{alias}} or "
+            "adapters/{id}/versions/{number}",
+            reason="INVALID_NAME",
+            field=field,
+        )
+    return VersionRef(match[1], int(match[2]) if match[2] else None, match[3])

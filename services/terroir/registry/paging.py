@@ -1,4 +1,4 @@
-"""Pages of a listing whose token is the key of the last item shown, so that new items never shift a page."""
+"""Pages of a listing: only the items of the page are loaded."""
 
 from __future__ import annotations
 
@@ -7,12 +7,20 @@ from dataclasses import dataclass
 from typing import Final, Generic, TypeVar
 
 from terroir.common.errors import InvalidArgument
+from terroir.common.validation import page
 
 DEFAULT_PAGE_SIZE: Final = 50
 MAX_PAGE_SIZE: Final = 200
 
 Item = TypeVar("Item")
-Key = TypeVar("Key", str, int)
+
+
+@dataclass(frozen=True)
+class PageQuery:
+    """What a caller asked of a listing."""
+
+    size: int = 0
+    token: str = ""
 
 
 @dataclass(frozen=True)
@@ -23,35 +31,23 @@ class Page(Generic[Item]):
     next_token: str
 
 
-def page_of(
-    keys: Sequence[Key], page_size: int, page_token: str, *, parse: Callable[[str], Key], load: Callable[[Key], Item]
-) -> Page[Item]:
-    """The page of `keys` (in the order of the listing) that follows the token's key; only its items are loaded.
+def page_of(keys: Sequence[str], query: PageQuery, load: Callable[[str], Item], *, listing: str) -> Page[Item]:
+    """The page of `keys` (in the listing's order) behind the token's key; tokens are bound to `listing`.
 
-    `parse` reads a token back into a key. Raises InvalidArgument (PAGE_SIZE_OUT_OF_RANGE, INVALID_PAGE_TOKEN).
+    Keys must never vanish from a listing. Raises InvalidArgument (OUT_OF_RANGE, INVALID_PAGE_TOKEN).
     """
-    size = _size(page_size)
-    rest = keys[_position(keys, page_token, parse) :] if page_token else keys
-    shown = rest[:size]
-    return Page(tuple(load(key) for key in shown), str(shown[-1]) if len(rest) > size else "")
+    request = page(query.size, query.token, default=DEFAULT_PAGE_SIZE, limit=MAX_PAGE_SIZE, query=listing)
+    rest = keys if request.after is None else keys[_position(keys, request.after) :]
+    shown = rest[: request.size]
+    return Page(tuple(map(load, shown)), request.next_token(shown[-1]) if len(rest) > len(shown) else "")
 
 
-def _size(page_size: int) -> int:
-    if not 0 <= page_size <= MAX_PAGE_SIZE:
-        raise InvalidArgument(
-            f"page_size {page_size} is outside 0 … {MAX_PAGE_SIZE} (0 means {DEFAULT_PAGE_SIZE})",
-            reason="PAGE_SIZE_OUT_OF_RANGE",
-            field="page_size",
-        )
-    return page_size or DEFAULT_PAGE_SIZE
-
-
-def _position(keys: Sequence[Key], page_token: str, parse: Callable[[str], Key]) -> int:
+def _position(keys: Sequence[str], after: str) -> int:
     try:
-        return keys.index(parse(page_token)) + 1
+        return keys.index(after) + 1
     except ValueError as error:
         raise InvalidArgument(
-            f"page_token {page_token[:80]!r} is not from this listing; begin without a token",
+            "page_token points at an item that this listing does not have; start again without it",
             reason="INVALID_PAGE_TOKEN",
             field="page_token",
         ) from error

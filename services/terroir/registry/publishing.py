@@ -6,14 +6,13 @@ manifest names, and those are never listed.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Final
 
 from terroir.common.errors import InvalidArgument
-from terroir.common.validation import ensure_text
-from terroir.registry.adapter_file import read_adapter_file
+from terroir.common.validation import ensure_digest, ensure_text
+from terroir.registry.adapter_file import BASE_DIGEST_KEY, read_adapter_file
 from terroir.registry.bases import Base, Bases
 from terroir.registry.errors import BaseMismatch, UploadInvalid
 from terroir.registry.names import base_name
@@ -23,7 +22,6 @@ from terroir.store.blobs import Blobs
 MAX_LABELS: Final = 64
 MAX_LABEL_CHARACTERS: Final = 256
 MAX_TRIGGER_CHARACTERS: Final = 64
-_DIGEST: Final = re.compile("[0-9a-f]{64}")
 
 
 @dataclass(frozen=True)
@@ -67,23 +65,19 @@ class Publisher:
                 reason="UPLOAD_TOO_LARGE" if request.size_bytes > 0 else "UPLOAD_EMPTY",
                 field="header.size_bytes",
             )
-        if not _DIGEST.fullmatch(request.file_digest):
-            raise InvalidArgument(
-                f"file_digest {request.file_digest[:80]!r} is no SHA-256 of 64 lower-case hexadecimal digits",
-                reason="INVALID_DIGEST",
-                field="header.file_digest",
-            )
-        _ensure_same_base(self._bases.get(request.base), request)
+        ensure_digest(request.file_digest, "header.file_digest")
+        _ensure_same_base(self._bases.get(request.base), request.base_digest)
 
     def publish(self, request: PublishRequest, data: bytes, *, op_id: str) -> Version:
         """Make a version of the whole file, once however often this is repeated with one `op_id`.
 
-        Takes seconds and about four times the file's memory: keep it off an event loop. Raises AdapterFileInvalid, or
-        OperationConflict when `op_id` published something else.
+        Takes seconds and about four times the file's memory: keep it off an event loop. Raises as
+        `read_adapter_file` does, BaseMismatch, and OperationConflict when `op_id` published something else.
         """
         base = self._bases.get(request.base)
-        file = read_adapter_file(data, self._bases.key_table(base), base_name(base.base))
-        kohya, diffusers = file.kohya(base, request.trigger_word), file.diffusers()
+        file = read_adapter_file(data, self._bases.key_table(base))
+        _ensure_same_base(base, file.base_digest)
+        kohya, diffusers = file.kohya(_metadata(base, request)), file.diffusers()
         manifest = Manifest(
             base=base.base,
             base_digest=base.digest,
@@ -102,12 +96,23 @@ class Publisher:
         return self._versions.append(request.adapter, manifest, op_id=op_id, request=request.to_body())
 
 
-def _ensure_same_base(base: Base, request: PublishRequest) -> None:
-    if request.base_digest not in ("", base.digest):
+def _metadata(base: Base, request: PublishRequest) -> dict[str, str]:
+    """What tools that never heard of Terroir show of a file; nothing of the upload's own metadata, which may leak paths."""
+    return {
+        "ss_base_model_version": "sd_v1" if base.family == "sd15" else base.family,
+        "ss_output_name": request.adapter,
+        "modelspec.trigger_phrase": request.trigger_word,
+        "modelspec.prediction_type": base.prediction_type,
+        BASE_DIGEST_KEY: base.digest,
+    }
+
+
+def _ensure_same_base(base: Base, trained_on: str) -> None:
+    if trained_on not in ("", base.digest):
         raise BaseMismatch(
-            f"the adapter was trained on a base with digest {request.base_digest[:12]}, {base_name(base.base)} has "
+            f"the adapter was trained on a base with digest {trained_on[:12]}, {base_name(base.base)} has "
             f"{base.digest[:12]}; publish it for the base that it was trained on, or retrain",
-            metadata={"base": base_name(base.base), "expected": base.digest, "found": request.base_digest[:64]},
+            metadata={"base": base_name(base.base), "expected": base.digest, "found": trained_on[:64]},
         )
 
 

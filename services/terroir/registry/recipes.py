@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Final
 
 from terroir.common.errors import InvalidArgument
+from terroir.common.validation import ensure_range, ensure_text
 
 MAX_ADAPTERS: Final = 8
 MAX_WEIGHT: Final = 2.0
@@ -47,16 +47,6 @@ def ensure_recipe(recipe: StyleRecipe, field: str) -> None:
             reason="RECIPE_TOO_LONG",
             field=f"{field}.adapters",
         )
-    if len(recipe.prompt_prefix) > MAX_PREFIX_CHARACTERS:
-        raise InvalidArgument(
-            f"prompt_prefix has {len(recipe.prompt_prefix)} characters; at most {MAX_PREFIX_CHARACTERS} are allowed",
-            reason="TEXT_TOO_LONG",
-            field=f"{field}.prompt_prefix",
-        )
+    ensure_text(recipe.prompt_prefix, f"{field}.prompt_prefix", MAX_PREFIX_CHARACTERS)
     for index, entry in enumerate(recipe.adapters):
-        if not math.isfinite(entry.weight) or abs(entry.weight) > MAX_WEIGHT:
-            raise InvalidArgument(
-                f"weight {entry.weight} of {entry.adapter} is outside -{MAX_WEIGHT:g} … {MAX_WEIGHT:g}",
-                reason="WEIGHT_OUT_OF_RANGE",
-                field=f"{field}.adapters[{index}].weight",
-            )
+        ensure_range(entry.weight, f"{field}.adapters[{index}].weight", -MAX_WEIGHT, MAX_WEIGHT)

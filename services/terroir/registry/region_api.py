@@ -11,6 +11,7 @@ from terroir._proto.registry.v1 import region_pb2_grpc
 from terroir.registry.messages import region_message, region_spec, resolution_message
 from terroir.registry.names import parse_region
 from terroir.registry.operations import operation_id
+from terroir.registry.paging import PageQuery
 from terroir.registry.regions import Regions
 
 _Context = grpc.aio.ServicerContext
@@ -26,7 +27,7 @@ class RegionServicer(region_pb2_grpc.RegionServiceServicer):
         return region_message(await asyncio.to_thread(self._regions.get, parse_region(request.name)))
 
     async def ListRegions(self, request: pb.ListRegionsRequest, context: _Context) -> pb.ListRegionsResponse:
-        found = await asyncio.to_thread(self._regions.page, request.page_size, request.page_token)
+        found = await asyncio.to_thread(self._regions.page, PageQuery(request.page_size, request.page_token))
         return pb.ListRegionsResponse(
             regions=[region_message(region) for region in found.items], next_page_token=found.next_token
         )

@@ -10,14 +10,18 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from threading import Lock
-from typing import Any
+from typing import Any, Final
 
+from terroir.common.validation import ensure_text
 from terroir.registry.adapters import Adapters
 from terroir.registry.errors import RegionCycle, RegionEtagMismatch, RegionNotFound
 from terroir.registry.names import parse_reference, region_name
-from terroir.registry.paging import Page, page_of
+from terroir.registry.paging import Page, PageQuery, page_of
 from terroir.registry.recipes import StyleRecipe, ensure_recipe
 from terroir.store.documents import Document, DocumentSequence
+
+
+MAX_DISPLAY_NAME_CHARACTERS: Final = 120
 
 
 @dataclass(frozen=True)
@@ -65,10 +69,10 @@ class Regions:
         """One region; raises RegionNotFound."""
         return _find(self._current(), code)
 
-    def page(self, page_size: int, page_token: str) -> Page[Region]:
+    def page(self, query: PageQuery) -> Page[Region]:
         """Regions by code."""
         tree = self._current()
-        return page_of(sorted(tree), page_size, page_token, parse=str, load=tree.__getitem__)
+        return page_of(sorted(tree), query, tree.__getitem__, listing="regions")
 
     def put(self, spec: RegionSpec, *, op_id: str, etag: str = "") -> Region:
         """Create or replace a region, once however often this is repeated with one `op_id`.
@@ -77,6 +81,7 @@ class Regions:
         AliasNotFound for the recipe, RegionCycle, RegionEtagMismatch when `etag` is not empty and the region changed
         since, and OperationConflict when `op_id` put something else.
         """
+        ensure_text(spec.display_name, "region.display_name", MAX_DISPLAY_NAME_CHARACTERS)
         if spec.recipe is not None:
             ensure_recipe(spec.recipe, "region.recipe")
             for index, entry in enumerate(spec.recipe.adapters):

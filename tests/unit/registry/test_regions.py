@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from terroir.common.errors import InvalidArgument
 from terroir.registry.errors import AdapterNotFound, AliasNotFound, RegionCycle, RegionEtagMismatch, RegionNotFound
+from terroir.registry.paging import PageQuery
 from terroir.registry.recipes import RecipeAdapter, StyleRecipe
 from terroir.registry.regions import RegionSpec
 from terroir.store.errors import OperationConflict
@@ -65,7 +66,7 @@ def test_a_cycle_is_refused_when_another_replica_wrote_the_other_half(tree: Doma
 
 
 def test_a_region_put_by_one_replica_is_read_by_the_other(tree: Domain, replica: Domain) -> None:
-    assert [region.spec.code for region in replica.regions.page(0, "").items] == ["CN", "CN-ZJ", "CN-ZJ-HZ"]
+    assert [region.spec.code for region in replica.regions.page(PageQuery()).items] == ["CN", "CN-ZJ", "CN-ZJ-HZ"]
     tree.regions.put(RegionSpec("JP"), op_id="jp")
     assert replica.regions.get("JP") == tree.regions.get("JP")
 
@@ -106,9 +107,9 @@ def test_a_retried_put_is_done_once_and_another_put_under_its_id_is_an_error(tre
 @pytest.mark.parametrize(
     ("recipe", "reason"),
     [
-        (StyleRecipe((RecipeAdapter("adapters/jiangnan", 2.01),)), "WEIGHT_OUT_OF_RANGE"),
-        (StyleRecipe((RecipeAdapter("adapters/jiangnan", math.nan),)), "WEIGHT_OUT_OF_RANGE"),
-        (StyleRecipe((RecipeAdapter("adapters/jiangnan", -math.inf),)), "WEIGHT_OUT_OF_RANGE"),
+        (StyleRecipe((RecipeAdapter("adapters/jiangnan", 2.01),)), "OUT_OF_RANGE"),
+        (StyleRecipe((RecipeAdapter("adapters/jiangnan", math.nan),)), "OUT_OF_RANGE"),
+        (StyleRecipe((RecipeAdapter("adapters/jiangnan", -math.inf),)), "OUT_OF_RANGE"),
         (StyleRecipe((RecipeAdapter("adapters/jiangnan", 1.0),) * 9), "RECIPE_TOO_LONG"),
         (StyleRecipe((RecipeAdapter("adapters/../x", 1.0),)), "INVALID_NAME"),
         (StyleRecipe((), "x" * 201), "TEXT_TOO_LONG"),
@@ -120,7 +121,7 @@ def test_a_recipe_outside_its_limits_is_refused_with_its_reason(
     with pytest.raises(InvalidArgument) as refused:
         tree.regions.put(RegionSpec("YY", recipe=recipe), op_id="y")
     assert refused.value.reason == reason
-    assert "YY" not in [region.spec.code for region in tree.regions.page(0, "").items]
+    assert "YY" not in [region.spec.code for region in tree.regions.page(PageQuery()).items]
 
 
 @settings(deadline=None, max_examples=60)
@@ -132,7 +133,7 @@ def test_however_regions_are_moved_every_chain_ends(moves: list[tuple[str, str |
             domain.regions.put(RegionSpec(code, parent=parent), op_id=str(step))
         except (RegionCycle, RegionNotFound):
             continue
-    for region in domain.regions.page(0, "").items:
+    for region in domain.regions.page(PageQuery()).items:
         tried = domain.regions.resolve(region.spec.code).tried
         assert len(set(tried)) == len(tried)
         assert domain.regions.get(tried[-1]).spec.parent is None

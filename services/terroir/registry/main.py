@@ -1,0 +1,46 @@
+"""Entry point of the registry service: `python -m terroir.registry.main`."""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from typing import Final
+
+from terroir._proto.registry.v1 import region_pb2_grpc, registry_pb2_grpc
+from terroir.common.clock import SystemClock
+from terroir.common.server import Server
+from terroir.common.service import run_service
+from terroir.registry.api import RegistryServicer
+from terroir.registry.assembly import assemble
+from terroir.registry.metrics import RegistryMetrics
+from terroir.registry.region_api import RegionServicer
+from terroir.registry.settings import RegistrySettings
+from terroir.store.local import LocalStore
+
+REGISTRY_SERVICE: Final = "terroir.registry.v1.RegistryService"
+REGION_SERVICE: Final = "terroir.registry.v1.RegionService"
+
+
+@asynccontextmanager
+async def build(settings: RegistrySettings, server: Server) -> AsyncIterator[None]:
+    """Add both servicers; raises StoreUnavailable, BaseFolderInvalid or BaseChanged."""
+    store = LocalStore(settings.data_dir)
+    store.ensure_writable()
+    clock = SystemClock()
+    registry = assemble(store, clock, settings)
+    metrics = RegistryMetrics(clock, server.registry)
+    servicer = RegistryServicer(registry, metrics, settings.max_parallel_publishes)
+    server.add(servicer, registry_pb2_grpc.add_RegistryServiceServicer_to_server, REGISTRY_SERVICE)
+    server.add(RegionServicer(registry.regions), region_pb2_grpc.add_RegionServiceServicer_to_server, REGION_SERVICE)
+    yield
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run until told to stop; configured by TERROIR_REGISTRY_… alone, so arguments are refused."""
+    ArgumentParser(description=__doc__).parse_args(argv)
+    run_service("registry", RegistrySettings, build)
+
+
+if __name__ == "__main__":
+    main()
