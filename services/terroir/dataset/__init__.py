@@ -1,0 +1,1 @@
+"""The dataset service: pictures of a style, their quality findings and captions, frozen into immutable versions."""
