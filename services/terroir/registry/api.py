@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from typing import Final
+from typing import Any, Final, TypeAlias
 
 import grpc
 
@@ -29,7 +29,7 @@ from terroir.registry.operations import operation_id
 from terroir.registry.paging import PageQuery
 from terroir.registry.uploads import Upload
 
-_Context = grpc.aio.ServicerContext
+_Context: TypeAlias = grpc.aio.ServicerContext[Any, Any]
 _FORMATS: Final = {
     pb.ADAPTER_FORMAT_UNSPECIFIED: AdapterFormat.KOHYA,
     pb.ADAPTER_FORMAT_KOHYA: AdapterFormat.KOHYA,
@@ -85,7 +85,9 @@ class RegistryServicer(registry_pb2_grpc.RegistryServiceServicer):
 
     async def ListVersions(self, request: pb.ListVersionsRequest, context: _Context) -> pb.ListVersionsResponse:
         adapter = parse_adapter(request.adapter, "adapter")
-        found = await asyncio.to_thread(self._adapters.versions, adapter, PageQuery(request.page_size, request.page_token))
+        found = await asyncio.to_thread(
+            self._adapters.versions, adapter, PageQuery(request.page_size, request.page_token)
+        )
         return pb.ListVersionsResponse(
             versions=[version_message(version) for version in found.items], next_page_token=found.next_token
         )
@@ -143,7 +145,7 @@ def _move(request: pb.SetAliasRequest) -> Move:
     )
 
 
-def _format(value: int) -> AdapterFormat:
+def _format(value: pb.AdapterFormat.ValueType) -> AdapterFormat:
     if value not in _FORMATS:
         raise InvalidArgument(
             f"format {value} is unknown; use ADAPTER_FORMAT_KOHYA or ADAPTER_FORMAT_DIFFUSERS",

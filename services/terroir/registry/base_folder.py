@@ -106,7 +106,8 @@ def _native_resolution(folder: Path) -> int:
     """Latent side times the VAE's factor, which halves once between two of its blocks."""
     latents, blocks = _config(folder / "unet" / "config.json"), _config(folder / "vae" / "config.json")
     try:
-        return int(latents["sample_size"]) * 2 ** (len(blocks["block_out_channels"]) - 1)
+        halvings = len(blocks["block_out_channels"]) - 1
+        return int(latents["sample_size"]) << halvings
     except (KeyError, TypeError, ValueError) as error:
         raise BaseFolderInvalid(
             f"{folder}: unet/config.json needs a whole sample_size and vae/config.json block_out_channels"

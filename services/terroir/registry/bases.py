@@ -10,7 +10,7 @@ from typing import Any
 
 import structlog
 
-from terroir.lora.formats import key_table as base_key_table
+from terroir.lora.key_table import KeyTable, key_table_of
 from terroir.registry.base_folder import BaseContent, read_base_folder
 from terroir.registry.errors import BaseChanged, BaseFolderInvalid, BaseNotFound
 from terroir.registry.names import base_name
@@ -19,9 +19,6 @@ from terroir.store.documents import MUST_NOT_EXIST, Collection, Document
 from terroir.store.errors import EtagMismatch, NotFound, OperationConflict
 
 _log = structlog.get_logger(__name__)
-
-KeyTable = Mapping[str, tuple[int, ...]]
-"""Layer path → weight shape, as `terroir.lora` reads files against."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +58,8 @@ class Bases:
         except BaseFolderInvalid as error:
             if folder.is_dir() or not self._exists(base):
                 raise BaseFolderInvalid(
-                    f"cannot register {base_name(base)}: {error} (set TERROIR_REGISTRY_BASE_SOURCES)", reason=error.reason
+                    f"cannot register {base_name(base)}: {error} (set TERROIR_REGISTRY_BASE_SOURCES)",
+                    reason=error.reason,
                 ) from error
             _log.warning("base_folder_missing", base=base_name(base), folder=str(folder), kept="earlier registration")
             return self.get(base)
@@ -90,7 +88,7 @@ class Bases:
         if digest not in self._tables:
             stored: dict[str, dict[str, list[int]]] = json.loads(self._blobs.get(digest))
             shapes = {part: {key: tuple(shape) for key, shape in keys.items()} for part, keys in stored.items()}
-            self._tables[digest] = base_key_table(shapes)
+            self._tables[digest] = key_table_of(**shapes)
         return self._tables[digest]
 
     def _exists(self, base: str) -> bool:
@@ -102,7 +100,7 @@ class Bases:
             "digest": content.digest,
             "prediction_type": content.prediction_type,
             "component_digests": dict(content.component_digests),
-            "adaptable_layers": len(base_key_table(content.shapes)),
+            "adaptable_layers": len(key_table_of(**content.shapes)),
             "native_resolution": content.native_resolution,
             "shapes_digest": self._blobs.put(json.dumps(content.shapes, sort_keys=True).encode()),
         }

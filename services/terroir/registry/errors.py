@@ -53,6 +53,12 @@ class BaseMismatch(FailedPrecondition):
     reason = "ADAPTER_BASE_MISMATCH"
 
 
+class AdapterFileInvalid(InvalidArgument):
+    """The uploaded file is no adapter for this base; the reason is one of `terroir.lora.errors`."""
+
+    reason = "ADAPTER_INVALID"
+
+
 class UploadInvalid(InvalidArgument):
     """The stream does not follow the protocol, or its bytes are not what the header announced."""
 

@@ -12,6 +12,7 @@ from typing import Any, Final
 
 from terroir.common.errors import InvalidArgument
 from terroir.common.validation import ensure_digest, ensure_text
+from terroir.lora.formats import to_diffusers, to_kohya
 from terroir.registry.adapter_file import BASE_DIGEST_KEY, read_adapter_file
 from terroir.registry.bases import Base, Bases
 from terroir.registry.errors import BaseMismatch, UploadInvalid
@@ -75,25 +76,28 @@ class Publisher:
         `read_adapter_file` does, BaseMismatch, and OperationConflict when `op_id` published something else.
         """
         base = self._bases.get(request.base)
-        file = read_adapter_file(data, self._bases.key_table(base))
-        _ensure_same_base(base, file.base_digest)
-        kohya, diffusers = file.kohya(_metadata(base, request)), file.diffusers()
+        parsed = read_adapter_file(data, self._bases.key_table(base))
+        _ensure_same_base(base, parsed.metadata.get(BASE_DIGEST_KEY, ""))
+        adapter = parsed.adapter
         manifest = Manifest(
             base=base.base,
             base_digest=base.digest,
-            kohya=StoredFile(self._blobs.put(kohya), len(kohya)),
-            diffusers=StoredFile(self._blobs.put(diffusers), len(diffusers)),
-            tensor_digest=file.tensor_digest,
-            rank=file.rank,
-            matched_layers=file.matched_layers,
-            ignored=file.ignored,
+            kohya=self._keep(to_kohya(adapter, _metadata(base, request))),
+            diffusers=self._keep(to_diffusers(adapter)),
+            tensor_digest=adapter.tensor_digest(),
+            rank=adapter.rank,
+            matched_layers=parsed.matched,
+            ignored=tuple((entry.key, entry.reason) for entry in parsed.ignored),
             trigger_word=request.trigger_word,
             lineage=request.lineage,
             labels=request.labels,
             upload_digest=request.file_digest,
-            upload_format=file.upload_format,
+            upload_format=parsed.format,
         )
         return self._versions.append(request.adapter, manifest, op_id=op_id, request=request.to_body())
+
+    def _keep(self, data: bytes) -> StoredFile:
+        return StoredFile(self._blobs.put(data), len(data))
 
 
 def _metadata(base: Base, request: PublishRequest) -> dict[str, str]:

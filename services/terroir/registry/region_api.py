@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any, TypeAlias
 
 import grpc
 
@@ -14,7 +15,7 @@ from terroir.registry.operations import operation_id
 from terroir.registry.paging import PageQuery
 from terroir.registry.regions import Regions
 
-_Context = grpc.aio.ServicerContext
+_Context: TypeAlias = grpc.aio.ServicerContext[Any, Any]
 
 
 class RegionServicer(region_pb2_grpc.RegionServiceServicer):

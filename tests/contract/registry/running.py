@@ -1,10 +1,9 @@
-"""A registry server on loopback and the short calls that its tests make; adapter files made by `terroir.lora`."""
+"""A registry server on loopback and the short calls that its tests make."""
 
 from __future__ import annotations
 
 import asyncio
 import hashlib
-import pickle
 import threading
 import uuid
 from collections.abc import Iterator
@@ -15,15 +14,11 @@ from pathlib import Path
 from typing import Any
 
 import grpc
-import numpy as np
-
 from terroir._proto.registry.v1 import region_pb2_grpc, registry_pb2_grpc
 from terroir._proto.registry.v1 import registry_pb2 as pb
 from terroir.common.errors import TerroirError
 from terroir.common.grpc_client import channel, error_from_rpc
 from terroir.common.server import Server
-from terroir.lora.adapter import Adapter, LoraModule
-from terroir.lora.formats import to_kohya
 from terroir.registry.main import build
 from terroir.registry.settings import RegistrySettings
 
@@ -32,42 +27,6 @@ OTHER_BASE = "bases/other"
 """Same shapes, other weights."""
 CHUNK_BYTES = 300
 """Small, so that even a tiny file takes many messages."""
-_BLOCK = "unet.down_blocks.0.attentions.0.transformer_blocks.0"
-_LAYERS = {f"{_BLOCK}.attn1.to_q": (8, 8), f"{_BLOCK}.attn1.to_out.0": (8, 8), f"{_BLOCK}.attn2.to_k": (8, 6)}
-
-
-def adapter_bytes(rank: int, seed: int = 0, layers: dict[str, tuple[int, int]] | None = None) -> bytes:
-    """A kohya file for three layers of the hand-written base."""
-    return to_kohya(make_adapter(rank, seed, layers), {})
-
-
-def foreign_shape_bytes() -> bytes:
-    """The same layers of a wider base."""
-    return adapter_bytes(2, layers={name: (2 * out, 2 * into) for name, (out, into) in _LAYERS.items()})
-
-
-def infinite_bytes() -> bytes:
-    """An adapter with one infinite weight."""
-    modules = dict(make_adapter(2, 0, None).modules)
-    name, module = next(iter(modules.items()))
-    down = module.down.copy()
-    down[0, 0] = np.inf
-    return to_kohya(Adapter({**modules, name: LoraModule(down, module.up, module.alpha)}), {})
-
-
-def pickle_bytes() -> bytes:
-    """What torch.save used to write."""
-    return pickle.dumps({"lora_unet_x.lora_down.weight": [1.0] * 50})
-
-
-def make_adapter(rank: int, seed: int, layers: dict[str, tuple[int, int]] | None) -> Adapter:
-    """Random factors for the layers."""
-    rng = np.random.default_rng(seed)
-    modules = {}
-    for name, (out, into) in (layers or _LAYERS).items():
-        down = rng.standard_normal((rank, into), dtype=np.float32)
-        modules[name] = LoraModule(down, rng.standard_normal((out, rank), dtype=np.float32), float(rank))
-    return Adapter(modules)
 
 
 @dataclass

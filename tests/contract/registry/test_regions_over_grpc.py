@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from terroir._proto.registry.v1 import region_pb2 as pb
-from tests.contract.registry.running import Running, adapter_bytes, refused
+from tests.contract.registry.running import Running, refused
+from tests.unit.registry.adapter_kit import adapter_bytes
 
 
 def region(code: str, parent: str = "", adapter: str = "", weight: float = 0.8, etag: str = "") -> pb.Region:
@@ -43,7 +44,9 @@ def test_what_is_put_is_what_is_read(tree: Running) -> None:
 
 def test_resolving_tells_recipe_source_and_the_chain_tried(tree: Running) -> None:
     answer = tree.regions.ResolveRegion(pb.ResolveRegionRequest(name="regions/CN-ZJ"))
-    assert [(entry.adapter, entry.weight) for entry in answer.recipe.adapters] == [("adapters/jiangnan@production", 0.8)]
+    assert [(entry.adapter, entry.weight) for entry in answer.recipe.adapters] == [
+        ("adapters/jiangnan@production", 0.8)
+    ]
     assert (answer.source, list(answer.tried)) == ("regions/CN", ["regions/CN-ZJ", "regions/CN"])
 
 

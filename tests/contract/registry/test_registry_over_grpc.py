@@ -12,7 +12,8 @@ import grpc
 import pytest
 
 from terroir._proto.registry.v1 import registry_pb2 as pb
-from tests.contract.registry.running import BASE, OTHER_BASE, Running, adapter_bytes, refused
+from tests.contract.registry.running import BASE, OTHER_BASE, Running, refused
+from tests.unit.registry.adapter_kit import adapter_bytes
 
 
 def test_a_published_version_is_the_newest_and_tells_all_about_itself(registry: Running) -> None:

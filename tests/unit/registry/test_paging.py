@@ -38,7 +38,11 @@ def test_a_size_outside_the_contract_is_refused(size: int) -> None:
 
 def test_a_token_of_another_listing_or_of_nobody_is_refused() -> None:
     token = page_of(["a", "b"], PageQuery(1), str, listing="letters").next_token
-    for keys, given_token, listing in ((["a", "b"], token, "others"), (["x"], token, "letters"), (["a"], "!", "letters")):
+    for keys, given_token, listing in (
+        (["a", "b"], token, "others"),
+        (["x"], token, "letters"),
+        (["a"], "!", "letters"),
+    ):
         with pytest.raises(InvalidArgument) as refused:
             page_of(keys, PageQuery(1, given_token), str, listing=listing)
         assert refused.value.reason == "INVALID_PAGE_TOKEN"

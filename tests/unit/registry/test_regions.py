@@ -115,9 +115,7 @@ def test_a_retried_put_is_done_once_and_another_put_under_its_id_is_an_error(tre
         (StyleRecipe((), "x" * 201), "TEXT_TOO_LONG"),
     ],
 )
-def test_a_recipe_outside_its_limits_is_refused_with_its_reason(
-    tree: Domain, recipe: StyleRecipe, reason: str
-) -> None:
+def test_a_recipe_outside_its_limits_is_refused_with_its_reason(tree: Domain, recipe: StyleRecipe, reason: str) -> None:
     with pytest.raises(InvalidArgument) as refused:
         tree.regions.put(RegionSpec("YY", recipe=recipe), op_id="y")
     assert refused.value.reason == reason

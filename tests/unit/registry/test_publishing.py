@@ -1,0 +1,159 @@
+"""Publishing: every check comes before the version, and what breaks half-way is never seen."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from terroir.lora.adapter import Adapter
+from terroir.lora.formats import parse, to_diffusers, to_kohya
+from terroir.lora.key_table import key_table_of
+from terroir.registry.adapter_file import read_adapter_file
+from terroir.registry.errors import AdapterFileInvalid, BaseMismatch, UploadInvalid
+from terroir.registry.publishing import Publisher, PublishRequest
+from terroir.registry.versions import UPLOAD_LABEL, Lineage
+from terroir.store.errors import OperationConflict, StoreUnavailable
+from terroir.store.obstore_driver import MemoryStore
+from tests.unit.registry.adapter_kit import adapter_bytes, make_adapter
+from tests.unit.registry.base_kit import TEXT_SHAPES, UNET_SHAPES, write_base_folder
+from tests.unit.registry.domain_kit import Domain, open_domain
+
+MAX_BYTES = 1024 * 1024
+TABLE = key_table_of(UNET_SHAPES, TEXT_SHAPES)
+
+
+def request_for(data: bytes, adapter: str = "jiangnan") -> PublishRequest:
+    """A right request for a file."""
+    digest = hashlib.sha256(data).hexdigest()
+    return PublishRequest(adapter, "tiny", "", len(data), digest, "jnsty", Lineage("jobs/a"), {"mood": "wet"})
+
+
+def publisher_of(domain: Domain, folder: Path) -> Publisher:
+    """A publisher whose domain knows the hand-written base."""
+    domain.bases.register("tiny", folder)
+    return Publisher(domain.bases, domain.versions, domain.blobs, MAX_BYTES)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A good base folder."""
+    return write_base_folder(tmp_path / "base")
+
+
+@pytest.fixture
+def publisher(domain: Domain, folder: Path) -> Publisher:
+    """A publisher on each store."""
+    return publisher_of(domain, folder)
+
+
+def test_the_stored_files_hold_the_uploaded_tensors(domain: Domain, publisher: Publisher) -> None:
+    data = adapter_bytes(rank=3)
+    manifest = publisher.publish(request_for(data), data, op_id="a").manifest
+    for file in (manifest.kohya, manifest.diffusers):
+        stored = domain.blobs.get(file.digest)
+        assert len(stored) == file.size_bytes
+        assert parse(stored, TABLE).adapter.tensor_digest() == manifest.tensor_digest
+    assert (manifest.rank, manifest.matched_layers, manifest.ignored) == (3, 3, ())
+
+
+def test_one_adapter_has_one_file_whatever_spelling_it_came_in(publisher: Publisher) -> None:
+    adapter = make_adapter(rank=2, seed=1)
+    kohya, diffusers = to_kohya(adapter, {"ss_dataset_dirs": '{"/home/ana": 3}'}), to_diffusers(adapter)
+    first = publisher.publish(request_for(kohya), kohya, op_id="a")
+    second = publisher.publish(request_for(diffusers), diffusers, op_id="b")
+    assert first.manifest.kohya == second.manifest.kohya
+    assert (first.manifest.upload_format, second.manifest.upload_format) == ("kohya", "diffusers")
+    assert second.visible_labels() == {"mood": "wet", UPLOAD_LABEL: request_for(diffusers).file_digest}
+
+
+def test_the_stored_file_says_nothing_of_the_uploaders_folders(domain: Domain, publisher: Publisher) -> None:
+    data = to_kohya(make_adapter(rank=2), {"ss_dataset_dirs": '{"/home/ana": 3}'})
+    version = publisher.publish(request_for(data), data, op_id="a")
+    assert b"/home/ana" not in domain.blobs.get(version.manifest.kohya.digest)
+
+
+def test_keys_that_the_base_does_not_have_are_recorded_with_a_reason(publisher: Publisher) -> None:
+    known, extra = make_adapter(rank=1), make_adapter(rank=1, layers={"unet.mid_block.far": (4, 4)})
+    data = to_kohya(Adapter({**known.modules, **extra.modules}), {})
+    manifest = publisher.publish(request_for(data), data, op_id="a").manifest
+    assert manifest.matched_layers == 3
+    assert {key.partition(".")[0] for key, _ in manifest.ignored} == {"lora_unet_mid_block_far"}
+    assert all(reason for _, reason in manifest.ignored)
+
+
+def test_a_retry_publishes_once_and_another_file_under_its_id_is_an_error(domain: Domain, publisher: Publisher) -> None:
+    data, other = adapter_bytes(rank=1), adapter_bytes(rank=1, seed=9)
+    first = publisher.publish(request_for(data), data, op_id="a")
+    domain.clock.advance(60)
+    assert publisher.publish(request_for(data), data, op_id="a") == first
+    with pytest.raises(OperationConflict):
+        publisher.publish(request_for(other), other, op_id="a")
+    with pytest.raises(OperationConflict):
+        publisher.publish(replace(request_for(data), trigger_word="other"), data, op_id="a")
+    assert domain.versions.newest("jiangnan") == first
+
+
+class LastWriteFails(MemoryStore):
+    """A store that breaks exactly when the manifest would be written."""
+
+    broken = True
+
+    def create(self, key: str, body: bytes) -> None:
+        if self.broken and key.startswith("adapters/jiangnan/0"):
+            raise StoreUnavailable(f"can't write {key}", key)
+        super().create(key, body)
+
+
+def test_a_store_that_breaks_before_the_manifest_leaves_nothing_listed_and_a_retry_completes(folder: Path) -> None:
+    store = LastWriteFails()
+    domain = open_domain(store)
+    publisher, data = publisher_of(domain, folder), adapter_bytes(rank=1)
+    with pytest.raises(StoreUnavailable):
+        publisher.publish(request_for(data), data, op_id="a")
+    assert domain.versions.adapters() == []
+    store.broken = False
+    assert publisher.publish(request_for(data), data, op_id="a").number == 1
+
+
+@pytest.mark.parametrize("size", [0, -1, MAX_BYTES + 1])
+def test_a_size_outside_the_limit_is_refused_before_any_byte(publisher: Publisher, size: int) -> None:
+    with pytest.raises(UploadInvalid, match=str(MAX_BYTES)):
+        publisher.admit(replace(request_for(b"x"), size_bytes=size))
+
+
+def test_the_digest_of_another_base_is_refused_and_the_right_or_none_is_not(
+    domain: Domain, publisher: Publisher
+) -> None:
+    request = request_for(b"x")
+    publisher.admit(request)
+    publisher.admit(replace(request, base_digest=domain.bases.get("tiny").digest))
+    with pytest.raises(BaseMismatch, match="bases/tiny"):
+        publisher.admit(replace(request, base_digest="0" * 64))
+
+
+def test_no_header_length_makes_a_file_look_like_something_else() -> None:
+    """The first byte of a safetensors file is the low byte of its header length; 0x80 is also a pickle's first byte."""
+    adapter = make_adapter(rank=1)
+    files = [to_kohya(adapter, {"note": "x" * length}) for length in range(0, 1024, 8)]
+    assert {file[0] for file in files} == set(range(0, 256, 8))
+    assert {parse(file, TABLE).adapter.tensor_digest() for file in files} == {adapter.tensor_digest()}
+
+
+GOOD = adapter_bytes(rank=1)
+
+
+@settings(deadline=None, max_examples=300, suppress_health_check=[HealthCheck.too_slow])
+@given(st.integers(0, len(GOOD) - 1), st.binary(min_size=1, max_size=12), st.integers(0, len(GOOD)))
+def test_however_a_file_is_damaged_it_is_read_or_refused_with_a_reason(at: int, noise: bytes, length: int) -> None:
+    damaged = (GOOD[:at] + noise + GOOD[at + len(noise) :])[: max(length, at)]
+    try:
+        parsed = read_adapter_file(damaged, TABLE)
+    except AdapterFileInvalid as error:
+        assert error.reason.startswith("ADAPTER_")
+    else:
+        assert parsed.matched > 0
