@@ -1,10 +1,10 @@
 """The pictures and captions of one dataset: an append-only log of changes, folded into a state.
 
 Every change is one document of `datasets/<id>/album`. Changes commute where they must: the first import of a digest
-wins, the first draft of a picture stays, and the newest sidecar or human text counts; so concurrent imports only need
-the create-only append. Every document names the newest snapshot (a blob with the fold of all before it), so that a cold
-reader replays little more than `SNAPSHOT_EVERY` documents and needs no LIST. A snapshot of number n is a function of
-documents 1 to n: two writers who make it make the same bytes.
+wins, unless only a later one could read it, the first draft of a picture stays, and the newest sidecar or human text
+counts; so concurrent imports only need the create-only append. Every document names the newest snapshot (a blob with
+the fold of all before it), so that a cold reader replays little more than `SNAPSHOT_EVERY` documents and needs no LIST.
+A snapshot of number n is a function of documents 1 to n: two writers who make it make the same bytes.
 """
 
 from __future__ import annotations
@@ -64,7 +64,8 @@ class Album:
         captions = dict(self.captions)
         for change in changes:
             for picture in change.pictures:
-                pictures.setdefault(picture.digest, picture)
+                if picture.replaces(pictures.get(picture.digest)):
+                    pictures[picture.digest] = picture
             for edit in change.captions:
                 before = captions.get(edit.digest, {})
                 if edit.kind is not CaptionKind.TAGGER or edit.kind not in before:

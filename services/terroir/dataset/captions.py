@@ -16,7 +16,7 @@ from terroir.dataset.album import Albums, Change
 from terroir.dataset.errors import ImageNotFound
 from terroir.dataset.judging import judge_all, judge_some
 from terroir.dataset.metrics import DatasetMetrics
-from terroir.dataset.model import CaptionEdit, CaptionKind, JudgedPicture
+from terroir.dataset.model import CaptionEdit, CaptionKind, JudgedPicture, Picture
 from terroir.dataset.offers import MAX_CAPTION_CHARACTERS
 from terroir.dataset.tagging import Tagger, Thumbnail, thumbnail
 from terroir.dataset.thresholds import Thresholds
@@ -46,8 +46,6 @@ class Captions:
         thresholds: Thresholds,
         metrics: DatasetMetrics,
         clock: Clock,
-        *,
-        pixel_limit: int,
     ) -> None:
         self._albums = albums
         self._blobs = blobs
@@ -55,7 +53,6 @@ class Captions:
         self._thresholds = thresholds
         self._metrics = metrics
         self._clock = clock
-        self._pixel_limit = pixel_limit
 
     async def draft(self, dataset_id: str, captioner: str) -> AsyncGenerator[Captioned, None]:
         """Draft captions for usable pictures that have none; each is stored before it is yielded."""
@@ -95,19 +92,18 @@ class Captions:
         return [picture for picture in judged if picture.usable and picture.caption is None]
 
     async def _draft_batch(self, dataset_id: str, batch: Sequence[JudgedPicture]) -> Sequence[JudgedPicture]:
-        digests = [judged.picture.digest for judged in batch]
         started = self._clock.monotonic()
-        thumbnails = [await asyncio.to_thread(self._thumbnail, digest) for digest in digests]
+        thumbnails = [await asyncio.to_thread(self._thumbnail, judged.picture) for judged in batch]
         drafts = await self._tagger.draft(thumbnails)
         self._metrics.captioned(self._clock.monotonic() - started)
         edits = tuple(
-            CaptionEdit(digest, CaptionKind.TAGGER, draft.text, draft.agreement)
-            for digest, draft in zip(digests, drafts, strict=True)
+            CaptionEdit(judged.picture.digest, CaptionKind.TAGGER, draft.text, draft.agreement)
+            for judged, draft in zip(batch, drafts, strict=True)
         )
         return await asyncio.to_thread(self._record, dataset_id, edits)
 
-    def _thumbnail(self, digest: str) -> Thumbnail:
-        return thumbnail(self._blobs.get(digest), self._pixel_limit)
+    def _thumbnail(self, picture: Picture) -> Thumbnail:
+        return thumbnail(self._blobs.get(picture.digest))
 
     def _record(self, dataset_id: str, edits: tuple[CaptionEdit, ...]) -> Sequence[JudgedPicture]:
         album = self._albums.append(dataset_id, Change(captions=edits), op_id=f"draft/{uuid.uuid4()}")

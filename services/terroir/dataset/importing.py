@@ -21,7 +21,7 @@ from terroir.dataset.assembly import PictureParts
 from terroir.dataset.judging import judge_some
 from terroir.dataset.measure import measure
 from terroir.dataset.metrics import DatasetMetrics
-from terroir.dataset.model import CaptionEdit, CaptionKind, Picture
+from terroir.dataset.model import CaptionEdit, CaptionKind, Gate, Picture
 from terroir.dataset.offers import Chunk, Judged, Offer, OffersDone, ToClient, ToServer, Wanted, ensure_offer
 from terroir.dataset.picture import UnreadableError
 from terroir.dataset.thresholds import Thresholds
@@ -119,7 +119,10 @@ class _Run:
         self.answers: asyncio.Queue[ToClient | None] = asyncio.Queue()
         self._importer = importer
         self._dataset_id = dataset_id
-        self._present = set(album.pictures)
+        self._present = {
+            digest for digest, picture in album.pictures.items() if not _readable_by_now(picture, importer.limits)
+        }
+        self._recorded_before = frozenset(album.pictures)
         self._room = importer.limits.max_pictures - len(album.pictures)
         self._open: dict[str, Offer] = {}
         self._again: dict[str, list[Offer]] = {}
@@ -189,7 +192,8 @@ class _Run:
         if offer.digest in self._present:
             self._to_record.put_nowait(_Arrived(offer, None))
             return
-        self._take_room(offer)
+        if offer.digest not in self._recorded_before:
+            self._take_room(offer)
         if await asyncio.to_thread(self._importer.blobs.exists, offer.digest):
             self._to_examine.put_nowait((offer, None))
         elif offer.size_bytes == 0:
@@ -274,7 +278,9 @@ class _Run:
         importer = self._importer
         before = importer.albums.load(self._dataset_id)
         pictures = [
-            arrived.picture for arrived in batch if arrived.picture and arrived.offer.digest not in before.pictures
+            picture
+            for arrived in batch
+            if (picture := arrived.picture) and picture.replaces(before.pictures.get(picture.digest))
         ]
         captions = [edit for arrived in batch if (edit := _sidecar(before, arrived.offer))]
         after = importer.albums.append(
@@ -288,11 +294,16 @@ class _Run:
         return answers
 
 
+def _readable_by_now(picture: Picture, limits: ImportLimits) -> bool:
+    """Whether a recorded refusal no longer holds, because the operator raised the limit on pixels."""
+    fact = picture.unreadable
+    return fact is not None and fact.gate is Gate.PIXEL_LIMIT and fact.value <= limits.pixel_limit
+
+
 def _sidecar(album: Album, offer: Offer) -> CaptionEdit | None:
     """The caption that the offer brings, unless the album has the same text."""
     if not offer.caption:
         return None
     known = album.captions.get(offer.digest, {}).get(CaptionKind.SIDECAR)
-    return (
-        None if known and known.text == offer.caption else CaptionEdit(offer.digest, CaptionKind.SIDECAR, offer.caption)
-    )
+    same = known is not None and known.text == offer.caption
+    return None if same else CaptionEdit(offer.digest, CaptionKind.SIDECAR, offer.caption)

@@ -44,7 +44,7 @@ def build_domain(
         catalogue=catalogue,
         importer=Importer(albums, blobs, settings.gates, limits, metrics),
         pictures=Pictures(catalogue, albums, blobs, settings.gates),
-        captions=Captions(albums, blobs, tagger, settings.gates, metrics, clock, pixel_limit=settings.pixel_limit),
+        captions=Captions(albums, blobs, tagger, settings.gates, metrics, clock),
         versions=Versions(store, blobs, catalogue, albums, settings.gates, clock),
     )
 

@@ -20,6 +20,7 @@ MEASURES_VERSION: Final = 1
 """Part of the gates' identifier: raise it when a measurement below changes its meaning."""
 
 _WORKING_SIDE: Final = 512
+_STRIP_ROWS: Final = 256
 _HASH_SIDE: Final = 32
 _HASH_WAVES: Final = 8
 
@@ -27,14 +28,15 @@ _HASH_WAVES: Final = 8
 def measure(data: bytes, pixel_limit: int) -> Measurement:
     """Read a picture file and measure it. Raises `UnreadableError`."""
     image, animated = read_upright_rgb(data, pixel_limit)
-    grey = _working_grey(image)
+    small = _working_grey(image)
+    grey = np.asarray(small, dtype=np.float64)
     low, high = np.percentile(grey, [1.0, 99.0])
     return Measurement(
         width=image.width,
         height=image.height,
         animated=animated,
         pixel_digest=_pixel_digest(image),
-        perceptual_hash=perceptual_hash(image),
+        perceptual_hash=perceptual_hash(small),
         sharpness=sharpness(grey),
         highlights=float(high) / 255.0,
         shadows=float(low) / 255.0,
@@ -72,10 +74,10 @@ def _dct_basis() -> NDArray[np.float64]:
     return np.cos(np.pi * wave * (2 * place + 1) / (2 * _HASH_SIDE))
 
 
-def _working_grey(image: Image.Image) -> NDArray[np.float64]:
-    grey = image.convert("L")
-    grey.thumbnail((_WORKING_SIDE, _WORKING_SIDE), Image.Resampling.LANCZOS)
-    return np.asarray(grey, dtype=np.float64)
+def _working_grey(image: Image.Image) -> Image.Image:
+    scale = min(1.0, _WORKING_SIDE / max(image.size))
+    size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
+    return image.resize(size, Image.Resampling.LANCZOS, reducing_gap=2.0).convert("L")
 
 
 def _entropy_bits(grey: NDArray[np.float64]) -> float:
@@ -86,5 +88,7 @@ def _entropy_bits(grey: NDArray[np.float64]) -> float:
 
 def _pixel_digest(image: Image.Image) -> str:
     digest = hashlib.sha256(f"{image.width}x{image.height}:".encode())
-    digest.update(image.tobytes())
+    for top in range(0, image.height, _STRIP_ROWS):
+        # In strips, so that a picture at the pixel limit is not in memory twice.
+        digest.update(image.crop((0, top, image.width, min(top + _STRIP_ROWS, image.height))).tobytes())
     return digest.hexdigest()

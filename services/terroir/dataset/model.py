@@ -82,6 +82,10 @@ class Picture:
     measured: Measurement | None = None
     unreadable: Unreadable | None = None
 
+    def replaces(self, known: Picture | None) -> bool:
+        """Whether this record says more than the one before it: the first counts, and a readable one for ever."""
+        return known is None or (known.measured is None and self.measured is not None)
+
 
 class CaptionKind(StrEnum):
     """Who wrote a caption; values are those of the contract's `Caption.source`."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import struct
 from collections.abc import Callable
+from contextlib import suppress
 from typing import IO, Final, cast
 
 import numpy as np
@@ -57,17 +58,17 @@ def read_upright_rgb(data: bytes, pixel_limit: int) -> tuple[Image.Image, bool]:
         # A phone's MPO is one photograph with a depth map or thumbnail behind it, not an animation.
         animated = opened.format != "MPO" and bool(getattr(opened, "is_animated", False))
         opened.seek(0)
-        return _to_rgb(_upright(opened)), animated
+        _turn_upright(opened)
+        return _to_rgb(opened), animated
     except _DAMAGE as error:
         raise UnreadableError(_damage(error)) from error
 
 
-def _upright(image: Image.Image) -> Image.Image:
-    try:
-        return ImageOps.exif_transpose(image)
-    except _DAMAGE:
-        # A broken EXIF block says nothing about the orientation; the pixels are whole, so they stay as they are.
-        return image
+def _turn_upright(image: Image.Image) -> None:
+    # A broken EXIF block says nothing about the orientation; the pixels are whole, so they stay as they are.
+    with suppress(*_DAMAGE):
+        # In place: a copy would double the memory of a picture at the pixel limit.
+        ImageOps.exif_transpose(image, in_place=True)
 
 
 def _open(data: bytes, pixel_limit: int) -> ImageFile.ImageFile:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol
@@ -43,8 +44,8 @@ class Tagger(Protocol):
         ...
 
 
-def thumbnail(data: bytes, pixel_limit: int) -> Thumbnail:
-    """Decode a picture file for the tagger. Raises `UnreadableError`."""
-    image, _ = read_upright_rgb(data, pixel_limit)
+def thumbnail(data: bytes) -> Thumbnail:
+    """Decode a picture file that was measured before, for the tagger."""
+    image, _ = read_upright_rgb(data, sys.maxsize)
     image.thumbnail((_LONG_SIDE, _LONG_SIDE), Image.Resampling.LANCZOS)
     return Thumbnail(image.width, image.height, image.tobytes())

@@ -46,9 +46,7 @@ class House:
         self.catalogue = Catalogue(Collection(store, "datasets", clock), albums)
         self.versions = Versions(store, blobs, self.catalogue, albums, thresholds, clock)
         self.pictures = Pictures(self.catalogue, albums, blobs, thresholds)
-        self.captions = Captions(
-            albums, blobs, SizeTagger(), thresholds, DatasetMetrics(CollectorRegistry()), clock, pixel_limit=1_000_000
-        )
+        self.captions = Captions(albums, blobs, SizeTagger(), thresholds, DatasetMetrics(CollectorRegistry()), clock)
         self.catalogue.create("ink", FIELDS, "first")
 
     def add(self, *files: File) -> None:

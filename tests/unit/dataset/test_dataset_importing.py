@@ -135,6 +135,18 @@ def test_a_content_that_was_stored_but_not_recorded_is_judged_without_being_sent
     assert [judged.already_present for judged in verdicts(answers)] == [False]
 
 
+def test_a_raised_pixel_limit_reads_on_the_next_import_what_was_refused() -> None:
+    large = File("large.png", encoded(drawn(3, 200, 200)), "words")
+    server = Server(limits=replace(LIMITS, pixel_limit=30_000, max_pictures=1))
+    (refused,) = verdicts(asyncio.run(import_files(server, [large])))
+    assert [finding.gate for finding in refused.picture.findings] == [Gate.PIXEL_LIMIT]
+    raised = Server(store=server.store, limits=replace(LIMITS, max_pictures=1))
+    answers = asyncio.run(import_files(raised, [large]))
+    assert wanted(answers) == []
+    assert [(judged.picture.verdict, judged.already_present) for judged in verdicts(answers)] == [(Verdict.PASS, True)]
+    assert raised.albums.load("ink").pictures[digest_of(large.data)].measured is not None
+
+
 def test_two_imports_at_once_give_one_of_each_picture() -> None:
     server = Server()
 
