@@ -2,11 +2,12 @@
 
 The bucket is the only state (`terroir.store`):
 
-* `bases/<id>/<n>.json`: one document a base; its key table is a blob.
+* `bases/<id>/<n>.json`: one document a base; the shapes of its tensors are a blob.
 * `adapters/<id>/<n>.json`: one document a version, written after the blobs it names; the create allocates the number.
-* `aliases/<id>/<n>.json`: every document is the adapter's whole alias table after one move, so the sequence is the audit trail.
-* `regions/<n>.json`: one sequence for the whole tree, one changed region a document, so that a cycle is refused even when
-  two replicas write at once.
+* `aliases/<id>/<n>.json`: every document is the adapter's whole alias table after one move: the sequence is the audit
+  trail.
+* `regions/<n>.json`: one sequence for the whole tree, one changed region a document, so that a cycle is refused even
+  when two replicas write at once.
 
 Domain modules know no gRPC and no torch; `api.py` and `messages.py` translate.
 """

@@ -56,7 +56,7 @@ def read_base_folder(folder: Path) -> BaseContent:
 
 
 def base_digest(component_digests: Mapping[str, str]) -> str:
-    """SHA-256 (hex) of the lines `<component> <digest>`, sorted; independent of where and when the folder was written."""
+    """SHA-256 (hex) of the lines `<component> <digest>`, sorted; the same wherever the folder lies."""
     lines = "".join(f"{component} {digest}\n" for component, digest in sorted(component_digests.items()))
     return hashlib.sha256(lines.encode()).hexdigest()
 

@@ -112,9 +112,9 @@ class Bases:
         except (EtagMismatch, OperationConflict) as error:
             registered = self.get(base)
             raise BaseChanged(
-                f"{base_name(base)} is registered with digest {registered.digest[:12]} ({registered.prediction_type}), its "
-                f"folder now holds {content.digest[:12]} ({content.prediction_type}); adapters are bound to the old "
-                "weights: register the new ones under another id, or restore the folder",
+                f"{base_name(base)} is registered with digest {registered.digest[:12]} ({registered.prediction_type}), "
+                f"its folder now holds {content.digest[:12]} ({content.prediction_type}); adapters are bound to the "
+                "old weights: register the new under another id, or restore the folder",
                 metadata={"base": base_name(base), "registered": registered.digest, "found": content.digest},
             ) from error
         return self.get(base)

@@ -23,6 +23,15 @@ from terroir.store.blobs import Blobs
 MAX_LABELS: Final = 64
 MAX_LABEL_CHARACTERS: Final = 256
 MAX_TRIGGER_CHARACTERS: Final = 64
+_FAMILY_METADATA: Final = {
+    "sd15": {
+        "ss_base_model_version": "sd_v1",
+        "ss_v2": "False",
+        "modelspec.sai_model_spec": "1.0.0",
+        "modelspec.architecture": "stable-diffusion-v1/lora",
+    }
+}
+"""By which A1111, ComfyUI and model browsers tell what an adapter fits (kohya's and Stability's header keys)."""
 
 
 @dataclass(frozen=True)
@@ -101,10 +110,12 @@ class Publisher:
 
 
 def _metadata(base: Base, request: PublishRequest) -> dict[str, str]:
-    """What tools that never heard of Terroir show of a file; nothing of the upload's own metadata, which may leak paths."""
+    """What other tools show of a file; nothing of the upload's own metadata, which may name the uploader's folders."""
     return {
-        "ss_base_model_version": "sd_v1" if base.family == "sd15" else base.family,
+        **_FAMILY_METADATA[base.family],
         "ss_output_name": request.adapter,
+        "modelspec.title": request.adapter,
+        "modelspec.resolution": f"{base.native_resolution}x{base.native_resolution}",
         "modelspec.trigger_phrase": request.trigger_word,
         "modelspec.prediction_type": base.prediction_type,
         BASE_DIGEST_KEY: base.digest,

@@ -40,10 +40,10 @@ class StyleRecipe:
 
 
 def ensure_recipe(recipe: StyleRecipe, field: str) -> None:
-    """Check counts, weights and lengths; raises InvalidArgument. Whether the adapters exist is the caller's question."""
+    """Check counts, weights and lengths, not whether the adapters exist; raises InvalidArgument."""
     if len(recipe.adapters) > MAX_ADAPTERS:
         raise InvalidArgument(
-            f"the recipe has {len(recipe.adapters)} adapters; at most {MAX_ADAPTERS} are allowed: leave the weakest out",
+            f"the recipe has {len(recipe.adapters)} adapters; at most {MAX_ADAPTERS} are allowed: drop the weakest",
             reason="RECIPE_TOO_LONG",
             field=f"{field}.adapters",
         )

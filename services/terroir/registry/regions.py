@@ -20,7 +20,6 @@ from terroir.registry.paging import Page, PageQuery, page_of
 from terroir.registry.recipes import StyleRecipe, ensure_recipe
 from terroir.store.documents import Document, DocumentSequence
 
-
 MAX_DISPLAY_NAME_CHARACTERS: Final = 120
 
 
@@ -138,7 +137,7 @@ def _ensure_etag(tree: Mapping[str, Region], code: str, etag: str) -> None:
     current = tree[code].etag if code in tree else "none"
     if etag and etag != current:
         raise RegionEtagMismatch(
-            f"{region_name(code)} changed since it was read: its etag is {current}, not {etag}; read it again and repeat",
+            f"{region_name(code)} changed since it was read: its etag is {current}, not {etag}; read it and repeat",
             metadata={"region": region_name(code), "etag": current},
         )
 

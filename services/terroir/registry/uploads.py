@@ -1,4 +1,4 @@
-"""Receives the bytes of an upload: bounded, on disk once they are many, and believed only when size and digest agree."""
+"""Receives an upload: bounded, on disk once it is large, and believed only when size and digest agree."""
 
 from __future__ import annotations
 

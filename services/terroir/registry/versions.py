@@ -1,9 +1,9 @@
 """Versions of an adapter: immutable manifests whose numbers the create-only write allocates.
 
-A version's identity is the digest of the kohya file that the registry wrote itself from the parsed tensors, never that of
-the uploaded bytes: every stored file is then in the one spelling that all tools load, free of whatever else an upload
-carried, and equal tensors give equal files. The digest of the upload stays in the manifest and, where it differs, shows
-as the label `upload-sha256`.
+A version's identity is the digest of the kohya file that the registry wrote itself from the parsed tensors, never that
+of the uploaded bytes: every stored file is then in the one spelling that all tools load and free of whatever else an
+upload carried. The digest of the upload stays in the manifest and, where it differs, shows as the label
+`upload-sha256`.
 """
 
 from __future__ import annotations
@@ -124,7 +124,7 @@ class Versions:
         except NotFound as error:
             newest = self.newest(adapter).number
             raise VersionNotFound(
-                f"{adapter_name(adapter)} has no version {number}; its newest is {newest} (list them with ListVersions)",
+                f"{adapter_name(adapter)} has no version {number}; its newest is {newest} (see ListVersions)",
                 metadata={"adapter": adapter_name(adapter), "newest_version": str(newest)},
             ) from error
 

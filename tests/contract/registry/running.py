@@ -80,9 +80,9 @@ class Running:
         version: pb.AdapterVersion = self.api.PublishVersion(iter(messages), timeout=30)
         return version
 
-    def download(self, name: str, adapter_format: int) -> tuple[pb.DownloadHeader, bytes]:
+    def download(self, name: str, adapter_format: pb.AdapterFormat.ValueType) -> tuple[pb.DownloadHeader, bytes]:
         """Header and bytes of a download."""
-        first, *rest = self.api.DownloadVersion(pb.DownloadVersionRequest(name=name, format=adapter_format), timeout=30)  # type: ignore[arg-type]  # numbers outside the enum are tested too
+        first, *rest = self.api.DownloadVersion(pb.DownloadVersionRequest(name=name, format=adapter_format), timeout=30)
         return first.header, b"".join(message.chunk for message in rest)
 
     def set_alias(self, alias: str, number: int, actor: str = "ana", reason: str = "", etag: str = "") -> pb.Alias:

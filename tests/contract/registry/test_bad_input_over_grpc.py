@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytest
-
 from terroir._proto.registry.v1 import registry_pb2 as pb
+
 from tests.contract.registry.running import Running, refused
 from tests.unit.registry.adapter_kit import adapter_bytes, foreign_shape_bytes, infinite_bytes, pickle_bytes
 
@@ -96,10 +96,10 @@ CASES: list[tuple[str, Call, str, str]] = [
 
 
 @pytest.fixture(scope="module")
-def stocked(module_registry: Running) -> Iterator[Running]:
+def stocked(module_registry: Running) -> Running:
     """A registry with one adapter, `adapters/a`, that no bad input may change."""
     module_registry.publish("adapters/a", adapter_bytes(rank=1))
-    yield module_registry
+    return module_registry
 
 
 @pytest.mark.parametrize(("call", "code", "reason"), [case[1:] for case in CASES], ids=[case[0] for case in CASES])

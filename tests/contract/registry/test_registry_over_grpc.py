@@ -10,8 +10,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import grpc
 import pytest
-
 from terroir._proto.registry.v1 import registry_pb2 as pb
+
 from tests.contract.registry.running import BASE, OTHER_BASE, Running, refused
 from tests.unit.registry.adapter_kit import adapter_bytes
 
@@ -53,7 +53,7 @@ def test_both_files_of_a_version_can_be_downloaded_and_are_what_the_header_says(
 
 @pytest.mark.parametrize("adapter_format", [pb.ADAPTER_FORMAT_KOHYA, pb.ADAPTER_FORMAT_DIFFUSERS])
 def test_a_downloaded_file_published_again_has_the_same_tensors(
-    registry: Running, adapter_format: pb.AdapterFormat
+    registry: Running, adapter_format: pb.AdapterFormat.ValueType
 ) -> None:
     first = registry.publish("adapters/jiangnan", adapter_bytes(rank=2))
     _, data = registry.download("adapters/jiangnan", adapter_format)

@@ -10,8 +10,8 @@ import sys
 from pathlib import Path
 
 import pytest
-
 from terroir.registry.errors import BaseChanged, BaseFolderInvalid, BaseNotFound
+
 from tests.unit.registry.base_kit import write_base_folder
 from tests.unit.registry.domain_kit import Domain
 

@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-
 from terroir.lora.adapter import Adapter
 from terroir.lora.formats import parse, to_diffusers, to_kohya
 from terroir.lora.key_table import key_table_of
@@ -19,6 +18,7 @@ from terroir.registry.publishing import Publisher, PublishRequest
 from terroir.registry.versions import UPLOAD_LABEL, Lineage
 from terroir.store.errors import OperationConflict, StoreUnavailable
 from terroir.store.obstore_driver import MemoryStore
+
 from tests.unit.registry.adapter_kit import adapter_bytes, make_adapter
 from tests.unit.registry.base_kit import TEXT_SHAPES, UNET_SHAPES, write_base_folder
 from tests.unit.registry.domain_kit import Domain, open_domain
@@ -147,13 +147,16 @@ def test_no_header_length_makes_a_file_look_like_something_else() -> None:
 GOOD = adapter_bytes(rank=1)
 
 
+def outcome(data: bytes) -> str:
+    """`read`, or the reason of the refusal."""
+    try:
+        return "read" if read_adapter_file(data, TABLE).matched else "empty"
+    except AdapterFileInvalid as error:
+        return error.reason
+
+
 @settings(deadline=None, max_examples=300, suppress_health_check=[HealthCheck.too_slow])
 @given(st.integers(0, len(GOOD) - 1), st.binary(min_size=1, max_size=12), st.integers(0, len(GOOD)))
 def test_however_a_file_is_damaged_it_is_read_or_refused_with_a_reason(at: int, noise: bytes, length: int) -> None:
     damaged = (GOOD[:at] + noise + GOOD[at + len(noise) :])[: max(length, at)]
-    try:
-        parsed = read_adapter_file(damaged, TABLE)
-    except AdapterFileInvalid as error:
-        assert error.reason.startswith("ADAPTER_")
-    else:
-        assert parsed.matched > 0
+    assert outcome(damaged).startswith(("ADAPTER_", "read"))
