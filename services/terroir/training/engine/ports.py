@@ -115,8 +115,11 @@ class Stopped(Exception):
     """The run ended on request, at an optimiser step."""
 
     def __init__(self, step: int) -> None:
-        super().__init__(f"stopped at step {step}")
+        super().__init__(step)  # alone, so that it survives pickling
         self.step = step
+
+    def __str__(self) -> str:
+        return f"stopped at step {self.step}"
 
 
 Pictures = Sequence[Picture]

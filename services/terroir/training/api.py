@@ -1,0 +1,139 @@
+"""TrainingService over the domain: parse, call, map."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+from typing import Any, Final
+
+import grpc
+
+from terroir._proto.training.v1 import training_pb2 as pb
+from terroir._proto.training.v1 import training_pb2_grpc
+from terroir.common.validation import ensure_name, ensure_range, page
+from terroir.store.interface import ObjectStore
+from terroir.training.checkpoints import Checkpoints
+from terroir.training.errors import AttemptNotFound
+from terroir.training.attempt_files import LogReader, read_progress
+from terroir.training.jobs import Job, Jobs, attempt_prefix
+from terroir.training.messages import checkpoint_message, job_message
+from terroir.training.metrics import TrainingMetrics
+from terroir.training.submissions import Submissions
+from terroir.common.clock import Clock
+
+_POLL_SECONDS: Final = 0.3
+_Context = grpc.aio.ServicerContext[Any, Any]
+
+
+@dataclass(frozen=True)
+class Domain:
+    """What the methods call."""
+
+    store: ObjectStore
+    clock: Clock
+    jobs: Jobs
+    submissions: Submissions
+    metrics: TrainingMetrics
+    changed: Callable[[str], None]
+    """Tells the queue that a job may have something to do."""
+
+
+class TrainingServicer(training_pb2_grpc.TrainingServiceServicer):
+    """Every method of the contract; what blocks runs in threads."""
+
+    def __init__(self, domain: Domain) -> None:
+        self._domain = domain
+
+    async def ValidateConfig(self, request: pb.ValidateConfigRequest, context: _Context) -> pb.ValidateConfigResponse:
+        config_yaml, warnings = self._domain.submissions.validate(request.config_yaml)
+        return pb.ValidateConfigResponse(config_yaml=config_yaml, warnings=warnings)
+
+    async def CreateJob(self, request: pb.CreateJobRequest, context: _Context) -> pb.Job:
+        job = await asyncio.to_thread(
+            self._domain.submissions.create, request.config_yaml, request.adapter, request.request_id
+        )
+        self._domain.metrics.created()
+        self._domain.changed(job.id)
+        return await self._message(job)
+
+    async def GetJob(self, request: pb.GetJobRequest, context: _Context) -> pb.Job:
+        return await self._message(await self._job(request.name))
+
+    async def ListJobs(self, request: pb.ListJobsRequest, context: _Context) -> pb.ListJobsResponse:
+        wanted = page(request.page_size, request.page_token, default=50, limit=200)
+        jobs = await asyncio.to_thread(self._newest_first)
+        keys = [_key(job) for job in jobs]
+        start = next((i for i, key in enumerate(keys) if wanted.after is None or key < wanted.after), len(keys))
+        end = start + wanted.size
+        token = wanted.next_token(keys[end - 1]) if end < len(jobs) else ""
+        return pb.ListJobsResponse(jobs=[await self._message(job) for job in jobs[start:end]], next_page_token=token)
+
+    async def CancelJob(self, request: pb.CancelJobRequest, context: _Context) -> pb.Job:
+        job = await self._job(request.name)
+        job = await asyncio.to_thread(self._domain.jobs.request_cancel, job.id)
+        self._domain.changed(job.id)
+        return await self._message(job)
+
+    async def WatchJob(self, request: pb.WatchJobRequest, context: _Context) -> AsyncIterator[pb.WatchJobResponse]:
+        last = None
+        while True:
+            job = await self._job(request.name)
+            message = await self._message(job)
+            if message != last:
+                yield pb.WatchJobResponse(job=message)
+            if job.ended:
+                return
+            last = message
+            await asyncio.sleep(_POLL_SECONDS)
+
+    async def TailJobLogs(
+        self, request: pb.TailJobLogsRequest, context: _Context
+    ) -> AsyncIterator[pb.TailJobLogsResponse]:
+        job = await self._job(request.name)
+        number = await self._attempt(request, job)
+        reader = LogReader(self._domain.store, attempt_prefix(job.id, number))
+        while number:
+            job = await self._job(request.name)  # before reading, so that the last lines are read after the end
+            for lines in await asyncio.to_thread(lambda: list(reader.new_pieces())):
+                yield pb.TailJobLogsResponse(lines=lines)
+            if not request.follow or job.ended or (job.attempt is not None and job.attempt.number > number):
+                return
+            await asyncio.sleep(_POLL_SECONDS)
+
+    async def ListCheckpoints(
+        self, request: pb.ListCheckpointsRequest, context: _Context
+    ) -> pb.ListCheckpointsResponse:
+        job = await self._job(request.job, field="job")
+        checkpoints = Checkpoints(self._domain.store, job.name, self._domain.clock)
+        saved = await asyncio.to_thread(checkpoints.listed)
+        return pb.ListCheckpointsResponse(checkpoints=[checkpoint_message(job, one) for one in saved])
+
+    async def _job(self, name: str, field: str = "name") -> Job:
+        job_id = ensure_name(name, field, "jobs/{job}")["job"]
+        return await asyncio.to_thread(self._domain.jobs.get, job_id)
+
+    async def _message(self, job: Job) -> pb.Job:
+        if job.attempt is None:
+            return job_message(job, None)
+        prefix = attempt_prefix(job.id, job.attempt.number)
+        return job_message(job, await asyncio.to_thread(read_progress, self._domain.store, prefix))
+
+    async def _attempt(self, request: pb.TailJobLogsRequest, job: Job) -> int:
+        """The attempt to read; waits for the first one if the caller follows; 0 if the job ended without any."""
+        ensure_range(request.attempt, "attempt", 0, 1_000_000)
+        while job.attempt is None and request.follow and not job.ended:
+            await asyncio.sleep(_POLL_SECONDS)
+            job = await self._job(request.name)
+        newest = job.attempt.number if job.attempt else 0
+        if request.attempt > newest:
+            raise AttemptNotFound(f"{job.name} has {newest} attempts, not {request.attempt} (0 means the newest)")
+        return request.attempt or newest
+
+    def _newest_first(self) -> list[Job]:
+        jobs = [self._domain.jobs.get(job_id) for job_id in self._domain.jobs.ids()]
+        return sorted(jobs, key=_key, reverse=True)
+
+
+def _key(job: Job) -> str:
+    return f"{job.created_at}/{job.id}"

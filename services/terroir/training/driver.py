@@ -1,0 +1,158 @@
+"""An attempt's driver, submitted to Ray's Jobs API: it has a Ray worker train, publishes, and writes the job's end.
+
+    python -m terroir.training.driver '{"job_id": …}'
+
+It exits with status 0 when the job's end is written, and with 1 when the attempt should be tried again.
+"""
+
+from __future__ import annotations
+
+import sys
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+import ray
+from ray.exceptions import RayActorError, RayError, RayTaskError, TaskCancelledError, WorkerCrashedError
+
+from terroir.common.clock import Clock, SystemClock
+from terroir.common.errors import TerroirError, Unavailable
+from terroir.store.blobs import Blobs
+from terroir.store.errors import StoreError
+from terroir.store.interface import ObjectStore
+from terroir.store.local import LocalStore
+from terroir.training.adapter_file import code_version, config_digest
+from terroir.training.attempt_files import AttemptLog, read_progress, write_progress
+from terroir.training.config_parser import parse_config
+from terroir.training.driver_order import DriverOrder, Trained
+from terroir.training.engine.ports import Stopped, TrainProgress
+from terroir.training.errors import AttemptSuperseded
+from terroir.training.jobs import Job, JobFailure, Jobs, JobState, attempt_prefix
+from terroir.training.upstream import Publication, RegistryService
+
+_ASK_SECONDS: Final = 1.0
+_TRY_AGAIN: Final = 1
+"""Exit status."""
+
+
+def train_in_worker(order: DriverOrder) -> Trained:
+    """The body of the Ray task; torch is imported here, never in the driver."""
+    from terroir.training.worker import train_attempt
+
+    store = LocalStore(Path(order.data_dir))
+    return train_attempt(order, store, lambda: str(ray.get_runtime_context().get_node_id()), SystemClock())
+
+
+class Driver:
+    """One attempt from its dispatch to its end."""
+
+    def __init__(self, order: DriverOrder, store: ObjectStore, clock: Clock, train: Callable[[], Trained]) -> None:
+        """`train` runs the attempt somewhere and raises what it raised there."""
+        self._order = order
+        self._store = store
+        self._jobs = Jobs(store, clock)
+        self._prefix = attempt_prefix(order.job_id, order.attempt)
+        self._log = AttemptLog(store, self._prefix, clock)
+        self._train = train
+
+    def run(self) -> int:
+        """Train and publish; returns the exit status."""
+        try:
+            job = self._jobs.get(self._order.job_id)
+            version = self._publish(job, self._train())
+            self._end(JobState.SUCCEEDED, adapter_version=version)
+        except Stopped as stopped:
+            self._end(JobState.CANCELLED, line=f"stopped on request at step {stopped.step}")
+        except AttemptSuperseded as error:
+            self._log.write(str(error))
+        except (Unavailable, StoreError, RayError) as error:
+            self._log.write(f"this attempt is lost: {type(error).__name__}: {error}")
+            return _TRY_AGAIN
+        except TerroirError as error:
+            self._end(JobState.FAILED, failure=JobFailure(error.reason, str(error)))
+        except Exception as error:
+            self._log.write(traceback.format_exc())
+            message = f"{type(error).__name__}: {error} (the log has the details: terroir train logs)"
+            self._end(JobState.FAILED, failure=JobFailure("TRAINING_FAILED", message))
+        finally:
+            self._log.flush()
+        return 0
+
+    def _publish(self, job: Job, trained: Trained) -> str:
+        config = parse_config(job.config_yaml).config
+        self._phase("publishing")
+        registry = RegistryService(self._order.registry_target)
+        try:
+            version = registry.publish(
+                Publication(
+                    adapter=job.adapter,
+                    base=job.base,
+                    base_digest=trained.base_digest,
+                    trigger_word=trained.trigger_word,
+                    job=job.name,
+                    dataset_version=trained.dataset_version,
+                    dataset_digest=trained.dataset_digest,
+                    config_digest=config_digest(config),
+                    code_version=code_version(),
+                    file_digest=trained.file_digest,
+                    data=Blobs(self._store).get(trained.file_digest),
+                )
+            )
+        finally:
+            registry.close()
+        self._phase("done")
+        self._log.write(f"published {version} after {trained.steps} steps, loss {trained.loss:.4f}")
+        return version
+
+    def _phase(self, phase: str) -> None:
+        last = read_progress(self._store, self._prefix) or TrainProgress(phase)
+        write_progress(self._store, self._prefix, TrainProgress(**{**last.__dict__, "phase": phase, "eta_seconds": 0.0}))
+
+    def _end(self, state: JobState, *, line: str = "", failure: JobFailure | None = None, adapter_version: str = "") -> None:
+        if failure:
+            line = f"failed: {failure.reason}: {failure.message}"
+        if line:
+            self._log.write(line)
+        self._log.flush()
+        self._jobs.end(
+            self._order.job_id,
+            f"end/{self._order.attempt}",
+            state,
+            attempt=self._order.attempt,
+            failure=failure,
+            adapter_version=adapter_version,
+        )
+
+
+def train_on_ray(order: DriverOrder, jobs: Jobs) -> Trained:
+    """Run the attempt in a Ray worker of its own; raises what it raised there, Stopped if it never began."""
+    task = ray.remote(num_cpus=order.cpus, num_gpus=order.gpus, max_retries=0)(train_in_worker).remote(order)
+    while True:
+        ready, _ = ray.wait([task], timeout=_ASK_SECONDS)
+        if ready:
+            break
+        job = jobs.get(order.job_id)
+        if job.cancel_requested and job.state is JobState.QUEUED:
+            ray.cancel(task)  # no worker has taken it yet, so nobody else could notice
+            raise Stopped(0)
+    try:
+        trained: Trained = ray.get(task)
+    except (WorkerCrashedError, RayActorError, TaskCancelledError):
+        raise
+    except RayTaskError as error:
+        raise error.cause from error
+    return trained
+
+
+def main() -> None:
+    """Run the attempt named on the command line."""
+    order = DriverOrder.from_json(sys.argv[1])
+    clock, store = SystemClock(), LocalStore(Path(order.data_dir))
+    ray.init(address="auto", log_to_driver=False)
+    jobs = Jobs(store, clock)
+    sys.exit(Driver(order, store, clock, lambda: train_on_ray(order, jobs)).run())
+
+
+if __name__ == "__main__":
+    main()

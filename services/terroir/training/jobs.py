@@ -1,0 +1,217 @@
+"""Jobs: one sequence of documents each, written by the service and by the attempt that runs."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, replace
+from datetime import datetime
+from enum import StrEnum
+from typing import Any, Final
+
+from terroir.common.clock import Clock
+from terroir.store.documents import Collection, Document
+from terroir.store.errors import AlreadyExists, NotFound
+from terroir.store.interface import ObjectStore
+from terroir.training.errors import AttemptSuperseded, JobNotFound
+
+PREFIX: Final = "jobs"
+
+
+class JobState(StrEnum):
+    """Where a job stands."""
+
+    QUEUED = "queued"
+    RUNNING = "running"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+
+ENDED: Final = frozenset({JobState.SUCCEEDED, JobState.FAILED, JobState.CANCELLED})
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """One try at a job on Ray."""
+
+    number: int
+    submission_id: str
+    ray_session: str
+    """Which Ray it was given to; an attempt that vanished with its Ray is not held against the job."""
+    worker_pid: int = 0
+    node_id: str = ""
+
+
+@dataclass(frozen=True)
+class JobFailure:
+    """Why a job failed."""
+
+    reason: str
+    message: str
+
+
+@dataclass(frozen=True)
+class Job:
+    """A job as its newest document has it; `etag` and times come from the store."""
+
+    id: str
+    adapter: str
+    """Identifier of the adapter that receives the result."""
+    base: str
+    """Identifier of the base."""
+    dataset_version: str
+    """`datasets/{id}/versions/{number}`."""
+    config_yaml: str
+    created_at: str
+    """RFC 3339, UTC."""
+    state: JobState = JobState.QUEUED
+    dispatched: bool = False
+    """Whether `attempt` was given to Ray and is not known to be lost."""
+    attempt: Attempt | None = None
+    lost_attempts: int = 0
+    cancel_requested: bool = False
+    adapter_version: str = ""
+    failure: JobFailure | None = None
+    ended_at: str = ""
+    etag: str = ""
+
+    @property
+    def name(self) -> str:
+        """`jobs/{id}`."""
+        return f"{PREFIX}/{self.id}"
+
+    @property
+    def ended(self) -> bool:
+        """Whether nothing will happen any more."""
+        return self.state in ENDED
+
+
+class Jobs:
+    """Reads and changes jobs; safe for threads, processes and replicas."""
+
+    def __init__(self, store: ObjectStore, clock: Clock) -> None:
+        self._store = store
+        self._clock = clock
+        self._sequences = Collection(store, PREFIX, clock)
+
+    def create(self, request_id: str, fields: Mapping[str, str]) -> Job:
+        """Queue a job; the same `request_id` returns the same job (OperationConflict for other fields)."""
+        job_id = job_id_of(request_id)
+        job = Job(id=job_id, created_at=self._now(), **fields)
+        document = self._sequences.sequence(job_id).append_with(
+            lambda _: _body(job), op_id=f"create/{request_id}", request=dict(fields)
+        )
+        return _job(document)
+
+    def get(self, job_id: str) -> Job:
+        """One job; raises JobNotFound."""
+        try:
+            return _job(self._sequences.sequence(job_id).head())
+        except NotFound as error:
+            raise JobNotFound(f"{PREFIX}/{job_id} does not exist (list them: terroir train list)") from error
+
+    def ids(self) -> list[str]:
+        """Identifiers of all jobs."""
+        return self._sequences.ids()
+
+    def change(self, job_id: str, op_id: str, update: Callable[[Job], Job]) -> Job:
+        """Write `update(job)` unless it changes nothing, and return the job as it is then.
+
+        `op_id` names the change and makes a repeat harmless.
+        """
+        sequence = self._sequences.sequence(job_id)
+
+        def build(head: Document | None) -> Mapping[str, Any]:
+            if head is None:
+                raise JobNotFound(f"{PREFIX}/{job_id} does not exist")
+            before = _job(head)
+            after = update(before)
+            if after == before:
+                raise _UnchangedError(before)
+            return _body(after)
+
+        try:
+            sequence.append_with(build, op_id=op_id, request={"change": op_id})
+        except _UnchangedError as unchanged:
+            return unchanged.job
+        return self.get(job_id)
+
+    def end(self, job_id: str, op_id: str, state: JobState, *, attempt: int | None = None, **fields: Any) -> Job:
+        """Bring a job to its end; one that has ended stays as it is. Raises AttemptSuperseded for an older `attempt`."""
+
+        def update(job: Job) -> Job:
+            if attempt is not None:
+                ensure_current(job, attempt)
+            if job.ended:
+                return job
+            return replace(job, state=state, dispatched=False, ended_at=self._now(), **fields)
+
+        return self.change(job_id, op_id, update)
+
+    def claim_attempt(self, job_id: str, number: int) -> bool:
+        """Take the right to dispatch an attempt; false if another replica has it."""
+        try:
+            self._store.create(f"{attempt_prefix(job_id, number)}/claim", self._now().encode())
+        except AlreadyExists:
+            return False
+        return True
+
+    def claimed_at(self, job_id: str, number: int) -> datetime:
+        """When an attempt was claimed."""
+        return datetime.fromisoformat(self._store.get(f"{attempt_prefix(job_id, number)}/claim").decode())
+
+    def request_cancel(self, job_id: str) -> Job:
+        """Ask for the end; a job that no worker has yet ends at once, an ended one stays."""
+
+        def update(job: Job) -> Job:
+            if job.ended or job.cancel_requested:
+                return job
+            if not job.dispatched:
+                return replace(job, state=JobState.CANCELLED, cancel_requested=True, ended_at=self._now())
+            return replace(job, cancel_requested=True)
+
+        return self.change(job_id, "cancel", update)
+
+    def _now(self) -> str:
+        return self._clock.now().isoformat(timespec="milliseconds")
+
+
+class _UnchangedError(Exception):
+    def __init__(self, job: Job) -> None:
+        super().__init__(job.id)
+        self.job = job
+
+
+def job_id_of(request_id: str) -> str:
+    """The identifier of the job that a request makes."""
+    return f"job-{hashlib.sha256(request_id.encode()).hexdigest()[:16]}"
+
+
+def attempt_prefix(job_id: str, number: int) -> str:
+    """Where an attempt keeps its claim, log, curves and progress."""
+    return f"{PREFIX}/{job_id}/attempts/{number}"
+
+
+def ensure_current(job: Job, attempt: int) -> None:
+    """Raise AttemptSuperseded unless `attempt` is the job's newest."""
+    newest = job.attempt.number if job.attempt else 0
+    if newest != attempt:
+        raise AttemptSuperseded(f"attempt {attempt} of {job.name} was replaced by attempt {newest}; it writes nothing more")
+
+
+def _body(job: Job) -> dict[str, Any]:
+    body = asdict(job)
+    del body["etag"]
+    return body
+
+
+def _job(document: Document) -> Job:
+    body = dict(document.body)
+    attempt, failure = body.pop("attempt"), body.pop("failure")
+    return Job(
+        **body | {"state": JobState(body["state"])},
+        attempt=Attempt(**attempt) if attempt else None,
+        failure=JobFailure(**failure) if failure else None,
+        etag=document.etag,
+    )

@@ -1,0 +1,90 @@
+"""Entry point of the training service: `python -m terroir.training.main`."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from argparse import ArgumentParser
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from typing import Final
+
+from terroir._proto.training.v1 import training_pb2_grpc
+from terroir.common.clock import SystemClock
+from terroir.common.server import Server
+from terroir.common.service import run_service
+from terroir.store.local import LocalStore
+from terroir.training.api import Domain, TrainingServicer
+from terroir.training.driver_order import DriverOrder
+from terroir.training.jobs import Attempt, Job, Jobs
+from terroir.training.metrics import TrainingMetrics
+from terroir.training.queue import Queue, QueueLimits
+from terroir.training.ray_head import LocalRay
+from terroir.training.ray_runtime import ClusterRay, LocalRayRuntime, RayRuntime
+from terroir.training.settings import TrainingSettings
+from terroir.training.submissions import Submissions
+from terroir.training.upstream import DatasetService, RegistryService
+
+SERVICE: Final = "terroir.training.v1.TrainingService"
+
+
+def ray_runtime(settings: TrainingSettings) -> RayRuntime:
+    """The Ray that the settings name; nothing starts yet."""
+    if settings.ray_dashboard_url:
+        return ClusterRay(settings.ray_dashboard_url, settings.ray_auth_token, settings.driver_python)
+    local = LocalRay(
+        settings.data_dir,
+        cpus=settings.max_running_jobs * settings.cpus_per_job,
+        object_store_bytes=settings.object_store_bytes,
+        start_seconds=settings.local_ray_start_seconds,
+    )
+    return LocalRayRuntime(local, settings.driver_python)
+
+
+def driver_order(settings: TrainingSettings, job: Job, attempt: Attempt) -> DriverOrder:
+    """What the driver of an attempt is told."""
+    return DriverOrder(
+        job_id=job.id,
+        attempt=attempt.number,
+        submission_id=attempt.submission_id,
+        data_dir=str(settings.data_dir.resolve()),
+        dataset_target=settings.dataset_target,
+        registry_target=settings.registry_target,
+        base_sources={base: str(folder.resolve()) for base, folder in settings.base_sources.items()},
+        cpus=settings.cpus_per_job,
+        gpus=settings.gpus_per_job,
+    )
+
+
+@asynccontextmanager
+async def build(settings: TrainingSettings, server: Server) -> AsyncIterator[None]:
+    """Add the servicer and run the queue beside it; a local Ray ends with the service."""
+    store, clock = LocalStore(settings.data_dir), SystemClock()
+    store.ensure_writable()
+    jobs, ray = Jobs(store, clock), ray_runtime(settings)
+    limits = QueueLimits(settings.max_running_jobs, settings.max_lost_attempts)
+    queue = Queue(jobs, ray, lambda job, attempt: driver_order(settings, job, attempt), limits, clock)
+    datasets, registry = DatasetService(settings.dataset_target), RegistryService(settings.registry_target)
+    submissions = Submissions(jobs, datasets, registry, settings.base_sources.keys())
+    domain = Domain(store, clock, jobs, submissions, TrainingMetrics(server.registry), queue.added)
+    server.add(TrainingServicer(domain), training_pb2_grpc.add_TrainingServiceServicer_to_server, SERVICE)
+    thread = threading.Thread(target=queue.run, name="queue", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        queue.stop()
+        await asyncio.to_thread(ray.close)
+        await asyncio.to_thread(thread.join, 30)
+        datasets.close()
+        registry.close()
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run until told to stop; configured by TERROIR_TRAINING_… alone, so arguments are refused."""
+    ArgumentParser(prog="terroir.training", description="Training service; set TERROIR_TRAINING_… variables.").parse_args(argv)
+    run_service("training", TrainingSettings, build)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,65 @@
+"""Domain values as messages of the contract."""
+
+from __future__ import annotations
+
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from terroir._proto.training.v1 import training_pb2 as pb
+from terroir.training.checkpoints import SavedCheckpoint
+from terroir.training.engine.ports import TrainProgress
+from terroir.training.jobs import Job, JobState
+
+_STATES = {
+    JobState.QUEUED: pb.JOB_STATE_QUEUED,
+    JobState.RUNNING: pb.JOB_STATE_RUNNING,
+    JobState.SUCCEEDED: pb.JOB_STATE_SUCCEEDED,
+    JobState.FAILED: pb.JOB_STATE_FAILED,
+    JobState.CANCELLED: pb.JOB_STATE_CANCELLED,
+}
+
+
+def job_message(job: Job, progress: TrainProgress | None) -> pb.Job:
+    """A job with the progress of its attempt."""
+    attempt, failure = job.attempt, job.failure
+    return pb.Job(
+        name=job.name,
+        state=_STATES[job.state],
+        config_yaml=job.config_yaml,
+        dataset_version=job.dataset_version,
+        base=f"bases/{job.base}",
+        adapter=f"adapters/{job.adapter}",
+        adapter_version=job.adapter_version,
+        progress=_progress(progress or TrainProgress("queued")),
+        attempt=attempt
+        and pb.Attempt(
+            number=attempt.number,
+            submission_id=attempt.submission_id,
+            worker_pid=attempt.worker_pid,
+            node_id=attempt.node_id,
+        ),
+        error=failure and pb.JobError(reason=failure.reason, message=failure.message),
+        create_time=_timestamp(job.created_at),
+        end_time=_timestamp(job.ended_at) if job.ended_at else None,
+        etag=job.etag,
+    )
+
+
+def checkpoint_message(job: Job, saved: SavedCheckpoint) -> pb.Checkpoint:
+    """A checkpoint of a job."""
+    return pb.Checkpoint(
+        name=f"{job.name}/checkpoints/{saved.step}",
+        step=saved.step,
+        loss=saved.loss,
+        size_bytes=saved.adapter_bytes,
+        create_time=_timestamp(saved.created_at),
+    )
+
+
+def _progress(progress: TrainProgress) -> pb.Progress:
+    return pb.Progress(**progress.__dict__)
+
+
+def _timestamp(text: str) -> Timestamp:
+    stamp = Timestamp()
+    stamp.FromJsonString(text)
+    return stamp

@@ -1,0 +1,91 @@
+"""The Ray that jobs go to: a cluster that an operator named, or a local one that starts with the first job."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from typing import Protocol
+
+from terroir.training.driver_order import DriverOrder
+from terroir.training.jobs import Attempt
+from terroir.training.ray_head import LocalRay
+from terroir.training.ray_jobs import RayEndpoint, RayJobs, Submission
+
+
+class RayRuntime(Protocol):
+    """What the queue needs of Ray. Calls block; all raise RayUnavailable."""
+
+    def session(self) -> str:
+        """The Ray that `submit` would use; a local one is started."""
+        ...
+
+    def submit(self, order: DriverOrder) -> None:
+        """Start an attempt's driver; harmless if it was started before."""
+        ...
+
+    def look(self, attempt: Attempt) -> Submission | None:
+        """What became of an attempt's driver; None if its Ray is gone or does not know it. Starts nothing."""
+        ...
+
+    def stop_submission(self, attempt: Attempt) -> None:
+        """End an attempt's driver and worker."""
+        ...
+
+    def close(self) -> None:
+        """End a local Ray; a cluster is left alone."""
+        ...
+
+
+class ClusterRay:
+    """A cluster reached through the Jobs API of its dashboard."""
+
+    def __init__(self, url: str, token: str, python: str) -> None:
+        self._jobs = RayJobs(RayEndpoint(url.rstrip("/"), token, session=url.rstrip("/")))
+        self._python = python or "python"
+
+    def session(self) -> str:
+        return self._jobs.endpoint.session
+
+    def submit(self, order: DriverOrder) -> None:
+        self._jobs.submit(order.submission_id, entrypoint(self._python, order), {})
+
+    def look(self, attempt: Attempt) -> Submission | None:
+        return self._jobs.submission(attempt.submission_id)
+
+    def stop_submission(self, attempt: Attempt) -> None:
+        self._jobs.stop(attempt.submission_id)
+
+    def close(self) -> None:
+        """Nothing is ours to end."""
+
+
+class LocalRayRuntime:
+    """A Ray of this machine alone."""
+
+    def __init__(self, local: LocalRay, python: str) -> None:
+        self._local = local
+        self._python = python or sys.executable
+
+    def session(self) -> str:
+        return self._local.ensure().session
+
+    def submit(self, order: DriverOrder) -> None:
+        RayJobs(self._local.ensure()).submit(order.submission_id, entrypoint(self._python, order), {})
+
+    def look(self, attempt: Attempt) -> Submission | None:
+        endpoint = self._local.running()
+        if endpoint is None or endpoint.session != attempt.ray_session:
+            return None
+        return RayJobs(endpoint).submission(attempt.submission_id)
+
+    def stop_submission(self, attempt: Attempt) -> None:
+        if endpoint := self._local.running():
+            RayJobs(endpoint).stop(attempt.submission_id)
+
+    def close(self) -> None:
+        self._local.stop()
+
+
+def entrypoint(python: str, order: DriverOrder) -> str:
+    """The shell command of a driver."""
+    return shlex.join([python, "-m", "terroir.training.driver", order.to_json()])

@@ -1,0 +1,106 @@
+"""Accepting a run: everything that can be known to fail is checked before the job exists."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Collection
+from dataclasses import dataclass
+from typing import Protocol
+
+from terroir.common.errors import InvalidArgument
+from terroir.common.validation import ensure_identifier, ensure_name, ensure_text
+from terroir.training.config import TrainConfig
+from terroir.training.config_parser import dump_config, parse_config
+from terroir.training.errors import BaseUnreadable, ConfigInvalid, NothingToTrain, RightsNotAttested
+from terroir.training.jobs import Job, Jobs
+from terroir.training.upstream import FrozenDataset
+
+
+class Datasets(Protocol):
+    """What is asked of the dataset service."""
+
+    def version(self, name: str) -> FrozenDataset: ...
+
+
+class Bases(Protocol):
+    """What is asked of the registry."""
+
+    def base_digest(self, base: str) -> str: ...
+
+
+@dataclass(frozen=True)
+class Submissions:
+    """Turns requests into queued jobs."""
+
+    jobs: Jobs
+    datasets: Datasets
+    bases: Bases
+    mounted_bases: Collection[str]
+    """Bases that the workers have a folder for."""
+
+    def validate(self, config_yaml: str) -> tuple[str, tuple[str, ...]]:
+        """The configuration with every default, and warnings; raises ConfigInvalid."""
+        parsed = parse_config(config_yaml)
+        _for_service(parsed.config)
+        return dump_config(parsed.config), parsed.warnings
+
+    def create(self, config_yaml: str, adapter: str, request_id: str) -> Job:
+        """Queue a job, once for one `request_id`.
+
+        Raises ConfigInvalid, InvalidArgument (names), NotFound (dataset, base), RightsNotAttested, NothingToTrain,
+        BaseUnreadable (no folder), OperationConflict (the request_id made another job).
+        """
+        config = parse_config(config_yaml).config
+        _for_service(config)
+        base = ensure_identifier(config.base_model.removeprefix("bases/"), "base_model")
+        target = _adapter(config, adapter)
+        self.bases.base_digest(base)
+        if base not in self.mounted_bases:
+            raise BaseUnreadable(
+                f"bases/{base} is registered, but no worker has its weights: mounted are {', '.join(sorted(self.mounted_bases))} "
+                "(set TERROIR_TRAINING_BASE_SOURCES)",
+                reason="BASE_NOT_MOUNTED",
+            )
+        dataset = self._trainable(config.dataset)
+        resolved = config.model_copy(update={"dataset": dataset.name, "adapter": target, "base_model": base})
+        return self.jobs.create(
+            ensure_text(request_id, "request_id", 128) or str(uuid.uuid4()),
+            {"adapter": target, "base": base, "dataset_version": dataset.name, "config_yaml": dump_config(resolved)},
+        )
+
+    def _trainable(self, name: str) -> FrozenDataset:
+        dataset = self.datasets.version(name)
+        if not dataset.rights_statement.strip():
+            raise RightsNotAttested(
+                f"{dataset.name} has no rights statement; say that you hold the rights to train on it "
+                "(rights_statement of the dataset) and freeze a new version",
+                metadata={"dataset_version": dataset.name},
+            )
+        if not dataset.pictures:
+            raise NothingToTrain(f"{dataset.name} has no picture that passed its gates; import some and freeze a new version")
+        return dataset
+
+
+def _for_service(config: TrainConfig) -> None:
+    if not config.dataset:
+        local = "train_data_dir is a folder of your machine, which the service does not see; " if config.train_data_dir else ""
+        raise ConfigInvalid(
+            f"{local}import the pictures and set `dataset: datasets/ID/versions/N`", reason="DATASET_MISSING", field="dataset"
+        )
+    pattern = "datasets/{dataset}/versions/{version}" if "/versions/" in config.dataset else "datasets/{dataset}"
+    ensure_name(config.dataset, "dataset", pattern)
+
+
+def _adapter(config: TrainConfig, requested: str) -> str:
+    given = ensure_name(requested, "adapter", "adapters/{adapter}")["adapter"] if requested else config.adapter
+    if not given:
+        raise InvalidArgument(
+            "no adapter to receive the result: set adapter to `adapters/ID`", reason="ADAPTER_MISSING", field="adapter"
+        )
+    if config.adapter and config.adapter != given:
+        raise InvalidArgument(
+            f"the request names adapters/{given}, the configuration {config.adapter!r}; make them equal",
+            reason="ADAPTER_CONFLICT",
+            field="adapter",
+        )
+    return given

@@ -1,0 +1,137 @@
+"""Calls to the dataset and registry services, whose addresses an operator set."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Final
+
+import grpc
+
+from terroir._proto.dataset.v1 import dataset_pb2, dataset_pb2_grpc
+from terroir._proto.registry.v1 import registry_pb2, registry_pb2_grpc
+from terroir.common.grpc_client import channel, error_from_rpc
+from terroir.training.engine.ports import Picture
+
+_SECONDS: Final = 30.0
+_STREAM_SECONDS: Final = 300.0
+_CHUNK_BYTES: Final = 512 * 1024
+_TRAINED: Final = (dataset_pb2.VERDICT_PASS, dataset_pb2.VERDICT_WARN)
+
+
+@dataclass(frozen=True)
+class FrozenDataset:
+    """A frozen version: what training needs to know of it."""
+
+    name: str
+    """`datasets/{id}/versions/{number}`."""
+    digest: str
+    trigger_word: str
+    rights_statement: str
+    pictures: tuple[tuple[str, str, str], ...]
+    """Digest, file name and caption of every picture that is trained on."""
+
+
+class DatasetService:
+    """Reads frozen datasets."""
+
+    def __init__(self, target: str) -> None:
+        self._channel = channel(target)
+        self._stub = dataset_pb2_grpc.DatasetServiceStub(self._channel)
+
+    def version(self, name: str) -> FrozenDataset:
+        """A version by name, or a dataset's newest; raises what the service raises."""
+        with _typed():
+            version = self._stub.GetVersion(dataset_pb2.GetVersionRequest(name=name), timeout=_SECONDS)
+        return FrozenDataset(
+            name=version.name,
+            digest=version.digest,
+            trigger_word=version.trigger_word,
+            rights_statement=version.rights_statement,
+            pictures=tuple(
+                (image.digest, image.file_name, image.caption.text) for image in version.images if image.verdict in _TRAINED
+            ),
+        )
+
+    def pictures(self, dataset: FrozenDataset) -> Iterator[Picture]:
+        """The version's pictures, in its order."""
+        parent = dataset.name.partition("/versions/")[0]
+        for digest, file_name, caption in dataset.pictures:
+            request = dataset_pb2.DownloadImageRequest(dataset=parent, digest=digest)
+            with _typed():
+                data = b"".join(part.data for part in self._stub.DownloadImage(request, timeout=_STREAM_SECONDS))
+            yield Picture(name=file_name, data=data, caption=caption)
+
+    def close(self) -> None:
+        """Give the connection back."""
+        self._channel.close()
+
+
+@dataclass(frozen=True)
+class Publication:
+    """An adapter file on its way to the registry."""
+
+    adapter: str
+    base: str
+    base_digest: str
+    trigger_word: str
+    job: str
+    dataset_version: str
+    dataset_digest: str
+    config_digest: str
+    code_version: str
+    file_digest: str
+    data: bytes
+
+
+class RegistryService:
+    """Reads bases and publishes adapters."""
+
+    def __init__(self, target: str) -> None:
+        self._channel = channel(target)
+        self._stub = registry_pb2_grpc.RegistryServiceStub(self._channel)
+
+    def base_digest(self, base: str) -> str:
+        """Digest of `bases/{base}`; raises what the service raises."""
+        with _typed():
+            return str(self._stub.GetBase(registry_pb2.GetBaseRequest(name=f"bases/{base}"), timeout=_SECONDS).digest)
+
+    def publish(self, publication: Publication) -> str:
+        """Publish once however often it is called for one job; returns the version's name."""
+        with _typed():
+            return str(self._stub.PublishVersion(_messages(publication), timeout=_STREAM_SECONDS).name)
+
+    def close(self) -> None:
+        """Give the connection back."""
+        self._channel.close()
+
+
+def _messages(publication: Publication) -> Iterator[registry_pb2.PublishVersionRequest]:
+    header = registry_pb2.PublishHeader(
+        adapter=f"adapters/{publication.adapter}",
+        base=f"bases/{publication.base}",
+        base_digest=publication.base_digest,
+        size_bytes=len(publication.data),
+        file_digest=publication.file_digest,
+        trigger_word=publication.trigger_word,
+        lineage=registry_pb2.Lineage(
+            job=publication.job,
+            dataset_version=publication.dataset_version,
+            dataset_digest=publication.dataset_digest,
+            config_digest=publication.config_digest,
+            code_version=publication.code_version,
+        ),
+        request_id=publication.job,
+    )
+    yield registry_pb2.PublishVersionRequest(header=header)
+    for start in range(0, len(publication.data), _CHUNK_BYTES):
+        yield registry_pb2.PublishVersionRequest(chunk=publication.data[start : start + _CHUNK_BYTES])
+
+
+@contextmanager
+def _typed() -> Iterator[None]:
+    try:
+        yield
+    except grpc.RpcError as error:
+        raise error_from_rpc(error) from error

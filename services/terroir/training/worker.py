@@ -1,0 +1,152 @@
+"""What runs in the Ray worker: fetch the pictures, train, and leave the adapter file in the object store."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+
+from terroir.common.base_digest import base_digest, component_digests
+from terroir.common.clock import Clock
+from terroir.store.blobs import Blobs
+from terroir.store.interface import ObjectStore
+from terroir.training.adapter_file import kohya_file
+from terroir.training.attempt_files import AttemptLog, write_progress
+from terroir.training.checkpoints import Checkpoints
+from terroir.training.config_parser import parse_config
+from terroir.training.curves import Curves
+from terroir.training.driver_order import DriverOrder, Trained
+from terroir.training.engine.cache import StoreArrayCache
+from terroir.training.engine.ports import Checkpoint, TrainProgress, TrainRun
+from terroir.training.engine.train import train
+from terroir.training.errors import BaseMismatch, BaseUnreadable
+from terroir.training.jobs import Job, Jobs, JobState, attempt_prefix, ensure_current
+from terroir.training.upstream import DatasetService, RegistryService
+
+_CANCEL_SECONDS = 0.25
+_LOG_SECONDS = 2.0
+
+
+class JobSinks:
+    """Reports of a run, for one attempt at one job."""
+
+    def __init__(self, store: ObjectStore, jobs: Jobs, order: DriverOrder, log: AttemptLog, curves: Curves, clock: Clock) -> None:
+        self._store = store
+        self._jobs = jobs
+        self._order = order
+        self._prefix = attempt_prefix(order.job_id, order.attempt)
+        self._log = log
+        self._curves = curves
+        self._clock = clock
+        self._checkpoints = Checkpoints(store, f"jobs/{order.job_id}", clock)
+        self._asked = self._logged = float("-inf")
+        self._stop = False
+
+    def progress(self, progress: TrainProgress) -> None:
+        write_progress(self._store, self._prefix, progress)
+        if progress.phase != "training" or self._clock.monotonic() - self._logged >= _LOG_SECONDS:
+            self._logged = self._clock.monotonic()
+            self._log.write(
+                f"{progress.phase} step {progress.step}/{progress.total_steps} loss {progress.loss:.4f} "
+                f"lr {progress.learning_rate:.3g} {progress.steps_per_second:.2f} steps/s eta {progress.eta_seconds:.0f} s"
+            )
+
+    def scalars(self, step: int, values: Mapping[str, float]) -> None:
+        self._curves.add(step, values)
+
+    def log(self, line: str) -> None:
+        self._log.write(line)
+
+    def save(self, checkpoint: Checkpoint) -> None:
+        self._checkpoints.save(
+            checkpoint,
+            self._order.attempt,
+            lambda: ensure_current(self._jobs.get(self._order.job_id), self._order.attempt),
+        )
+        self._log.write(f"saved checkpoint of step {checkpoint.step}, loss {checkpoint.loss:.4f}")
+
+    def newest(self) -> Checkpoint | None:
+        return self._checkpoints.newest()
+
+    def stop_requested(self) -> bool:
+        """Reads the job at most a few times a second; raises AttemptSuperseded when another attempt has taken over."""
+        if not self._stop and self._clock.monotonic() - self._asked >= _CANCEL_SECONDS:
+            self._asked = self._clock.monotonic()
+            job = self._jobs.get(self._order.job_id)
+            ensure_current(job, self._order.attempt)
+            self._stop = job.cancel_requested
+        return self._stop
+
+
+def train_attempt(order: DriverOrder, store: ObjectStore, node_id: Callable[[], str], clock: Clock) -> Trained:
+    """Run one attempt in this process; raises what the engine and the upstream services raise."""
+    jobs, prefix = Jobs(store, clock), attempt_prefix(order.job_id, order.attempt)
+    log = AttemptLog(store, prefix, clock)
+    job = jobs.change(order.job_id, f"running/{order.attempt}", lambda job: _running(job, order, os.getpid(), node_id()))
+    log.write(f"attempt {order.attempt} of {job.name} runs in process {os.getpid()}")
+    try:
+        with Curves(store, prefix, order.attempt, clock) as curves:
+            return _train(order, job, store, JobSinks(store, jobs, order, log, curves, clock), clock)
+    except Exception as error:
+        log.write(f"{type(error).__name__}: {error}")
+        raise
+    finally:
+        log.flush()
+
+
+def _train(order: DriverOrder, job: Job, store: ObjectStore, sinks: JobSinks, clock: Clock) -> Trained:
+    config = parse_config(job.config_yaml).config
+    folder = _base_folder(order, job.base)
+    components = component_digests(folder)
+    digest = base_digest(components)
+    _check_base(order, job.base, digest)
+    sinks.progress(TrainProgress("preparing"))
+    service = DatasetService(order.dataset_target)
+    try:
+        dataset = service.version(job.dataset_version)
+        data = list(service.pictures(dataset))
+    finally:
+        service.close()
+    run = TrainRun(
+        config=config,
+        base_dir=folder,
+        component_digests=components,
+        trigger_word=dataset.trigger_word,
+        device="cuda" if order.gpus else "cpu",
+        threads=order.cpus,
+    )
+    result = train(run, data, sinks, StoreArrayCache(store), clock)
+    trigger = config.trigger_word or dataset.trigger_word
+    file = kohya_file(result, config, title=job.adapter, base_digest=digest, trigger_word=trigger)
+    return Trained(Blobs(store).put(file), digest, dataset.name, dataset.digest, trigger, result.steps, result.loss)
+
+
+def _running(job: Job, order: DriverOrder, pid: int, node_id: str) -> Job:
+    ensure_current(job, order.attempt)
+    if job.ended or job.attempt is None:
+        return job
+    return replace(job, state=JobState.RUNNING, attempt=replace(job.attempt, worker_pid=pid, node_id=node_id))
+
+
+def _base_folder(order: DriverOrder, base: str) -> Path:
+    folder = order.base_sources.get(base)
+    if folder is None or not Path(folder).is_dir():
+        raise BaseUnreadable(
+            f"bases/{base} has no folder on this worker ({folder}); set TERROIR_TRAINING_BASE_SOURCES and mount it"
+        )
+    return Path(folder)
+
+
+def _check_base(order: DriverOrder, base: str, digest: str) -> None:
+    registry = RegistryService(order.registry_target)
+    try:
+        registered = registry.base_digest(base)
+    finally:
+        registry.close()
+    if registered != digest:
+        raise BaseMismatch(
+            f"the weights of bases/{base} here have the digest {digest[:12]}, the registry knows {registered[:12]}; "
+            "mount the registered weights or register these under another id",
+            metadata={"found": digest, "registered": registered},
+        )
