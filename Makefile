@@ -1,0 +1,53 @@
+# Terroir. `make` lists the targets.
+PYTHON ?= python3
+VENV := .venv/bin
+PYTEST := $(VENV)/python -m pytest
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test test-fast lint types proto proto-accept docs lock tools bench clean
+
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: ## Create .venv and install everything, locked and hashed (instant the second time)
+	@$(PYTHON) scripts/setup.py
+
+demo: setup ## Two folders of pictures → two published styles → build/demo/contact_sheet.html
+	$(VENV)/terroir demo --out build/demo
+
+test: setup ## All tests
+	$(PYTEST)
+
+test-fast: setup ## Tests without the slow ones
+	$(PYTEST) -m "not slow"
+
+lint: setup ## ruff and the import contracts
+	$(VENV)/ruff check .
+	$(VENV)/ruff format --check .
+	$(VENV)/lint-imports
+
+types: setup ## mypy, strict
+	$(VENV)/mypy
+
+proto: setup ## Lint the contracts, refuse breaking changes, generate the stubs
+	$(VENV)/buf lint
+	$(VENV)/buf breaking --against proto/baseline.binpb
+	PATH="$(CURDIR)/$(VENV):$$PATH" $(VENV)/python scripts/generate_protos.py
+
+proto-accept: setup ## Make today's contracts the baseline that breaking changes are judged by
+	$(VENV)/buf build --output proto/baseline.binpb
+
+docs: setup ## Regenerate the reference pages
+	$(VENV)/python scripts/generate_docs.py
+
+lock: setup ## Rewrite the lock files from pyproject.toml
+	$(VENV)/python scripts/lock.py
+
+tools: setup ## Programs that tests need (today all of them come with the locks)
+	@$(VENV)/buf --version
+
+bench: setup ## Benchmarks; one area with AREA=registry
+	$(VENV)/python -m benchmarks $(if $(AREA),--area $(AREA))
+
+clean: ## Remove what was built, not the environment
+	rm -rf build .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

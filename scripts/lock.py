@@ -1,0 +1,73 @@
+"""Write the hashed lock files under requirements/ from pyproject.toml.
+
+    python scripts/lock.py
+
+Each begins with a digest of what it was made from; a test compares it, so a stale lock fails without any network. No index
+address is written: the locks hold wherever the packages are had from.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import subprocess
+import sys
+import tempfile
+import tomllib
+from pathlib import Path
+from typing import Final
+
+ROOT: Final = Path(__file__).resolve().parent.parent
+FOLDER: Final = ROOT / "requirements"
+_HEAD: Final = "# Made by scripts/lock.py; change pyproject.toml and run `make lock`.\n# inputs: "
+_BOOTSTRAP: Final = "uv>=0.13\nhatchling>=1.27\n"
+_TORCH_ONLY: Final = re.compile(r"^(torch|triton|nvidia-.*|cuda-.*)$")
+
+
+def inputs_digest() -> str:
+    """Digest of the requirements in pyproject.toml; what else it says does not matter to a lock."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    stated = repr((project["requires-python"], project["dependencies"], sorted(project["optional-dependencies"].items())))
+    return hashlib.sha256((stated + _BOOTSTRAP).encode()).hexdigest()
+
+
+def recorded_digest(lock: Path) -> str:
+    """The digest that a lock file says it was made from; empty if it says none."""
+    found = re.search(r"^# inputs: ([0-9a-f]{64})$", lock.read_text(encoding="utf-8"), re.MULTILINE)
+    return found[1] if found else ""
+
+
+def _compile(source: Path, *options: str) -> str:
+    command = [
+        str(Path(sys.executable).parent / "uv"), "pip", "compile", str(source), "--generate-hashes", "--no-emit-index-url",
+        "--no-emit-find-links", "--no-header", "--no-annotate", "--python-version", "3.11", "--quiet", *options,
+    ]  # fmt: skip
+    return subprocess.run(command, check=True, capture_output=True, text=True, cwd=ROOT).stdout
+
+
+def _packages(lock: str) -> list[str]:
+    return re.findall(r"^([A-Za-z0-9_.-]+)==", lock, re.MULTILINE)
+
+
+def main() -> None:
+    """Compile bootstrap, torch and everything else."""
+    FOLDER.mkdir(exist_ok=True)
+    head = f"{_HEAD}{inputs_digest()}\n"
+    with tempfile.TemporaryDirectory() as scratch:
+        bootstrap = Path(scratch) / "bootstrap.in"
+        bootstrap.write_text(_BOOTSTRAP)
+        (FOLDER / "bootstrap.txt").write_text(head + _compile(bootstrap))
+        whole = _compile(ROOT / "pyproject.toml", "--all-extras")
+        pins = Path(scratch) / "pins.txt"
+        pins.write_text(re.sub(r" \\\n(\s+--hash=\S+( \\\n)?)+", "", whole))
+        own = [name for name in _packages(whole) if _TORCH_ONLY.match(name)]
+        torch = Path(scratch) / "torch.in"
+        torch.write_text("torch\n")
+        others = [f"--no-emit-package={name}" for name in _packages(_compile(torch, "-c", str(pins))) if name not in own]
+        (FOLDER / "torch.txt").write_text(head + _compile(torch, "-c", str(pins), *others))
+        excluded = [f"--no-emit-package={name}" for name in own]
+        (FOLDER / "all.txt").write_text(head + _compile(ROOT / "pyproject.toml", "--all-extras", *excluded))
+
+
+if __name__ == "__main__":
+    main()

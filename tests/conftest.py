@@ -1,0 +1,39 @@
+"""What all tests share: programs that are not Python, and how their absence is told."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+_MISSING = pytest.StashKey[set[str]]()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.stash[_MISSING] = set()
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """One loud line for each program that could not be had."""
+    for name in sorted(config.stash[_MISSING]):
+        terminalreporter.write_line(f"NOT TESTED: {name} is missing; its tests were skipped (make tools)", red=True)
+
+
+@pytest.fixture
+def tool(request: pytest.FixtureRequest) -> Callable[[str], str]:
+    """Path of a program; without it the test is skipped loudly, or fails if TERROIR_REQUIRE_TOOLS names it."""
+
+    def find(name: str) -> str:
+        folders = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
+        if path := shutil.which(name, path=folders):
+            return path
+        if name in os.environ.get("TERROIR_REQUIRE_TOOLS", "").split(","):
+            pytest.fail(f"{name} is required here (TERROIR_REQUIRE_TOOLS) and was not found; run make tools")
+        request.config.stash[_MISSING].add(name)
+        pytest.skip(f"{name} is missing")
+
+    return find
