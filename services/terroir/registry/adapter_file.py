@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from typing import Final
 
+import numpy as np
+
+from terroir.lora.adapter import LoraModule
 from terroir.lora.errors import LoraError
 from terroir.lora.formats import Parsed, parse
 from terroir.lora.key_table import KeyTable
@@ -16,7 +19,21 @@ BASE_DIGEST_KEY: Final = "terroir.base_digest"
 def read_adapter_file(data: bytes, key_table: KeyTable) -> Parsed:
     """Parse and check every tensor; raises AdapterFileInvalid with the reason code of `terroir.lora.errors`."""
     try:
-        return parse(data, key_table)
+        parsed = parse(data, key_table)
     except LoraError as error:
         metadata = {"key": error.key[:256]} if error.key else {}
         raise AdapterFileInvalid(str(error), reason=error.reason, metadata=metadata) from error
+    for layer, module in parsed.adapter.modules.items():
+        _ensure_writable(layer, module)
+    return parsed
+
+
+def _ensure_writable(layer: str, module: LoraModule) -> None:
+    """Refuse an alpha that is finite in the header of the upload, but not in the float32 files that are kept."""
+    largest = max(1.0, float(np.abs(module.up).max())) * abs(module.scale) * module.rank
+    if not largest <= float(np.finfo(np.float32).max):
+        raise AdapterFileInvalid(
+            f"{layer}: alpha {module.alpha:g} does not fit 32-bit floats; save the adapter again with a usual alpha",
+            reason="ADAPTER_NOT_FINITE",
+            metadata={"key": layer},
+        )

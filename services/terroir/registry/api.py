@@ -48,16 +48,19 @@ class RegistryServicer(registry_pb2_grpc.RegistryServiceServicer):
         self._metrics = metrics
         self._parsing = asyncio.Semaphore(max_parallel_publishes)
 
-    async def GetBase(self, request: pb.GetBaseRequest, context: _Context) -> pb.Base:
+    async def GetBase(self, request: pb.GetBaseRequest, _context: _Context) -> pb.Base:
+        """Return one base model."""
         return base_message(await asyncio.to_thread(self._bases.get, parse_base(request.name)))
 
-    async def ListBases(self, request: pb.ListBasesRequest, context: _Context) -> pb.ListBasesResponse:
+    async def ListBases(self, _request: pb.ListBasesRequest, _context: _Context) -> pb.ListBasesResponse:
+        """List all registered base models."""
         bases = await asyncio.to_thread(self._bases.all)
         return pb.ListBasesResponse(bases=[base_message(base) for base in bases])
 
     async def PublishVersion(
-        self, request_iterator: AsyncIterator[pb.PublishVersionRequest], context: _Context
+        self, request_iterator: AsyncIterator[pb.PublishVersionRequest], _context: _Context
     ) -> pb.AdapterVersion:
+        """Receive a file, check it and make it the next version."""
         with self._metrics.publishing():
             header = await _header(request_iterator)
             request, op_id = publish_request(header), operation_id(header.request_id)
@@ -71,19 +74,23 @@ class RegistryServicer(registry_pb2_grpc.RegistryServiceServicer):
                     version = await asyncio.to_thread(self._publisher.publish, request, data, op_id=op_id)
             return version_message(version)
 
-    async def GetAdapter(self, request: pb.GetAdapterRequest, context: _Context) -> pb.Adapter:
+    async def GetAdapter(self, request: pb.GetAdapterRequest, _context: _Context) -> pb.Adapter:
+        """Return one adapter with its aliases."""
         return adapter_message(await asyncio.to_thread(self._adapters.get, parse_adapter(request.name)))
 
-    async def ListAdapters(self, request: pb.ListAdaptersRequest, context: _Context) -> pb.ListAdaptersResponse:
+    async def ListAdapters(self, request: pb.ListAdaptersRequest, _context: _Context) -> pb.ListAdaptersResponse:
+        """List adapters by identifier."""
         found = await asyncio.to_thread(self._adapters.page, PageQuery(request.page_size, request.page_token))
         return pb.ListAdaptersResponse(
             adapters=[adapter_message(adapter) for adapter in found.items], next_page_token=found.next_token
         )
 
-    async def GetVersion(self, request: pb.GetVersionRequest, context: _Context) -> pb.AdapterVersion:
+    async def GetVersion(self, request: pb.GetVersionRequest, _context: _Context) -> pb.AdapterVersion:
+        """Return a version by number, by alias, or the newest."""
         return version_message(await asyncio.to_thread(self._adapters.resolve, parse_reference(request.name)))
 
-    async def ListVersions(self, request: pb.ListVersionsRequest, context: _Context) -> pb.ListVersionsResponse:
+    async def ListVersions(self, request: pb.ListVersionsRequest, _context: _Context) -> pb.ListVersionsResponse:
+        """List the versions of an adapter, newest first."""
         adapter = parse_adapter(request.adapter, "adapter")
         found = await asyncio.to_thread(
             self._adapters.versions, adapter, PageQuery(request.page_size, request.page_token)
@@ -92,14 +99,16 @@ class RegistryServicer(registry_pb2_grpc.RegistryServiceServicer):
             versions=[version_message(version) for version in found.items], next_page_token=found.next_token
         )
 
-    async def SetAlias(self, request: pb.SetAliasRequest, context: _Context) -> pb.Alias:
+    async def SetAlias(self, request: pb.SetAliasRequest, _context: _Context) -> pb.Alias:
+        """Point an alias at a version."""
         move = _move(request)
         op_id = operation_id(request.request_id)
         return alias_message(await asyncio.to_thread(self._adapters.set_alias, move, op_id=op_id, etag=request.etag))
 
     async def DownloadVersion(
-        self, request: pb.DownloadVersionRequest, context: _Context
+        self, request: pb.DownloadVersionRequest, _context: _Context
     ) -> AsyncIterator[pb.DownloadVersionResponse]:
+        """Stream a header, then the file."""
         reference, adapter_format = parse_reference(request.name), _format(request.format)
         download = await asyncio.to_thread(self._downloads.open, reference, adapter_format)
         header = pb.DownloadHeader(

@@ -24,18 +24,22 @@ class RegionServicer(region_pb2_grpc.RegionServiceServicer):
     def __init__(self, regions: Regions) -> None:
         self._regions = regions
 
-    async def GetRegion(self, request: pb.GetRegionRequest, context: _Context) -> pb.Region:
+    async def GetRegion(self, request: pb.GetRegionRequest, _context: _Context) -> pb.Region:
+        """Return one region."""
         return region_message(await asyncio.to_thread(self._regions.get, parse_region(request.name)))
 
-    async def ListRegions(self, request: pb.ListRegionsRequest, context: _Context) -> pb.ListRegionsResponse:
+    async def ListRegions(self, request: pb.ListRegionsRequest, _context: _Context) -> pb.ListRegionsResponse:
+        """List regions by code."""
         found = await asyncio.to_thread(self._regions.page, PageQuery(request.page_size, request.page_token))
         return pb.ListRegionsResponse(
             regions=[region_message(region) for region in found.items], next_page_token=found.next_token
         )
 
-    async def PutRegion(self, request: pb.PutRegionRequest, context: _Context) -> pb.Region:
+    async def PutRegion(self, request: pb.PutRegionRequest, _context: _Context) -> pb.Region:
+        """Create or replace a region."""
         spec, op_id = region_spec(request.region), operation_id(request.request_id)
         return region_message(await asyncio.to_thread(self._regions.put, spec, op_id=op_id, etag=request.region.etag))
 
-    async def ResolveRegion(self, request: pb.ResolveRegionRequest, context: _Context) -> pb.ResolveRegionResponse:
+    async def ResolveRegion(self, request: pb.ResolveRegionRequest, _context: _Context) -> pb.ResolveRegionResponse:
+        """Find the recipe that a region gets, and tell the chain that was tried."""
         return resolution_message(await asyncio.to_thread(self._regions.resolve, parse_region(request.name)))

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from terroir.registry.settings import RegistrySettings
 
+from terroir.registry.settings import RegistrySettings
 from tests.contract.registry.running import Running, running_registry
 from tests.unit.registry.base_kit import write_base_folder
 

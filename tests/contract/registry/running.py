@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import grpc
+
 from terroir._proto.registry.v1 import region_pb2_grpc, registry_pb2_grpc
 from terroir._proto.registry.v1 import registry_pb2 as pb
 from terroir.common.errors import TerroirError
@@ -75,8 +76,10 @@ class Running:
     def publish(self, adapter: str, data: bytes, **fields: Any) -> pb.AdapterVersion:
         """Publish a file in small chunks."""
         messages = [pb.PublishVersionRequest(header=self.header(adapter, data, **fields))]
-        for start in range(0, len(data), CHUNK_BYTES):
-            messages.append(pb.PublishVersionRequest(chunk=data[start : start + CHUNK_BYTES]))
+        messages += [
+            pb.PublishVersionRequest(chunk=data[start : start + CHUNK_BYTES])
+            for start in range(0, len(data), CHUNK_BYTES)
+        ]
         version: pb.AdapterVersion = self.api.PublishVersion(iter(messages), timeout=30)
         return version
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
-from terroir._proto.registry.v1 import registry_pb2 as pb
 
+from terroir._proto.registry.v1 import registry_pb2 as pb
 from tests.contract.registry.running import Running, refused
 from tests.unit.registry.adapter_kit import adapter_bytes, foreign_shape_bytes, infinite_bytes, pickle_bytes
 

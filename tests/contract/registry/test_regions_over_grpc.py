@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from terroir._proto.registry.v1 import region_pb2 as pb
 
+from terroir._proto.registry.v1 import region_pb2 as pb
 from tests.contract.registry.running import Running, refused
 from tests.unit.registry.adapter_kit import adapter_bytes
 

@@ -10,8 +10,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import grpc
 import pytest
-from terroir._proto.registry.v1 import registry_pb2 as pb
 
+from terroir._proto.registry.v1 import registry_pb2 as pb
 from tests.contract.registry.running import BASE, OTHER_BASE, Running, refused
 from tests.unit.registry.adapter_kit import adapter_bytes
 

@@ -18,6 +18,7 @@ from pathlib import Path
 import grpc
 import numpy as np
 import pytest
+
 from terroir._proto.registry.v1 import registry_pb2 as pb
 from terroir._proto.registry.v1 import registry_pb2_grpc
 from terroir.common.grpc_client import channel
@@ -71,7 +72,8 @@ def _environment(data_dir: Path, sources: dict[str, str], announce: Path | None 
     settings = {"DATA_DIR": str(data_dir), "PORT": "0", "BASE_SOURCES": json.dumps(sources)}
     if announce is not None:
         settings["ANNOUNCE_PATH"] = str(announce)
-    return {**os.environ, **{f"TERROIR_REGISTRY_{name}": value for name, value in settings.items()}}
+    path = os.pathsep.join(sys.path)
+    return {**os.environ, "PYTHONPATH": path, **{f"TERROIR_REGISTRY_{name}": value for name, value in settings.items()}}
 
 
 def adapter_bytes(seed: int = 0) -> bytes:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pickle
 
 import numpy as np
+
 from terroir.lora.adapter import Adapter, LoraModule
 from terroir.lora.formats import to_kohya
 

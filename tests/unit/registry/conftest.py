@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+
 from terroir.store.interface import ObjectStore
 from terroir.store.local import LocalStore
 from terroir.store.obstore_driver import MemoryStore
-
 from tests.unit.registry.domain_kit import Domain, open_domain
 
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import pytest
+
 from terroir.registry.aliases import Move
 from terroir.registry.errors import AdapterNotFound, AliasNotFound, VersionNotFound
 from terroir.registry.names import parse_reference
 from terroir.store.errors import EtagMismatch, OperationConflict
-
 from tests.unit.registry.domain_kit import Domain
 
 

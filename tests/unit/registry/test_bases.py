@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-from terroir.registry.errors import BaseChanged, BaseFolderInvalid, BaseNotFound
 
+from terroir.registry.errors import BaseChanged, BaseFolderInvalid, BaseNotFound
 from tests.unit.registry.base_kit import write_base_folder
 from tests.unit.registry.domain_kit import Domain
 
@@ -126,5 +127,6 @@ def test_a_folder_that_is_no_pipeline_is_refused_by_the_name_of_what_is_wrong(
 
 def test_the_registry_imports_no_torch() -> None:
     code = "import sys, terroir.registry.main; print('torch' in sys.modules)"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from terroir.common.errors import InvalidArgument
 from terroir.registry.paging import DEFAULT_PAGE_SIZE, PageQuery, page_of
-
 from tests.unit.registry.domain_kit import Domain
 
 

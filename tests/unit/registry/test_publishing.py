@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+
+from terroir.lora import safetensors_bytes
 from terroir.lora.adapter import Adapter
 from terroir.lora.formats import parse, to_diffusers, to_kohya
 from terroir.lora.key_table import key_table_of
@@ -18,7 +20,6 @@ from terroir.registry.publishing import Publisher, PublishRequest
 from terroir.registry.versions import UPLOAD_LABEL, Lineage
 from terroir.store.errors import OperationConflict, StoreUnavailable
 from terroir.store.obstore_driver import MemoryStore
-
 from tests.unit.registry.adapter_kit import adapter_bytes, make_adapter
 from tests.unit.registry.base_kit import TEXT_SHAPES, UNET_SHAPES, write_base_folder
 from tests.unit.registry.domain_kit import Domain, open_domain
@@ -134,6 +135,15 @@ def test_the_digest_of_another_base_is_refused_and_the_right_or_none_is_not(
     publisher.admit(replace(request, base_digest=domain.bases.get("tiny").digest))
     with pytest.raises(BaseMismatch, match="bases/tiny"):
         publisher.admit(replace(request, base_digest="0" * 64))
+
+
+@pytest.mark.parametrize("alpha", ["Infinity", "NaN", "1e39"])
+def test_an_alpha_that_no_stored_file_could_hold_is_refused(publisher: Publisher, alpha: str) -> None:
+    tensors = safetensors_bytes.read(to_diffusers(make_adapter(rank=2))).tensors
+    data = safetensors_bytes.write(tensors, {"lora_adapter_metadata": f'{{"unet.lora_alpha": {alpha}}}'}, "float32")
+    with pytest.raises(AdapterFileInvalid) as refused:
+        publisher.publish(request_for(data), data, op_id="a")
+    assert refused.value.reason == "ADAPTER_NOT_FINITE"
 
 
 def test_no_header_length_makes_a_file_look_like_something_else() -> None:

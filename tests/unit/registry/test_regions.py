@@ -8,6 +8,7 @@ from dataclasses import replace
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from terroir.common.errors import InvalidArgument
 from terroir.registry.errors import AdapterNotFound, AliasNotFound, RegionCycle, RegionEtagMismatch, RegionNotFound
 from terroir.registry.paging import PageQuery
@@ -15,7 +16,6 @@ from terroir.registry.recipes import RecipeAdapter, StyleRecipe
 from terroir.registry.regions import RegionSpec
 from terroir.store.errors import OperationConflict
 from terroir.store.obstore_driver import MemoryStore
-
 from tests.unit.registry.domain_kit import Domain, open_domain
 
 RECIPE = StyleRecipe((RecipeAdapter("adapters/jiangnan", 0.8),), "ink wash, ")

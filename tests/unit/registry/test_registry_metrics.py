@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 import pytest
 from prometheus_client import CollectorRegistry
+
 from terroir.common.clock import FixedClock
 from terroir.registry.errors import BaseMismatch
 from terroir.registry.metrics import RegistryMetrics

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 
 import pytest
+
 from terroir.registry.errors import UploadInvalid
 from terroir.registry.uploads import MAX_CHUNK_BYTES, Upload
 
