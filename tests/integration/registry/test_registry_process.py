@@ -25,6 +25,8 @@ from terroir.common.grpc_client import channel
 from terroir.lora.adapter import Adapter, LoraModule
 from terroir.lora.formats import to_kohya
 
+pytestmark = pytest.mark.slow  # writing the pipeline takes torch and some seconds
+
 START_LIMIT_SECONDS = 2.0
 
 
