@@ -23,7 +23,7 @@ class ClipTagger:
     def __init__(self, folder: Path, vocabulary: Vocabulary) -> None:
         """Load model, tokenizer and image processor from a transformers folder; nothing is downloaded."""
         self._model = CLIPModel.from_pretrained(folder, local_files_only=True)
-        self._model.eval()  # type: ignore[no-untyped-call]  # transformers leaves it untyped
+        self._model.eval()
         self._tokenizer = CLIPTokenizer.from_pretrained(folder, local_files_only=True)
         self._processor = CLIPImageProcessor.from_pretrained(folder, local_files_only=True)
         self._vocabulary = vocabulary

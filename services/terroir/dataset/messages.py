@@ -27,6 +27,7 @@ def dataset_fields(message: pb.Dataset) -> DatasetFields:
 
 
 def dataset_message(dataset: Dataset) -> pb.Dataset:
+    """A dataset with its counts and times."""
     fields = dataset.fields
     return pb.Dataset(
         name=f"datasets/{dataset.dataset_id}",
@@ -43,6 +44,7 @@ def dataset_message(dataset: Dataset) -> pb.Dataset:
 
 
 def image_message(judged: JudgedPicture) -> pb.Image:
+    """A picture with findings and caption; an unreadable one has no size in pixels."""
     picture, measured = judged.picture, judged.picture.measured
     return pb.Image(
         digest=picture.digest,
@@ -57,6 +59,7 @@ def image_message(judged: JudgedPicture) -> pb.Image:
 
 
 def version_message(version: FrozenVersion) -> pb.DatasetVersion:
+    """A version, with the pictures that the value carries."""
     return pb.DatasetVersion(
         name=f"datasets/{version.dataset_id}/versions/{version.number}",
         digest=version.digest,
@@ -70,10 +73,12 @@ def version_message(version: FrozenVersion) -> pb.DatasetVersion:
 
 
 def captioned_message(captioned: Captioned) -> pb.CaptionImagesResponse:
+    """One step of a captioning call."""
     return pb.CaptionImagesResponse(image=image_message(captioned.picture), done=captioned.done, total=captioned.total)
 
 
 def import_answer(answer: ToClient) -> pb.ImportImagesResponse:
+    """What the server says on an import stream."""
     if isinstance(answer, Wanted):
         return pb.ImportImagesResponse(wanted=pb.ImageWanted(digest=answer.digest))
     return pb.ImportImagesResponse(

@@ -12,7 +12,7 @@ Share = Annotated[float, Field(ge=0.0, le=1.0)]
 
 @dataclass(frozen=True, config=ConfigDict(extra="forbid"))
 class Thresholds:
-    """ "Warn" still trains, "quarantine" keeps the picture out until a person decides.
+    """A "warn" limit still trains, a "quarantine" limit keeps the picture out until a person decides.
 
     Defaults were chosen on 18 sharp photographs (sharpness 0.03 … 3.6; blurred by 4 of 512 pixels half of them under
     0.002, all under 0.013) and on 240 drawn pictures of 64 pixels in four looks (sharpness from 0.6; blurred by 2

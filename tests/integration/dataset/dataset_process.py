@@ -17,6 +17,7 @@ from typing import IO
 
 import grpc
 
+import terroir
 from terroir._proto.dataset.v1 import dataset_pb2 as pb
 from terroir._proto.dataset.v1 import dataset_pb2_grpc
 from terroir.common.grpc_client import channel, error_from_rpc
@@ -37,6 +38,7 @@ class Service:
 def running(data_dir: Path, **settings: str) -> Iterator[Service]:
     """Start the service over `data_dir`, with settings by the names of their variables."""
     variables = {
+        "PYTHONPATH": str(Path(terroir.__file__).parents[1]),
         "TERROIR_DATASET_PORT": "0",
         "TERROIR_DATASET_DATA_DIR": str(data_dir),
         "TERROIR_DATASET_GATES__MINIMUM_SIDE": "64",

@@ -98,7 +98,7 @@ async def send(server: Server, *messages: ToServer, into: list[ToClient] | None 
 
     async with aclosing(server.importer.run("ink", all_of_them())) as stream:
         async for answer in stream:
-            answers.append(answer)
+            answers += [answer]
     return answers
 
 
