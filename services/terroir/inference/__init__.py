@@ -1,0 +1,1 @@
+"""Inference service: pictures from prompts, in stacked styles."""

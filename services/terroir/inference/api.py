@@ -1,0 +1,106 @@
+"""Servicer of InferenceService: parse, call the domain, map the answer."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, aclosing
+from typing import Final
+
+import grpc
+import structlog
+
+from terroir._proto.inference.v1 import inference_pb2 as pb
+from terroir._proto.inference.v1 import inference_pb2_grpc
+from terroir.common.call import remaining_seconds
+from terroir.common.validation import ensure_text
+from terroir.inference.engine.messages import SAMPLERS
+from terroir.inference.engine_host import EngineHost
+from terroir.inference.errors import TooManyAdapters
+from terroir.inference.generation import Generator
+from terroir.inference.residency import LoadedAdapter, Residency
+from terroir.inference.settings import InferenceSettings
+from terroir.inference.styling import Stylist
+from terroir.inference.wire import picture_format, raw_wish, responses
+from terroir.inference.wish import MAX_STEPS
+
+MAX_PREFETCHED: Final = 64
+_MAX_REQUEST_ID_CHARACTERS: Final = 128
+_Context = grpc.aio.ServicerContext
+_log = structlog.get_logger()
+
+
+class InferenceServicer(inference_pb2_grpc.InferenceServiceServicer):
+    """InferenceService on the domain."""
+
+    def __init__(
+        self,
+        generator: Generator,
+        stylist: Stylist,
+        residency: Residency,
+        engine: EngineHost,
+        settings: InferenceSettings,
+    ) -> None:
+        self._generator = generator
+        self._stylist = stylist
+        self._residency = residency
+        self._engine = engine
+        self._settings = settings
+
+    async def Generate(self, request: pb.GenerateRequest, context: _Context) -> AsyncIterator[pb.GenerateResponse]:
+        """Draw and stream what happens."""
+        remaining = remaining_seconds(context)
+        asked_as = ensure_text(request.request_id, "request_id", _MAX_REQUEST_ID_CHARACTERS)
+        _log.info("generate", client_request_id=asked_as, pictures=max(1, len(request.seeds)), steps=request.steps)
+        events = self._generator.generate(raw_wish(request), picture_format(request.format), remaining)
+        async with aclosing(events) as progress:
+            async for made in progress:
+                for response in responses(made):
+                    yield response
+
+    async def PrefetchAdapters(
+        self, request: pb.PrefetchAdaptersRequest, context: _Context
+    ) -> pb.PrefetchAdaptersResponse:
+        """Bring adapters into host memory."""
+        if len(request.adapters) > MAX_PREFETCHED:
+            raise TooManyAdapters(
+                f"{len(request.adapters)} adapters, at most {MAX_PREFETCHED} are fetched at once; split the call",
+                field="adapters",
+            )
+        base = self._generator.base()
+        versions = await self._stylist.resolve(list(request.adapters), base)
+        async with AsyncExitStack() as held:
+            for version in versions:
+                await held.enter_async_context(self._residency.hold(version, base.key_table))
+            wanted = {version.file_digest for version in versions}
+            return pb.PrefetchAdaptersResponse(
+                adapters=[_resident(*entry) for entry in self._residency.resident() if entry[0].digest in wanted]
+            )
+
+    async def ListResidentAdapters(
+        self, request: pb.ListResidentAdaptersRequest, context: _Context
+    ) -> pb.ListResidentAdaptersResponse:
+        """List the host tier."""
+        return pb.ListResidentAdaptersResponse(
+            adapters=[_resident(loaded, size) for loaded, size in self._residency.resident()],
+            used_bytes=self._residency.used_bytes,
+            budget_bytes=self._residency.budget_bytes,
+        )
+
+    async def GetServerInfo(self, request: pb.GetServerInfoRequest, context: _Context) -> pb.GetServerInfoResponse:
+        """Say what is served; raises ModelLoading until it is known."""
+        base, info = self._generator.base(), self._engine.info
+        return pb.GetServerInfoResponse(
+            base=base.name,
+            base_digest=base.digest,
+            device=info.device,
+            native_resolution=info.native_resolution,
+            max_pixels=self._settings.max_pixels,
+            max_steps=MAX_STEPS,
+            samplers=SAMPLERS,
+            max_queue_size=self._settings.max_queue_size,
+            engine_pid=info.pid,
+        )
+
+
+def _resident(loaded: LoadedAdapter, size_bytes: int) -> pb.ResidentAdapter:
+    return pb.ResidentAdapter(version=loaded.version, file_digest=loaded.digest, size_bytes=size_bytes)

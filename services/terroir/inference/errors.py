@@ -1,0 +1,65 @@
+"""Errors of the inference service that more than one place raises, each with its stable reason."""
+
+from __future__ import annotations
+
+from terroir.common.errors import DataLoss, FailedPrecondition, InvalidArgument, ResourceExhausted, Unavailable
+
+
+class PromptTagInvalid(InvalidArgument):
+    """A `<lora:…>` tag that can't be read; the message shows it."""
+
+    reason = "PROMPT_TAG_INVALID"
+
+
+class TooManyAdapters(InvalidArgument):
+    """More adapters than one request may stack."""
+
+    reason = "TOO_MANY_ADAPTERS"
+
+
+class AdapterBaseMismatch(FailedPrecondition):
+    """The adapter was trained on another base than the one that is loaded."""
+
+    reason = "ADAPTER_BASE_MISMATCH"
+
+
+class AdapterMatchesNothing(FailedPrecondition):
+    """The adapter changes no layer of the base, so applying it would be a silent no-op."""
+
+    reason = "ADAPTER_MATCHES_NOTHING"
+
+
+class AdapterCorrupt(DataLoss):
+    """Bytes from the registry that do not have the digest of the version."""
+
+    reason = "ADAPTER_CORRUPT"
+
+
+class AdapterMemoryFull(ResourceExhausted):
+    """Adapters of running requests fill the host budget."""
+
+    reason = "ADAPTER_MEMORY_FULL"
+
+
+class QueueFull(ResourceExhausted):
+    """As many requests wait as may wait."""
+
+    reason = "QUEUE_FULL"
+
+
+class ModelLoading(Unavailable):
+    """The engine has not loaded its model yet."""
+
+    reason = "MODEL_LOADING"
+
+
+class ModelLoadFailed(Unavailable):
+    """The engine could not load its model; it tries again."""
+
+    reason = "MODEL_LOAD_FAILED"
+
+
+class EngineRestarted(Unavailable):
+    """The engine's process ended while it drew; the same request may work on its successor."""
+
+    reason = "ENGINE_RESTARTED"

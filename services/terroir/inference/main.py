@@ -1,0 +1,77 @@
+"""Entry point of the inference service: `python -m terroir.inference.main`."""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from typing import Final
+
+from terroir._proto.inference.v1 import inference_pb2_grpc
+from terroir.common.clock import SystemClock
+from terroir.common.grpc_client import aio_channel
+from terroir.common.server import Server
+from terroir.common.service import run_service
+from terroir.inference.admission import Admission
+from terroir.inference.api import InferenceServicer
+from terroir.inference.disk_cache import DiskCache
+from terroir.inference.engine.messages import EngineConfig
+from terroir.inference.engine_host import EngineHost
+from terroir.inference.generation import Generator
+from terroir.inference.loading import AdapterLoader
+from terroir.inference.metrics import InferenceMetrics
+from terroir.inference.registry_gateway import RegistryGateway
+from terroir.inference.residency import Residency
+from terroir.inference.settings import InferenceSettings
+from terroir.inference.styling import Stylist
+
+INFERENCE_SERVICE: Final = "terroir.inference.v1.InferenceService"
+
+
+@asynccontextmanager
+async def build(settings: InferenceSettings, server: Server) -> AsyncIterator[None]:
+    """Add the servicer, NOT_SERVING until the engine has its model; end the engine when the server has stopped."""
+    clock, metrics = SystemClock(), InferenceMetrics(server.registry)
+
+    async def announce(serving: bool) -> None:
+        await server.set_serving(INFERENCE_SERVICE, serving=serving)
+
+    engine = EngineHost(_engine_config(settings), metrics, announce)
+    admission = Admission(settings.max_active_requests, settings.max_queue_size)
+    metrics.watch(admission)
+    disk = DiskCache(settings.data_dir / "inference" / "adapters", settings.adapter_disk_bytes)
+    async with aio_channel(settings.registry_target) as channel:
+        source = RegistryGateway(channel, settings.load_timeout_seconds)
+        residency = Residency(AdapterLoader(source, disk, metrics, clock), settings.adapter_memory_bytes, metrics)
+        stylist = Stylist(source, residency)
+        generator = Generator(
+            engine, stylist, admission, clock,
+            base=settings.base, max_pixels=settings.max_pixels, default_guidance_scale=settings.default_guidance_scale,
+        )  # fmt: skip
+        servicer = InferenceServicer(generator, stylist, residency, engine, settings)
+        add_to_server = inference_pb2_grpc.add_InferenceServiceServicer_to_server
+        server.add(servicer, add_to_server, INFERENCE_SERVICE, serving=False)
+        engine.start()
+        try:
+            yield
+        finally:
+            await engine.close()
+
+
+def _engine_config(settings: InferenceSettings) -> EngineConfig:
+    return EngineConfig(
+        base_model=settings.base_model,
+        threads=settings.threads,
+        merged_budget_bytes=settings.merged_memory_bytes,
+        max_batch_rows=settings.max_batch_rows,
+    )
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run until told to stop; configured by TERROIR_INFERENCE_… alone, so arguments are refused."""
+    ArgumentParser(description=__doc__).parse_args(argv)
+    run_service("inference", InferenceSettings, build)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,54 @@
+"""The registry over gRPC, behind the seam of `terroir.inference.sources`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Final
+
+import grpc
+
+from terroir._proto.registry.v1 import region_pb2, region_pb2_grpc, registry_pb2_grpc
+from terroir._proto.registry.v1 import registry_pb2 as pb
+from terroir.common.grpc_client import error_from_rpc
+from terroir.inference.sources import Recipe, VersionInfo
+
+_LOOKUP_SECONDS: Final = 10.0
+
+
+class RegistryGateway:
+    """Implements AdapterSource; the channel belongs to whoever opened it."""
+
+    def __init__(self, channel: grpc.aio.Channel, download_timeout_seconds: float) -> None:
+        self._registry = registry_pb2_grpc.RegistryServiceStub(channel)
+        self._regions = region_pb2_grpc.RegionServiceStub(channel)
+        self._download_timeout_seconds = download_timeout_seconds
+
+    async def version(self, name: str) -> VersionInfo:
+        """GetVersion: never cached, so that a moved alias or a new version is seen by the next request."""
+        with _typed_errors():
+            found = await self._registry.GetVersion(pb.GetVersionRequest(name=name), timeout=_LOOKUP_SECONDS)
+        return VersionInfo(found.name, found.base, found.base_digest, found.file_digest, found.size_bytes)
+
+    async def download(self, version: VersionInfo) -> bytes:
+        """DownloadVersion, whole, as the kohya file."""
+        request = pb.DownloadVersionRequest(name=version.name, format=pb.ADAPTER_FORMAT_KOHYA)
+        with _typed_errors():
+            messages = self._registry.DownloadVersion(request, timeout=self._download_timeout_seconds)
+            return b"".join([message.chunk async for message in messages])
+
+    async def recipe(self, region: str) -> Recipe:
+        """ResolveRegion."""
+        request = region_pb2.ResolveRegionRequest(name=region)
+        with _typed_errors():
+            found = await self._regions.ResolveRegion(request, timeout=_LOOKUP_SECONDS)
+        adapters = tuple((entry.adapter, entry.weight) for entry in found.recipe.adapters)
+        return Recipe(adapters, found.recipe.prompt_prefix, tuple(found.tried))
+
+
+@contextmanager
+def _typed_errors() -> Iterator[None]:
+    try:
+        yield
+    except grpc.RpcError as error:
+        raise error_from_rpc(error) from error

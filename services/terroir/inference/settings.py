@@ -1,0 +1,48 @@
+"""What an operator may set for inference; read from TERROIR_INFERENCE_…."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from pydantic import Field
+from pydantic_settings import SettingsConfigDict
+
+from terroir.common.settings import ServiceSettings
+from terroir.tiny import BASE_DIR, BASE_ID
+
+_MIB: Final = 1024 * 1024
+
+
+class InferenceSettings(ServiceSettings):
+    """Settings of the inference service."""
+
+    model_config = SettingsConfigDict(env_prefix="TERROIR_INFERENCE_")
+
+    port: int = Field(default=7104, ge=0, le=65535, description="TCP port; 0 takes a free one.")
+    registry_target: str = Field(default="127.0.0.1:7103", description="Address of the registry, host:port.")
+    base: str = Field(default=BASE_ID, description="Identifier of the base model in the registry.")
+    base_model: str = Field(default=str(BASE_DIR), description="Base model: diffusers folder or hub name.")
+    default_guidance_scale: float = Field(
+        default=3.0, ge=1, le=30, description="Guidance scale of requests that name none; what suits the base."
+    )
+    threads: int = Field(default=2, ge=1, le=256, description="CPU threads of the engine.")
+    max_pixels: int = Field(
+        default=1024 * 1024, ge=64 * 64, le=4096 * 4096, description="Most pixels (width × height) of one picture."
+    )
+    max_active_requests: int = Field(default=8, ge=1, le=256, description="Requests that draw at once.")
+    max_queue_size: int = Field(default=64, ge=0, le=10_000, description="Requests that may wait; 0 refuses at once.")
+    max_batch_rows: int = Field(
+        default=32, ge=1, le=1024, description="Most rows of one denoiser call; a picture with guidance takes two."
+    )
+    adapter_memory_bytes: int = Field(
+        default=512 * _MIB, ge=_MIB, description="Bytes of adapters kept in host memory."
+    )
+    adapter_disk_bytes: int = Field(
+        default=10 * 1024 * _MIB, ge=_MIB, description="Bytes of adapter files kept below data_dir."
+    )
+    merged_memory_bytes: int = Field(
+        default=512 * _MIB, ge=0, description="Bytes of merged weights kept for recent compositions."
+    )
+    load_timeout_seconds: float = Field(
+        default=120.0, gt=0, le=3600, description="Seconds that fetching one adapter may take."
+    )

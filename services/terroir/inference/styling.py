@@ -1,0 +1,126 @@
+"""From what a request asks for to the adapters that it wears: names, tags and region become one composition."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from typing import Final
+
+from terroir.inference.errors import AdapterBaseMismatch, TooManyAdapters
+from terroir.inference.prompt import Tag
+from terroir.inference.residency import LoadedAdapter, Residency
+from terroir.inference.sources import AdapterSource, VersionInfo
+from terroir.inference.wish import Wish
+from terroir.lora.adapter import Adapter
+from terroir.lora.composition import Composition
+from terroir.lora.key_table import KeyTable
+
+MAX_ADAPTERS: Final = 8
+
+
+@dataclass(frozen=True)
+class Base:
+    """The base that is loaded."""
+
+    name: str
+    digest: str
+    key_table: KeyTable
+
+
+@dataclass(frozen=True)
+class Style:
+    """What a request wears; its adapters are held in memory while this is open."""
+
+    prompt: str
+    """With the region's prefix."""
+    composition: Composition
+    loaded: Mapping[str, LoadedAdapter]
+    """By digest."""
+    region_chain: tuple[str, ...]
+
+    @property
+    def adapters(self) -> Mapping[str, Adapter]:
+        """By digest."""
+        return {digest: loaded.adapter for digest, loaded in self.loaded.items()}
+
+    @property
+    def warnings(self) -> list[str]:
+        """What the adapters do otherwise than asked."""
+        return [warning for loaded in self.loaded.values() for warning in self._warnings(loaded)]
+
+    def matched_layers(self, digest: str) -> int:
+        """Layers that an adapter changes, with the weights asked for."""
+        part = next(part for part in self.composition.parts if part.digest == digest)
+        return sum(1 for layer in self.loaded[digest].adapter.modules if part.weight_on(layer))
+
+    def _warnings(self, loaded: LoadedAdapter) -> list[str]:
+        found = []
+        if loaded.ignored_keys:
+            found.append(
+                f"{loaded.version}: {loaded.ignored_keys} keys of its file name no layer of the base and were left out"
+            )
+        if self.matched_layers(loaded.digest) == 0:
+            found.append(f"{loaded.version}: it changes nothing, because its weight is 0 on all layers that it covers")
+        return found
+
+
+class Stylist:
+    """Resolves names at each request, so that what was published a moment ago is used."""
+
+    def __init__(self, source: AdapterSource, residency: Residency) -> None:
+        self._source = source
+        self._residency = residency
+
+    @asynccontextmanager
+    async def dress(self, wish: Wish, base: Base) -> AsyncIterator[Style]:
+        """Resolve and hold the request's adapters.
+
+        Raises TooManyAdapters, NotFound, AdapterBaseMismatch and what loading raises.
+        """
+        asked, prompt = list(wish.adapters), wish.prompt
+        chain: tuple[str, ...] = ()
+        _ensure_few(asked)
+        if wish.region:
+            recipe = await self._source.recipe(wish.region)
+            asked += [Tag(name, weight, weight) for name, weight in recipe.adapters]
+            prompt = f"{recipe.prompt_prefix} {prompt}".strip()
+            chain = recipe.tried
+            _ensure_few(asked)
+        versions = await self.resolve([tag.adapter for tag in asked], base)
+        composition = Composition.of(
+            (version.file_digest, tag.weight, tag.text_encoder_weight)
+            for version, tag in zip(versions, asked, strict=True)
+        )
+        by_digest = {version.file_digest: version for version in versions}
+        async with AsyncExitStack() as held:
+            loaded = {
+                digest: await held.enter_async_context(self._residency.hold(by_digest[digest], base.key_table))
+                for digest in composition.digests
+            }
+            yield Style(prompt, composition, loaded, chain)
+
+    async def resolve(self, names: Sequence[str], base: Base) -> list[VersionInfo]:
+        """Versions of names, all of the loaded base; raises NotFound or AdapterBaseMismatch."""
+        versions = await asyncio.gather(*(self._source.version(name) for name in names))
+        for version in versions:
+            _ensure_same_base(version, base)
+        return versions
+
+
+def _ensure_few(asked: Sequence[Tag]) -> None:
+    if len(asked) > MAX_ADAPTERS:
+        raise TooManyAdapters(
+            f"{len(asked)} adapters with those of prompt and region, at most {MAX_ADAPTERS} are allowed; drop some",
+            field="adapters",
+        )
+
+
+def _ensure_same_base(version: VersionInfo, base: Base) -> None:
+    if version.base_digest != base.digest:
+        raise AdapterBaseMismatch(
+            f"{version.name} was trained on {version.base} with digest {version.base_digest[:12]}, this server draws "
+            f"with {base.name} ({base.digest[:12]}); use an adapter for this base, or a server with that base",
+            metadata={"version": version.name, "expected": base.digest, "found": version.base_digest},
+        )

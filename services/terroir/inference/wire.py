@@ -1,0 +1,97 @@
+"""Between the contract's messages and the domain's values; no rules of its own beyond enumerations."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Final
+
+from terroir._proto.inference.v1 import inference_pb2 as pb
+from terroir.common.errors import InvalidArgument
+from terroir.inference.generation import AllMade, PictureMade, PreviewMade, Progress, StepMade, Waiting
+from terroir.inference.picture_files import PictureFormat
+from terroir.inference.wish import RawWish
+
+CHUNK_BYTES: Final = 1024 * 1024
+_FORMATS: Final = {
+    pb.PICTURE_FORMAT_UNSPECIFIED: PictureFormat.PNG,
+    pb.PICTURE_FORMAT_PNG: PictureFormat.PNG,
+    pb.PICTURE_FORMAT_JPEG: PictureFormat.JPEG,
+    pb.PICTURE_FORMAT_WEBP: PictureFormat.WEBP,
+}
+
+
+def raw_wish(request: pb.GenerateRequest) -> RawWish:
+    """The request's fields, absent ones as None."""
+    return RawWish(
+        prompt=request.prompt,
+        negative_prompt=request.negative_prompt,
+        adapters=tuple(
+            (
+                entry.adapter,
+                entry.weight if entry.HasField("weight") else None,
+                entry.text_encoder_weight if entry.HasField("text_encoder_weight") else None,
+            )
+            for entry in request.adapters
+        ),
+        region=request.region,
+        width=request.width,
+        height=request.height,
+        steps=request.steps,
+        guidance_scale=request.guidance_scale if request.HasField("guidance_scale") else None,
+        sampler=request.sampler,
+        seeds=tuple(request.seeds),
+        preview_interval_steps=request.preview_interval_steps,
+    )
+
+
+def picture_format(value: int) -> PictureFormat:
+    """Raises InvalidArgument (UNKNOWN_FORMAT)."""
+    if value not in _FORMATS:
+        raise InvalidArgument(
+            f"format {value} is unknown; use PICTURE_FORMAT_PNG, PICTURE_FORMAT_JPEG or PICTURE_FORMAT_WEBP",
+            reason="UNKNOWN_FORMAT",
+            field="format",
+        )
+    return _FORMATS[pb.PictureFormat.ValueType(value)]
+
+
+def responses(progress: Progress) -> Iterator[pb.GenerateResponse]:
+    """One message, or as many chunks as a picture needs."""
+    if isinstance(progress, Waiting):
+        yield pb.GenerateResponse(queued=pb.Queued(position=progress.position))
+    elif isinstance(progress, StepMade):
+        yield pb.GenerateResponse(step=pb.StepDone(step=progress.step, total_steps=progress.total))
+    elif isinstance(progress, PreviewMade):
+        yield pb.GenerateResponse(preview=pb.Preview(index=progress.index, step=progress.step, jpeg=progress.jpeg))
+    elif isinstance(progress, PictureMade):
+        yield from _chunks(progress)
+    else:
+        yield pb.GenerateResponse(done=_done(progress))
+
+
+def _chunks(picture: PictureMade) -> Iterator[pb.GenerateResponse]:
+    for start in range(0, len(picture.data), CHUNK_BYTES):
+        data = picture.data[start : start + CHUNK_BYTES]
+        last = start + CHUNK_BYTES >= len(picture.data)
+        yield pb.GenerateResponse(
+            picture=pb.PictureChunk(index=picture.index, seed=picture.seed, data=data, last=last)
+        )
+
+
+def _done(done: AllMade) -> pb.Done:
+    return pb.Done(
+        adapters=[
+            pb.AppliedAdapter(
+                version=adapter.version,
+                file_digest=adapter.file_digest,
+                weight=adapter.weight,
+                text_encoder_weight=adapter.text_encoder_weight,
+                matched_layers=adapter.matched_layers,
+            )
+            for adapter in done.adapters
+        ],
+        queue_seconds=done.queue_seconds,
+        compute_seconds=done.compute_seconds,
+        region_chain=done.region_chain,
+        warnings=done.warnings,
+    )
