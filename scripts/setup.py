@@ -47,10 +47,10 @@ def uv(*arguments: str) -> tuple[str, ...]:
 def cpu_torch(version: str) -> tuple[str, ...] | None:
     """The command that installs a CPU build, or None where none can be had within seconds or a GPU is present."""
     if url := os.environ.get("TORCH_INDEX_URL"):
-        return uv("install", f"torch=={version}", "--index-url", url)
+        return uv("install", "--no-deps", f"torch=={version}", "--index-url", url)
     if sys.platform != "linux" or shutil.which("nvidia-smi"):
         return None
-    command = uv("install", f"torch=={version}", "--torch-backend", "cpu")
+    command = uv("install", "--no-deps", f"torch=={version}", "--torch-backend", "cpu")
     try:
         probe = subprocess.run(
             (*command, "--dry-run"), cwd=ROOT, capture_output=True, timeout=PROBE_SECONDS, check=False,
