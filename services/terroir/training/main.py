@@ -76,6 +76,7 @@ async def build(settings: TrainingSettings, server: Server) -> AsyncIterator[Non
         queue.stop()
         await asyncio.to_thread(ray.close)
         await asyncio.to_thread(thread.join, 30)
+        await asyncio.to_thread(ray.close)  # the queue may have been about to start one
         datasets.close()
         registry.close()
 

@@ -69,16 +69,16 @@ class LocalRay:
         return self._start()
 
     def stop(self) -> None:
-        """End every process of it; safe to call at any time."""
-        known = self._known()
+        """End every process of it, also when its head has crashed; safe to call at any time."""
+        known = self._remembered()
         if known is None:
             return
-        head = psutil.Process(known.pid)
-        processes = [head, *_descendants(head), *_of_session(known.folder)]
+        head = _alive(known)
+        processes = {*([head] if head else []), *(_descendants(head) if head else []), *_of_session(known.folder)}
         for process in processes:
             with contextlib.suppress(psutil.NoSuchProcess):
                 process.send_signal(signal.SIGTERM)
-        _, alive = psutil.wait_procs(processes, timeout=3)
+        _, alive = psutil.wait_procs(list(processes), timeout=3)
         for process in {*alive, *_of_session(known.folder)}:
             with contextlib.suppress(psutil.NoSuchProcess):
                 process.kill()
@@ -88,13 +88,14 @@ class LocalRay:
         _log.info("local_ray_stopped")
 
     def _known(self) -> _Running | None:
+        known = self._remembered()
+        return known if known and _alive(known) else None
+
+    def _remembered(self) -> _Running | None:
         try:
-            known = _Running(**json.loads(self._file.read_text()))
-            process = psutil.Process(known.pid)
-            alive = abs(process.create_time() - known.started) < 1 and process.status() != psutil.STATUS_ZOMBIE
-        except (OSError, ValueError, TypeError, psutil.Error):
+            return _Running(**json.loads(self._file.read_text()))
+        except (OSError, ValueError, TypeError):
             return None
-        return known if alive else None
 
     def _start(self) -> RayEndpoint:
         # AF_UNIX paths hold 107 bytes and Ray adds about 70 of its own: the data folder's path may be too long.
@@ -159,6 +160,15 @@ def _environment(token: str) -> dict[str, str]:
         "RAY_prestart_worker_first_driver": "0",
         "PYTHONPATH": os.pathsep.join(path for path in sys.path if path and os.path.isdir(path)),
     }
+
+
+def _alive(known: _Running) -> psutil.Process | None:
+    try:
+        process = psutil.Process(known.pid)
+        same = abs(process.create_time() - known.started) < 1
+        return process if same and process.status() != psutil.STATUS_ZOMBIE else None
+    except psutil.Error:
+        return None
 
 
 def _descendants(head: psutil.Process) -> list[psutil.Process]:

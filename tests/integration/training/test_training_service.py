@@ -1,0 +1,151 @@
+"""Training end to end: the real services over TCP, a real local Ray, a real dataset, a real registry."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+from services_kit import Services
+
+from terroir._proto.dataset.v1 import dataset_pb2
+from terroir._proto.training.v1 import training_pb2 as pb
+from terroir.client.datasets import scan_folder
+from terroir.common.errors import InvalidArgument, NotFound, TerroirError
+from terroir.tiny.random_pipeline import build
+
+pytestmark = pytest.mark.slow
+
+EXAMPLE = Path(__file__).parents[3] / "examples" / "styles" / "jiangnan-ink"
+CONFIG = "dataset: datasets/ink\nlora_rank: 2\nresolution: 32\nbatch_size: 2\nlearning_rate: 1.0e-3\nsave_steps: 4\n"
+
+
+@pytest.fixture(scope="module")
+def services(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Services]:
+    folder = tmp_path_factory.mktemp("services")
+    base = build(folder / "base")
+    services = Services(folder, base)
+    try:
+        for name in ("dataset", "registry", "training"):
+            services.start(name)
+        _make_dataset(services, folder / "pictures")
+        yield services
+    finally:
+        services.stop()
+        left = [p.pid for p in psutil.process_iter(["cmdline"]) if any(str(folder) in c for c in p.info["cmdline"] or ())]
+        assert not left, "a stopped service leaves no process of its Ray behind"
+
+
+def _make_dataset(services: Services, pictures: Path) -> None:
+    pictures.mkdir()
+    for path in sorted(EXAMPLE.glob("*.png"))[:5]:
+        shutil.copy(path, pictures)
+    shutil.copy(EXAMPLE / "metadata.csv", pictures)
+    with services.datasets() as datasets:
+        datasets.create("ink", dataset_pb2.Dataset(trigger_word="ink style", rights_statement="Drawn for this test."))
+        list(datasets.import_pictures("datasets/ink", scan_folder(pictures)))
+        datasets.freeze("datasets/ink")
+
+
+def _until_step(services: Services, name: str, step: int) -> pb.Job:
+    with services.training() as training:
+        for job in training.watch(name):
+            if job.progress.step >= step:
+                return job
+    raise AssertionError(f"{name} ended before step {step}: {job}")
+
+
+def test_two_jobs_train_side_by_side_in_ray_workers_and_publish(services: Services) -> None:
+    with services.training() as training:
+        names = [training.create(f"adapters/{a}", f"{CONFIG}max_train_steps: 40\n").name for a in ("one", "two")]
+        firsts = [_until_step(services, name, 1) for name in names]
+        jobs = [list(training.watch(name))[-1] for name in names]
+        lines = list(training.logs(names[0]))
+        checkpoints = training.checkpoints(names[0])
+    assert [job.state for job in jobs] == [pb.JOB_STATE_SUCCEEDED] * 2, jobs
+    assert all(first.state == pb.JOB_STATE_RUNNING for first in firsts)
+    pids = {job.attempt.worker_pid for job in jobs}
+    assert len(pids) == 2 and services.processes["training"].pid not in pids and all(job.attempt.node_id for job in jobs)
+    assert max(j.create_time.ToNanoseconds() for j in jobs) < min(j.end_time.ToNanoseconds() for j in jobs)
+    assert [c.step for c in checkpoints] == list(range(40, 0, -4)) and checkpoints[0].size_bytes > 0
+    assert any("published adapters/one/versions/1" in line for line in lines) and "attempt 1" in lines[0]
+    assert jobs[0].progress.phase == "done" and jobs[0].progress.step == 40 == jobs[0].progress.total_steps
+    assert list((services.data_dir / jobs[0].name / "attempts" / "1" / "tensorboard").iterdir())
+    with services.registry() as registry:
+        version = registry.version(jobs[0].adapter_version)
+    assert version.lineage.job == names[0] and version.trigger_word == "ink style" and version.rank == 2
+    assert version.lineage.dataset_version == "datasets/ink/versions/1"
+
+
+def test_a_job_survives_the_death_of_the_service_and_is_found_again(services: Services) -> None:
+    with services.training() as training:
+        name = training.create("adapters/three", f"{CONFIG}max_train_steps: 150\n").name
+    before = _until_step(services, name, 2)
+    services.kill("training")
+    services.start("training")
+    with services.training() as training:
+        after = list(training.watch(name))[-1]
+    assert after.state == pb.JOB_STATE_SUCCEEDED, after
+    assert after.attempt == before.attempt, "the running attempt was taken over, not repeated"
+
+
+def test_a_killed_worker_is_replaced_by_an_attempt_that_goes_on_from_the_checkpoint(services: Services) -> None:
+    with services.training() as training:
+        name = training.create("adapters/four", f"{CONFIG}max_train_steps: 60\n").name
+        job = _until_step(services, name, 9)
+        psutil.Process(job.attempt.worker_pid).kill()
+        ended = list(training.watch(name))[-1]
+        lines = list(training.logs(name))
+    assert ended.state == pb.JOB_STATE_SUCCEEDED and ended.attempt.number == 2, ended
+    assert any("resumed at step" in line and "bit-exact" in line for line in lines)
+
+
+def test_a_cancelled_job_stops_at_its_next_step_and_keeps_its_checkpoint(services: Services) -> None:
+    with services.training() as training:
+        name = training.create("adapters/five", f"{CONFIG}max_train_steps: 100000\n").name
+        _until_step(services, name, 3)
+        training.cancel(name)
+        asked = time.monotonic()
+        ended = list(training.watch(name))[-1]
+        assert ended.state == pb.JOB_STATE_CANCELLED and time.monotonic() - asked < 10
+        assert training.checkpoints(name)[0].step == ended.progress.step or training.checkpoints(name)
+        assert training.cancel(name).state == pb.JOB_STATE_CANCELLED
+
+
+def test_a_request_repeated_with_its_identifier_makes_one_job(services: Services) -> None:
+    config = f"{CONFIG}max_train_steps: 1\n"
+    with services.training() as training:
+        first = training.create("adapters/six", config, request_id="the-same")
+        assert training.create("adapters/six", config, request_id="the-same").name == first.name
+        training.cancel(first.name)
+        assert [job.name for job in training.list()].count(first.name) == 1
+
+
+@pytest.mark.parametrize(
+    ("config", "reason"),
+    [
+        ("dataset: datasets/ink\nlora_rnk: 4\n", "CONFIG_KEY_UNKNOWN"),
+        ("dataset: datasets/ink\nlora_rank: 0\n", "CONFIG_VALUE"),
+        ("train_data_dir: pictures\n", "DATASET_MISSING"),
+        ("dataset: datasets/nothing\n", "DATASET_NOT_FOUND"),
+        ("dataset: datasets/ink\nbase_model: unknown\n", "BASE_NOT_FOUND"),
+    ],
+)
+def test_a_wrong_request_makes_no_job_and_says_why(services: Services, config: str, reason: str) -> None:
+    with services.training() as training:
+        before = len(list(training.list()))
+        with pytest.raises(TerroirError) as error:
+            training.create("adapters/wrong", config)
+        assert error.value.reason == reason
+        assert len(list(training.list())) == before
+
+
+def test_an_unknown_job_and_a_bad_name_are_told_apart(services: Services) -> None:
+    with services.training() as training:
+        with pytest.raises(NotFound):
+            training.get("jobs/job-0")
+        with pytest.raises(InvalidArgument):
+            training.get("jobs/../x")
