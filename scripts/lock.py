@@ -40,7 +40,7 @@ def recorded_digest(lock: Path) -> str:
 def _compile(source: Path, *options: str) -> str:
     command = [
         str(Path(sys.executable).parent / "uv"), "pip", "compile", str(source), "--generate-hashes", "--no-emit-index-url",
-        "--no-emit-find-links", "--no-header", "--no-annotate", "--python-version", "3.11", "--quiet", *options,
+        "--no-emit-find-links", "--no-header", "--no-annotate", "--python-version", "3.11", "--universal", "--quiet", *options,
     ]  # fmt: skip
     return subprocess.run(command, check=True, capture_output=True, text=True, cwd=ROOT).stdout
 

@@ -26,6 +26,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from terroir.client.endpoints import Endpoints
 from terroir.common.errors import FailedPrecondition, Unavailable
+from terroir.tiny import NATIVE_SIDE
 
 SERVICES: Final = ("registry", "dataset", "training", "inference")
 """In order of start: the others call the registry."""
@@ -168,6 +169,9 @@ class Embedded:
             f"{prefix}DATA_DIR": str(self._data_dir),
             f"{prefix}ANNOUNCE_PATH": str(announce),
         }
+        if name == "dataset":
+            # Pictures of the tiny base's own size are large enough for it.
+            settings[f"{prefix}GATES__MINIMUM_SIDE"] = str(NATIVE_SIDE)
         if name == "training":
             settings[f"{prefix}DATASET_TARGET"] = f"127.0.0.1:{self._services['dataset'].port}"
         if name in ("training", "inference"):

@@ -55,10 +55,7 @@ class Demo:
     def run(self) -> DemoFiles:
         """Everything; raises TerroirError with a reason code where a step fails."""
         self._out.mkdir(parents=True, exist_ok=True)
-        environment = {"TERROIR_DATASET_MINIMUM_SIDE_PIXELS": "64"}
-        with self._timed("start services"):
-            running = Embedded(self._out / "data", environment=environment)
-        with running:
+        with Embedded(self._out / "data", on_ready=self._ready) as running:
             with Client(running.endpoints) as client:
                 versions = self._datasets(client)
                 jobs = self._train(client, versions, running.pids)
@@ -70,6 +67,10 @@ class Demo:
         with self._timed("measure"):
             figures = measure.measure(CLIP_DIR, pictures, self._columns, self._styles)
         return self._write(pictures, figures, jobs)
+
+    def _ready(self, name: str, seconds: float) -> None:
+        self._seconds[f"{name} listens"] = seconds
+        self._console.print(f"  {name} listens after {seconds:.1f} s", highlight=False)
 
     def _datasets(self, client: Client) -> dict[str, str]:
         versions = {}

@@ -34,7 +34,8 @@ class TensorFile:
 
 def read(data: bytes) -> TensorFile:
     """Parse a file; raises NotAnAdapterFile (with ADAPTER_IS_PICKLE for torch files) or NotFinite."""
-    if data[:4] == b"PK\x03\x04" or data[:1] == b"\x80":
+    # A header length may begin with these bytes too; a safetensors header then follows with a brace.
+    if data[8:9] != b"{" and (data[:4] == b"PK\x03\x04" or data[:1] == b"\x80"):
         raise NotAnAdapterFile(
             "this is a pickled torch file, which can run code when it is opened; convert it to .safetensors first",
             reason="ADAPTER_IS_PICKLE",

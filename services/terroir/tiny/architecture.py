@@ -13,9 +13,10 @@ import torch
 from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
+from terroir.tiny import NATIVE_SIDE
+
 LATENT_CHANNELS: Final = 12
 LATENT_FACTOR: Final = 4
-NATIVE_SIDE: Final = 64
 MAX_TOKENS: Final = 32
 _TEXT_WIDTH: Final = 128
 

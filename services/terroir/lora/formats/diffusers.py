@@ -107,8 +107,9 @@ def _alpha(config: Mapping[str, Any], layer: str, rank: int) -> float | None:
     component, _, path = layer.partition(".")
     if config.get(f"{component}.use_dora"):
         raise UnsupportedAdapter(f"{layer}: the header says DoRA; only LoRA is supported: merge it first", key=layer)
-    pattern = config.get(f"{component}.alpha_pattern") or {}
-    alpha = pattern.get(path, config.get(f"{component}.lora_alpha"))
+    pattern = config.get(f"{component}.alpha_pattern")
+    common = config.get(f"{component}.lora_alpha")
+    alpha = pattern.get(path, common) if isinstance(pattern, dict) else common
     if not isinstance(alpha, int | float):
         return None
     # rsLoRA scales by alpha / sqrt(r) (Kalajdzievski, arXiv 2312.03732); the canonical scale is alpha / r.

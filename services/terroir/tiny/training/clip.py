@@ -17,7 +17,8 @@ import torch
 from torch import Tensor
 from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel, CLIPTokenizer
 
-from terroir.tiny.architecture import MAX_TOKENS, NATIVE_SIDE
+from terroir.tiny import NATIVE_SIDE
+from terroir.tiny.architecture import MAX_TOKENS
 from terroir.tiny.tokenizer import build_tokenizer
 from terroir.tiny.training.schedule import save_atomically
 from terroir.tiny.training.vae import to_tensor
