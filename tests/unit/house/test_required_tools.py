@@ -1,0 +1,44 @@
+"""A program that tests need and that is missing is never silently left out."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[3]
+NEEDS_A_PROGRAM = 'def test_with_a_program(tool):\n    tool("no-such-program")\n'
+
+
+def run_suite(folder: Path, required: str) -> subprocess.CompletedProcess[str]:
+    """A pytest run of its own over one test that needs a program nobody has."""
+    (folder / "pytest.ini").write_text("[pytest]\n")
+    (folder / "test_suite.py").write_text(NEEDS_A_PROGRAM)
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-p",
+        "tests.conftest",
+        "-p",
+        "no:cacheprovider",
+        "--rootdir",
+        str(folder),
+    ]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "TERROIR_REQUIRE_TOOLS": required}
+    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+
+
+def test_a_missing_program_skips_its_tests_with_one_loud_line(tmp_path):
+    result = run_suite(tmp_path, required="buf")
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert "1 skipped" in result.stdout
+    assert result.stdout.count("NOT TESTED: no-such-program is missing") == 1
+
+
+def test_a_missing_program_that_is_required_fails_its_tests(tmp_path):
+    result = run_suite(tmp_path, required="buf,no-such-program")
+    assert result.returncode == 1, result.stdout + result.stderr
+    assert "1 failed" in result.stdout
+    assert "run make tools" in result.stdout
