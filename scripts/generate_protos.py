@@ -30,7 +30,8 @@ def generate(out: Path) -> None:
         common = str(files("grpc_tools") / "_proto")
         status = protoc.main(
             [
-                "protoc", f"-I{ROOT / 'proto'}", f"-I{common}", f"--python_out={scratch}", f"--grpc_python_out={scratch}",
+                "protoc", f"-I{ROOT / 'proto'}", f"-I{common}",
+                f"--python_out={scratch}", f"--grpc_python_out={scratch}",
                 f"--mypy_out=quiet:{scratch}", f"--mypy_grpc_out=quiet:{scratch}", *sources,
             ]
         )  # fmt: skip
@@ -40,7 +41,8 @@ def generate(out: Path) -> None:
         for path in sorted(Path(scratch).rglob("*.py*")):
             target = out / path.relative_to(Path(scratch) / "terroir")
             target.parent.mkdir(parents=True, exist_ok=True)
-            target.write_text(_IMPORT.sub(r"\1terroir._proto.\2.v1", path.read_text(encoding="utf-8")), encoding="utf-8")
+            stub = _IMPORT.sub(r"\1terroir._proto.\2.v1", path.read_text(encoding="utf-8"))
+            target.write_text(stub, encoding="utf-8")
     for folder in [out, *(path for path in out.rglob("*") if path.is_dir())]:
         (folder / "__init__.py").touch()
 

@@ -2,8 +2,9 @@
 
     python scripts/lock.py
 
-Each begins with a digest of what it was made from; a test compares it, so a stale lock fails without any network. No index
-address is written: the locks hold wherever the packages are had from.
+Each begins with a digest of what it was made from; a test compares it, so a stale lock fails without any network. No
+index address is written: the locks hold wherever the packages are had from. They cover every platform and Python that
+the packages do, by markers.
 """
 
 from __future__ import annotations
@@ -27,7 +28,8 @@ _TORCH_ONLY: Final = re.compile(r"^(torch|triton|nvidia-.*|cuda-.*)$")
 def inputs_digest() -> str:
     """Digest of the requirements in pyproject.toml; what else it says does not matter to a lock."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    stated = repr((project["requires-python"], project["dependencies"], sorted(project["optional-dependencies"].items())))
+    extras = sorted(project["optional-dependencies"].items())
+    stated = repr((project["requires-python"], project["dependencies"], extras))
     return hashlib.sha256((stated + _BOOTSTRAP).encode()).hexdigest()
 
 
@@ -39,8 +41,9 @@ def recorded_digest(lock: Path) -> str:
 
 def _compile(source: Path, *options: str) -> str:
     command = [
-        str(Path(sys.executable).parent / "uv"), "pip", "compile", str(source), "--generate-hashes", "--no-emit-index-url",
-        "--no-emit-find-links", "--no-header", "--no-annotate", "--python-version", "3.11", "--universal", "--quiet", *options,
+        str(Path(sys.executable).parent / "uv"), "pip", "compile", str(source), "--quiet", "--universal",
+        "--python-version", "3.11", "--generate-hashes", "--no-emit-index-url", "--no-emit-find-links", "--no-header",
+        "--no-annotate", *options,
     ]  # fmt: skip
     return subprocess.run(command, check=True, capture_output=True, text=True, cwd=ROOT).stdout
 
@@ -63,7 +66,9 @@ def main() -> None:
         own = [name for name in _packages(whole) if _TORCH_ONLY.match(name)]
         torch = Path(scratch) / "torch.in"
         torch.write_text("torch\n")
-        others = [f"--no-emit-package={name}" for name in _packages(_compile(torch, "-c", str(pins))) if name not in own]
+        others = [
+            f"--no-emit-package={name}" for name in _packages(_compile(torch, "-c", str(pins))) if name not in own
+        ]
         (FOLDER / "torch.txt").write_text(head + _compile(torch, "-c", str(pins), *others))
         excluded = [f"--no-emit-package={name}" for name in own]
         (FOLDER / "all.txt").write_text(head + _compile(ROOT / "pyproject.toml", "--all-extras", *excluded))
