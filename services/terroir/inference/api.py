@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, aclosing
-from typing import Final
+from typing import TYPE_CHECKING, Any, Final
 
 import grpc
 import structlog
@@ -25,8 +25,11 @@ from terroir.inference.wish import MAX_STEPS
 
 MAX_PREFETCHED: Final = 64
 _MAX_REQUEST_ID_CHARACTERS: Final = 128
-_Context = grpc.aio.ServicerContext
+
 _log = structlog.get_logger()
+
+if TYPE_CHECKING:
+    Context = grpc.aio.ServicerContext[Any, Any]
 
 
 class InferenceServicer(inference_pb2_grpc.InferenceServiceServicer):
@@ -46,7 +49,7 @@ class InferenceServicer(inference_pb2_grpc.InferenceServiceServicer):
         self._engine = engine
         self._settings = settings
 
-    async def Generate(self, request: pb.GenerateRequest, context: _Context) -> AsyncIterator[pb.GenerateResponse]:
+    async def Generate(self, request: pb.GenerateRequest, context: Context) -> AsyncIterator[pb.GenerateResponse]:
         """Draw and stream what happens."""
         remaining = remaining_seconds(context)
         asked_as = ensure_text(request.request_id, "request_id", _MAX_REQUEST_ID_CHARACTERS)
@@ -58,7 +61,7 @@ class InferenceServicer(inference_pb2_grpc.InferenceServiceServicer):
                     yield response
 
     async def PrefetchAdapters(
-        self, request: pb.PrefetchAdaptersRequest, context: _Context
+        self, request: pb.PrefetchAdaptersRequest, context: Context
     ) -> pb.PrefetchAdaptersResponse:
         """Bring adapters into host memory."""
         if len(request.adapters) > MAX_PREFETCHED:
@@ -77,7 +80,7 @@ class InferenceServicer(inference_pb2_grpc.InferenceServiceServicer):
             )
 
     async def ListResidentAdapters(
-        self, request: pb.ListResidentAdaptersRequest, context: _Context
+        self, request: pb.ListResidentAdaptersRequest, context: Context
     ) -> pb.ListResidentAdaptersResponse:
         """List the host tier."""
         return pb.ListResidentAdaptersResponse(
@@ -86,7 +89,7 @@ class InferenceServicer(inference_pb2_grpc.InferenceServiceServicer):
             budget_bytes=self._residency.budget_bytes,
         )
 
-    async def GetServerInfo(self, request: pb.GetServerInfoRequest, context: _Context) -> pb.GetServerInfoResponse:
+    async def GetServerInfo(self, request: pb.GetServerInfoRequest, context: Context) -> pb.GetServerInfoResponse:
         """Say what is served; raises ModelLoading until it is known."""
         base, info = self._generator.base(), self._engine.info
         return pb.GetServerInfoResponse(

@@ -159,9 +159,7 @@ def _applied(style: Style) -> tuple[AppliedAdapter, ...]:
     )
 
 
-def _provenance(
-    base: Base, adapters: tuple[AppliedAdapter, ...], wish: Wish, style: Style, seed: int
-) -> Provenance:
+def _provenance(base: Base, adapters: tuple[AppliedAdapter, ...], wish: Wish, style: Style, seed: int) -> Provenance:
     return Provenance(
         base=base.name,
         base_digest=base.digest,

@@ -73,9 +73,7 @@ def _chunks(picture: PictureMade) -> Iterator[pb.GenerateResponse]:
     for start in range(0, len(picture.data), CHUNK_BYTES):
         data = picture.data[start : start + CHUNK_BYTES]
         last = start + CHUNK_BYTES >= len(picture.data)
-        yield pb.GenerateResponse(
-            picture=pb.PictureChunk(index=picture.index, seed=picture.seed, data=data, last=last)
-        )
+        yield pb.GenerateResponse(picture=pb.PictureChunk(index=picture.index, seed=picture.seed, data=data, last=last))
 
 
 def _done(done: AllMade) -> pb.Done:

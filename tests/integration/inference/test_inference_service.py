@@ -1,0 +1,259 @@
+"""Inference over TCP with a real engine process and a real registry."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import signal
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import grpc
+import numpy as np
+import pytest
+from PIL import Image
+
+from terroir._proto.inference.v1 import inference_pb2 as pb
+from terroir._proto.registry.v1 import region_pb2, region_pb2_grpc, registry_pb2_grpc
+from terroir.common.grpc_client import channel, error_from_rpc
+from terroir.inference.settings import InferenceSettings
+from terroir.lora.adapter import Adapter, LoraModule
+from terroir.lora.formats import to_kohya
+from terroir.registry.base_folder import read_base_folder
+from terroir.registry.main import build as build_registry
+from terroir.registry.settings import RegistrySettings
+from tests.contract.registry.running import Running
+from tests.integration.inference.inference_server import (
+    RunningInference,
+    running_inference,
+    running_server,
+    small_request,
+    until,
+)
+
+_LAYER = "unet.mid_block.attentions.0.transformer_blocks.0.attn1.to_q"
+
+
+@dataclass
+class Rig:
+    """Both services."""
+
+    inference: RunningInference
+    registry: Running
+    settings: InferenceSettings
+
+    def publish(self, adapter: str, data: bytes) -> str:
+        """Name of the new version."""
+        return str(self.registry.publish(f"adapters/{adapter}", data).name)
+
+
+@pytest.fixture(scope="module")
+def rig(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rig]:
+    from terroir.tiny.random_pipeline import build  # deferred: imports torch
+
+    folder = tmp_path_factory.mktemp("inference")
+    base, other = build(folder / "base", seed=3), build(folder / "other", seed=4)
+    registry_settings = RegistrySettings(data_dir=folder / "data", port=0, base_sources={"tiny": base, "other": other})
+    with running_server("registry", registry_settings, build_registry) as target, channel(target) as opened:
+        registry = Running(
+            registry_pb2_grpc.RegistryServiceStub(opened), region_pb2_grpc.RegionServiceStub(opened), folder / "data"
+        )
+        settings = InferenceSettings(
+            data_dir=folder / "data", port=0, base="tiny", base_model=str(base), registry_target=target, threads=1,
+            max_active_requests=1, max_queue_size=1, max_pixels=128 * 128,
+        )  # fmt: skip
+        with running_inference(settings) as inference:
+            loading = inference.refusal()
+            assert (loading.code, loading.reason) == ("UNAVAILABLE", "MODEL_LOADING")
+            assert loading.retry_after_seconds and not inference.serving()
+            inference.wait_until_serving()
+            yield Rig(inference, registry, settings)
+
+
+def adapter_file(seed: int, strength: float = 0.5) -> bytes:
+    """An adapter of the middle block's attention."""
+    rng = np.random.default_rng(seed)
+    down = rng.standard_normal((4, 160), dtype=np.float32) * strength
+    up = rng.standard_normal((160, 4), dtype=np.float32) * strength
+    return to_kohya(Adapter({_LAYER: LoraModule(down, up, alpha=4.0)}), {})
+
+
+def pixels(data: bytes) -> np.ndarray[Any, np.dtype[np.int16]]:
+    """`[height, width, 3]`."""
+    return np.asarray(Image.open(io.BytesIO(data)).convert("RGB"), dtype=np.int16)
+
+
+def test_streams_queued_steps_previews_pictures_and_done(rig: Rig) -> None:
+    answer = rig.inference.generate(seeds=[1, 2], preview_interval_steps=1)
+    assert answer.kinds()[0] == "queued" and answer.kinds()[-1] == "done"
+    assert [event.step.step for event in answer.events if event.HasField("step")] == [1, 2, 3]
+    previews = [event.preview for event in answer.events if event.HasField("preview")]
+    assert previews and Image.open(io.BytesIO(previews[0].jpeg)).format == "JPEG"
+    assert sorted(answer.files) == [0, 1]
+    assert np.abs(pixels(answer.files[0]) - pixels(answer.files[1])).max() > 0
+    assert answer.done.compute_seconds > 0
+
+
+def test_an_adapter_published_while_running_is_used_by_the_next_request(rig: Rig) -> None:
+    first = rig.publish("fresh", adapter_file(1))
+    one = rig.inference.generate(adapters=[pb.AdapterWeight(adapter="adapters/fresh")])
+    second = rig.publish("fresh", adapter_file(2))
+    two = rig.inference.generate(adapters=[pb.AdapterWeight(adapter="adapters/fresh")])
+    tagged = rig.inference.generate(prompt="a red <lora:fresh:1> cat")
+    plain = rig.inference.generate()
+    assert [a.done.adapters[0].version for a in (one, two, tagged)] == [first, second, second]
+    assert two.done.adapters[0].matched_layers == 1
+    assert np.abs(pixels(one.files[0]) - pixels(two.files[0])).max() > 0
+    assert np.abs(pixels(plain.files[0]) - pixels(two.files[0])).max() > 0
+    assert (pixels(tagged.files[0]) == pixels(two.files[0])).all()
+    resident = rig.inference.stub.ListResidentAdapters(pb.ListResidentAdaptersRequest(), timeout=10)
+    assert {first, second} <= {adapter.version for adapter in resident.adapters}
+
+
+def test_the_same_adapter_twice_adds_up_and_zero_weights_vanish(rig: Rig) -> None:
+    version = rig.publish("twice", adapter_file(3))
+    halves = rig.inference.generate(
+        prompt="a red cat <lora:twice:0.25>", adapters=[pb.AdapterWeight(adapter=version, weight=0.5)]
+    )
+    whole = rig.inference.generate(adapters=[pb.AdapterWeight(adapter=version, weight=0.75)])
+    none = rig.inference.generate(adapters=[pb.AdapterWeight(adapter=version, weight=0)])
+    assert [adapter.weight for adapter in halves.done.adapters] == [0.75]
+    assert (pixels(halves.files[0]) == pixels(whole.files[0])).all()
+    assert not none.done.adapters
+    assert (pixels(none.files[0]) == pixels(rig.inference.generate().files[0])).all()
+
+
+def test_a_region_brings_its_recipe(rig: Rig) -> None:
+    version = rig.publish("regional", adapter_file(4))
+    recipe = region_pb2.StyleRecipe(
+        adapters=[region_pb2.RecipeAdapter(adapter="adapters/regional", weight=0.5)], prompt_prefix="a misty"
+    )
+    region = region_pb2.Region(name="regions/CN-ZJ", display_name="Zhejiang", recipe=recipe)
+    rig.registry.regions.PutRegion(region_pb2.PutRegionRequest(region=region), timeout=10)
+    answer = rig.inference.generate(region="regions/CN-ZJ")
+    assert [(a.version, a.weight) for a in answer.done.adapters] == [(version, 0.5)]
+    assert list(answer.done.region_chain) == ["regions/CN-ZJ"]
+    about = json.loads(Image.open(io.BytesIO(answer.files[0])).info["terroir"])
+    assert about["prompt"] == "a misty a red cat"
+
+
+@pytest.mark.parametrize(
+    ("picture_format", "name"),
+    [(pb.PICTURE_FORMAT_PNG, "PNG"), (pb.PICTURE_FORMAT_JPEG, "JPEG"), (pb.PICTURE_FORMAT_WEBP, "WEBP")],
+)
+def test_every_file_says_how_it_was_made_and_by_a_model(rig: Rig, picture_format: int, name: str) -> None:
+    data = rig.inference.generate(format=picture_format, seeds=[9]).files[0]
+    image = Image.open(io.BytesIO(data))
+    assert image.format == name and image.size == (32, 32)
+    assert b"trainedAlgorithmicMedia" in data and b"bases/tiny" in data
+    if name == "PNG":
+        about = json.loads(image.info["terroir"])
+        assert about["ai_generated"] is True and about["seed"] == 9 and about["prompt"] == "a red cat"
+
+
+def test_a_cut_prompt_is_a_warning(rig: Rig) -> None:
+    answer = rig.inference.generate(prompt="a red cat " * 60)
+    assert any("beginning" in warning for warning in answer.done.warnings)
+
+
+def test_the_tables_of_registry_and_engine_agree(rig: Rig) -> None:
+    """Otherwise a version could be published for layers that the engine does not find."""
+    from terroir.inference.engine.model import Model  # deferred: imports torch
+    from terroir.lora.key_table import key_table_of
+
+    content = read_base_folder(Path(rig.settings.base_model))
+    model = Model(rig.settings.base_model)
+    assert dict(model.key_table()) == dict(key_table_of(content.shapes["unet"], content.shapes["text_encoder"]))
+    assert model.digest == content.digest
+    assert set(model.layers()) == set(model.key_table())
+
+
+BAD = [
+    ({"prompt": ""}, "INVALID_ARGUMENT", "TEXT_MISSING"),
+    ({"prompt": "x" * 2001}, "INVALID_ARGUMENT", "TEXT_TOO_LONG"),
+    ({"prompt": "a cat <lora:jiangnan>"}, "INVALID_ARGUMENT", "PROMPT_TAG_INVALID"),
+    ({"steps": 10_000}, "INVALID_ARGUMENT", "TOO_MANY_STEPS"),
+    ({"steps": -1}, "INVALID_ARGUMENT", "OUT_OF_RANGE"),
+    ({"width": 33}, "INVALID_ARGUMENT", "INVALID_SIZE"),
+    ({"height": -8}, "INVALID_ARGUMENT", "INVALID_SIZE"),
+    ({"width": 4096, "height": 4096}, "INVALID_ARGUMENT", "TOO_MANY_PIXELS"),
+    ({"guidance_scale": float("nan")}, "INVALID_ARGUMENT", "OUT_OF_RANGE"),
+    ({"sampler": "eulr"}, "INVALID_ARGUMENT", "UNKNOWN_SAMPLER"),
+    ({"seeds": list(range(17))}, "INVALID_ARGUMENT", "TOO_MANY_SEEDS"),
+    ({"seeds": [-1]}, "INVALID_ARGUMENT", "OUT_OF_RANGE"),
+    ({"format": 99}, "INVALID_ARGUMENT", "UNKNOWN_FORMAT"),
+    ({"adapters": [pb.AdapterWeight(adapter="adapters/a", weight=9)]}, "INVALID_ARGUMENT", "OUT_OF_RANGE"),
+    ({"adapters": [pb.AdapterWeight(adapter="adapters/a")] * 9}, "INVALID_ARGUMENT", "TOO_MANY_ADAPTERS"),
+    ({"adapters": [pb.AdapterWeight(adapter="adapters/missing")]}, "NOT_FOUND", "ADAPTER_NOT_FOUND"),
+    ({"prompt": "<lora:missing:1> cat"}, "NOT_FOUND", "ADAPTER_NOT_FOUND"),
+    ({"adapters": [pb.AdapterWeight(adapter="../etc")]}, "INVALID_ARGUMENT", "INVALID_NAME"),
+    ({"region": "regions/XX"}, "NOT_FOUND", "REGION_NOT_FOUND"),
+]
+
+
+@pytest.mark.parametrize(("fields", "code", "reason"), BAD)
+def test_bad_input_has_a_stable_reason(rig: Rig, fields: dict[str, Any], code: str, reason: str) -> None:
+    error = rig.inference.refusal(**fields)
+    assert (error.code, error.reason) == (code, reason)
+    assert str(error)
+
+
+def test_an_adapter_for_another_base_is_refused(rig: Rig) -> None:
+    rig.registry.publish("adapters/foreign", adapter_file(5), base="bases/other")
+    error = rig.inference.refusal(adapters=[pb.AdapterWeight(adapter="adapters/foreign")])
+    assert (error.code, error.reason) == ("FAILED_PRECONDITION", "ADAPTER_BASE_MISMATCH")
+
+
+def test_prefetched_adapters_are_resident(rig: Rig) -> None:
+    version = rig.publish("early", adapter_file(6))
+    answer = rig.inference.stub.PrefetchAdapters(pb.PrefetchAdaptersRequest(adapters=["adapters/early"]), timeout=30)
+    assert [adapter.version for adapter in answer.adapters] == [version]
+    with pytest.raises(grpc.RpcError) as refused:
+        rig.inference.stub.PrefetchAdapters(pb.PrefetchAdaptersRequest(adapters=["adapters/none"] * 65), timeout=30)
+    assert error_from_rpc(refused.value).reason == "TOO_MANY_ADAPTERS"
+
+
+def test_a_full_queue_refuses_with_a_hint_and_cancelling_frees_it(rig: Rig) -> None:
+    long = {"steps": 150, "width": 128, "height": 128}
+    calls = [rig.inference.stub.Generate(small_request(**long), timeout=120) for _ in range(2)]
+    for call in calls:
+        assert next(call).HasField("queued")
+    error = rig.inference.refusal()
+    assert (error.code, error.reason) == ("RESOURCE_EXHAUSTED", "QUEUE_FULL")
+    assert error.retry_after_seconds and error.retry_after_seconds > 0
+    for call in calls:
+        call.cancel()
+    until(lambda: _draws(rig))
+
+
+def _draws(rig: Rig) -> bool:
+    try:
+        return bool(rig.inference.generate(steps=1).files)
+    except grpc.RpcError as error:
+        assert error_from_rpc(error).reason == "QUEUE_FULL"
+        return False
+
+
+def test_a_deadline_ends_a_request_and_the_next_one_draws(rig: Rig) -> None:
+    error = rig.inference.refusal(timeout=0.3, steps=150, width=128, height=128)
+    assert error.code == "DEADLINE_EXCEEDED"
+    until(lambda: _draws(rig))
+
+
+def test_a_killed_engine_fails_what_it_drew_and_comes_back(rig: Rig) -> None:
+    """Last in this file: the new engine takes seconds to load."""
+    before = rig.inference.engine_pid()
+    call = rig.inference.stub.Generate(small_request(steps=150, width=128, height=128), timeout=120)
+    assert next(call).HasField("queued") and next(call).HasField("step")
+    os.kill(before, signal.SIGKILL)
+    with pytest.raises(grpc.RpcError) as refused:
+        list(call)
+    error = error_from_rpc(refused.value)
+    assert (error.code, error.reason) == ("UNAVAILABLE", "ENGINE_RESTARTED") and error.retry_after_seconds
+    until(lambda: not rig.inference.serving())
+    rig.inference.wait_until_serving()
+    assert rig.inference.engine_pid() != before
+    assert rig.inference.generate().files

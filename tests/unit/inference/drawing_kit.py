@@ -1,0 +1,76 @@
+"""Random adapters, jobs, and a loop that runs them on the calling thread."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from terroir.inference.engine.loop import DrawingLoop
+from terroir.inference.engine.merging import Merger
+from terroir.inference.engine.messages import DrawJob, Drawn, JobEvent, Raster
+from terroir.inference.engine.model import Model
+from terroir.lora.adapter import Adapter, LoraModule
+from terroir.lora.composition import Composition
+
+
+def random_adapter(model: Model, seed: int, *, rank: int = 3, strength: float = 0.08) -> Adapter:
+    """Factors for attention, feed-forward, convolution and text encoder layers."""
+    rng = np.random.default_rng(seed)
+    modules = {}
+    for layer, shape in model.key_table().items():
+        if not any(part in layer for part in ("attn", "ff.net", "resnets.0.conv1", "proj_in")):
+            continue
+        down = rng.standard_normal((rank, *shape[1:]), dtype=np.float32) * strength
+        up = rng.standard_normal((shape[0], rank, *(1 for _ in shape[2:])), dtype=np.float32) * strength
+        modules[layer] = LoraModule(down, up, alpha=rank / 2)
+    return Adapter(modules)
+
+
+def make_job(job_id: str, adapters: Mapping[str, tuple[Adapter, float, float]] | None = None, **fields: Any) -> DrawJob:
+    """A small job; `adapters` is digest → adapter, weight, text encoder weight."""
+    worn = adapters or {}
+    plain: dict[str, Any] = {
+        "prompt": "a red cat", "negative_prompt": "", "width": 32, "height": 32, "steps": 3, "guidance_scale": 3.0,
+        "sampler": "ddim", "seeds": (7,),
+    }  # fmt: skip
+    return DrawJob(
+        id=job_id,
+        composition=Composition.of((digest, weight, text) for digest, (_, weight, text) in worn.items()),
+        adapters={digest: adapter for digest, (adapter, _, _) in worn.items()},
+        **{**plain, **fields},
+    )
+
+
+@dataclass
+class Studio:
+    """A loop and what it emitted."""
+
+    model: Model
+    merged_budget_bytes: int = 1 << 28
+    max_batch_rows: int = 32
+    events: list[JobEvent] = field(default_factory=list)
+    merger: Merger = field(init=False)
+    loop: DrawingLoop = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.merger = Merger(self.model.layers(), self.merged_budget_bytes)
+        self.loop = DrawingLoop(self.model, self.merger, self.max_batch_rows, self.events.append)
+
+    def run(self, *jobs: DrawJob) -> None:
+        """Submit and draw to the end."""
+        for job in jobs:
+            self.loop.submit(job)
+        while self.loop.busy:
+            self.loop.tick()
+
+    def pictures(self, job_id: str) -> list[np.ndarray[Any, np.dtype[np.int16]]]:
+        """Finished pictures `[height, width, 3]` in order."""
+        return [pixels(e.raster) for e in self.events if isinstance(e, Drawn) and e.id == job_id]
+
+
+def pixels(raster: Raster) -> np.ndarray[Any, np.dtype[np.int16]]:
+    """`[height, width, 3]`, signed so that differences are right."""
+    return np.frombuffer(raster.data, np.uint8).reshape(raster.height, raster.width, 3).astype(np.int16)
