@@ -1,6 +1,6 @@
 """What a recommender does: a cover in the style of the reader's region, or the base style where there is none.
 
-    python examples/recommender.py CN-ZJ "a red teapot by a river at sunset" cover.png
+python examples/recommender.py CN-ZJ "a red teapot by a river at sunset" cover.png
 """
 
 from __future__ import annotations

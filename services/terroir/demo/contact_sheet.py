@@ -30,8 +30,8 @@ _PAGE: Final = """<!doctype html>
   .good { color: #176b2c } .bad { color: #a3261d } .set img { width: 64px }
 </style>
 <h1>Terroir: contact sheet</h1>
-<p>Two styles, each taught by {{ pictures_each }} pictures, drawn on request by the inference server. Same prompts and same
-seeds in every column; AI-generated.</p>
+<p>Two styles, each taught by {{ pictures_each }} pictures, drawn on request by the inference server. Same prompts and
+same seeds in every column; AI-generated.</p>
 {% for style in styles %}
 <h2>{{ style.title }}</h2><p>{{ style.description }} Some of the pictures that taught it:</p>
 <p class="set">{% for image in sets[style.adapter] %}<img src="{{ image }}" alt="">{% endfor %}</p>
@@ -41,26 +41,37 @@ seeds in every column; AI-generated.</p>
 <tr><th></th>{% for c in figures %}<th>{{ c.title }}</th>{% endfor %}</tr>
 {% for style in styles %}
 <tr><td class="p">distance to {{ style.title }}, ours / base</td>
-{% for c in figures %}<td class="{{ 'good' if c.distance[style.adapter] < 1 else '' }}">{{ '%.2f' % c.distance[style.adapter] }}</td>{% endfor %}</tr>
+{% for c in figures %}{% set d = c.distance[style.adapter] %}
+<td class="{{ 'good' if d < 1 else '' }}">{{ '%.2f' % d }}</td>{% endfor %}</tr>
 {% endfor %}
 <tr><td class="p">prompt agreement, ours / base</td>
-{% for c in figures %}<td class="{{ 'bad' if c.agreement < 0.8 else '' }}">{{ '%.2f' % c.agreement }}</td>{% endfor %}</tr>
+{% for c in figures %}
+<td class="{{ 'bad' if c.agreement < 0.8 else '' }}">{{ '%.2f' % c.agreement }}</td>{% endfor %}</tr>
 {% for row in rows %}
-<tr><td class="p">{{ row.prompt }}</td>{% for cell in row.cells %}<td>{% for image in cell %}<img src="{{ image }}" alt="">{% endfor %}</td>{% endfor %}</tr>
+<tr><td class="p">{{ row.prompt }}</td>
+{% for cell in row.cells %}<td>{% for image in cell %}<img src="{{ image }}" alt="">{% endfor %}</td>{% endfor %}</tr>
 {% endfor %}
 </table>
-<p>Distance: tiny CLIP embeddings and colour / patch statistics, means over the set in units of its spread; 1 is the base,
-0 the style's own pictures. Agreement: cosine of the tiny CLIP between picture and prompt.</p>
+<p>Distance: tiny CLIP embeddings and colour / patch statistics, means over the set in units of its spread; 1 is the
+base, 0 the style's own pictures. Agreement: cosine of the tiny CLIP between picture and prompt.</p>
 </html>
 """
 
 
-def write_png(path: Path, pictures: Pictures, columns: tuple[Column, ...], figures: list[ColumnFigures], styles: list[Style]) -> None:
+def write_png(
+    path: Path, pictures: Pictures, columns: tuple[Column, ...], figures: list[ColumnFigures], styles: list[Style]
+) -> None:
     """Every prompt a row, every column its pictures side by side, the figures on top."""
     width = _LABEL + len(columns) * (_column_width() + 3 * _GAP)
     page = Image.new("RGB", (width, _HEAD + len(PROMPTS) * (_CELL // 2 + _GAP)), (250, 248, 244))
     pen, font = ImageDraw.Draw(page), ImageFont.load_default(12)
-    pen.text((_GAP, _GAP), "\n".join(["", *(f"distance to {s.title}" for s in styles), "prompt agreement"]), (60, 60, 60), font, spacing=4)
+    pen.text(
+        (_GAP, _GAP),
+        "\n".join(["", *(f"distance to {s.title}" for s in styles), "prompt agreement"]),
+        (60, 60, 60),
+        font,
+        spacing=4,
+    )
     pen.text((_GAP, _HEAD - 18), "(ours / base)", (60, 60, 60), font)
     for x, column, figure in zip(_lefts(len(columns)), columns, figures, strict=True):
         lines = [column.title, *(f"{figure.distance[s.adapter]:.2f}" for s in styles), f"{figure.agreement:.2f}"]
@@ -75,7 +86,9 @@ def write_png(path: Path, pictures: Pictures, columns: tuple[Column, ...], figur
     page.resize((page.width * 2, page.height * 2), Image.Resampling.LANCZOS).save(path, optimize=True)
 
 
-def write_html(path: Path, pictures: Pictures, columns: tuple[Column, ...], figures: list[ColumnFigures], styles: list[Style]) -> None:
+def write_html(
+    path: Path, pictures: Pictures, columns: tuple[Column, ...], figures: list[ColumnFigures], styles: list[Style]
+) -> None:
     """One page without any outside reference."""
     sets = {style.adapter: [Image.open(p.path) for p in scan_folder(style.folder)] for style in styles}
     page = Environment(autoescape=True).from_string(_PAGE).render(

@@ -32,7 +32,8 @@ def measure(clip: Path, pictures: Pictures, columns: tuple[Column, ...], styles:
     """Measure every column against the first, which is the base; agreement is with the prompt without trigger words."""
     scorer = ClipScorer(clip)
     drawn = {
-        column.title: [pictures[column.title, prompt, seed] for prompt in PROMPTS for seed in SEEDS] for column in columns
+        column.title: [pictures[column.title, prompt, seed] for prompt in PROMPTS for seed in SEEDS]
+        for column in columns
     }
     texts = [prompt for prompt in PROMPTS for _ in SEEDS]
     base = drawn[columns[0].title]

@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from rich.console import Console
@@ -36,7 +37,8 @@ def load_styles(examples: Path) -> list[Style]:
     folders = sorted(path.parent for path in examples.glob("*/style.yaml"))
     if len(folders) < 2:
         raise InvalidArgument(
-            f"{examples} holds {len(folders)} style folders, the demo needs two; run it from the checkout or give --examples",
+            f"{examples} holds {len(folders)} style folders, the demo needs two; run it from the checkout "
+            "or give --examples",
             reason="EXAMPLES_MISSING",
         )
     return [Style.load(folder) for folder in folders[:2]]
@@ -55,15 +57,14 @@ class Demo:
     def run(self) -> DemoFiles:
         """Everything; raises TerroirError with a reason code where a step fails."""
         self._out.mkdir(parents=True, exist_ok=True)
-        with Embedded(self._out / "data", on_ready=self._ready) as running:
-            with Client(running.endpoints) as client:
-                versions = self._datasets(client)
-                jobs = self._train(client, versions, running.pids)
-                for style in self._styles:
-                    steps.promote(client, style, jobs[style.adapter].adapter_version)
-                with self._timed("load the base model"):
-                    running.wait_until_serving("inference", 120)
-                pictures = self._draw(client)
+        with Embedded(self._out / "data", on_ready=self._ready) as running, Client(running.endpoints) as client:
+            versions = self._datasets(client)
+            jobs = self._train(client, versions, running.pids)
+            for style in self._styles:
+                steps.promote(client, style, jobs[style.adapter].adapter_version)
+            with self._timed("load the base model"):
+                running.wait_until_serving("inference", 120)
+            pictures = self._draw(client)
         with self._timed("measure"):
             figures = measure.measure(CLIP_DIR, pictures, self._columns, self._styles)
         return self._write(pictures, figures, jobs)
@@ -77,7 +78,7 @@ class Demo:
         with self._timed("datasets"), self._bar() as bar:
             for style in self._styles:
                 task = bar.add_task(f"import {style.adapter}", total=len(scan_folder(style.folder)))
-                version = steps.make_dataset(client, style, lambda task=task: bar.advance(task))
+                version = steps.make_dataset(client, style, partial(bar.advance, task))
                 versions[style.adapter] = version.name
         return versions
 
@@ -125,7 +126,11 @@ class Demo:
 
     def _bar(self) -> Progress:
         return Progress(
-            TextColumn("  {task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), console=self._console
+            TextColumn("  {task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            console=self._console,
         )
 
     @contextmanager

@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from functools import partial
 
 from PIL import Image
 
@@ -28,23 +30,26 @@ def make_dataset(client: Client, style: Style, on_picture: Callable[[], None]) -
         license=style.license, rights_statement=style.rights,
     )  # fmt: skip
     name = f"datasets/{style.adapter}"
-    try:
+    with suppress(AlreadyExists):  # an interrupted demo is started again on the same folder
         client.datasets.create(style.adapter, fields)
-    except AlreadyExists:
-        pass  # an interrupted demo is started again on the same folder
     for _ in client.datasets.import_pictures(name, scan_folder(style.folder)):
         on_picture()
     return client.datasets.freeze(name)
 
 
-def train(client: Client, style: Style, dataset_version: str, on_change: Callable[[training_pb2.Job], None]) -> training_pb2.Job:
+def train(
+    client: Client, style: Style, dataset_version: str, on_change: Callable[[training_pb2.Job], None]
+) -> training_pb2.Job:
     """Queue the style's job and follow it to its end; raises FailedPrecondition with the job's reason if it failed."""
     config = f"dataset: {dataset_version}\n{style.config}"
-    job = client.training.create(f"adapters/{style.adapter}", config)
-    for job in client.training.watch(job.name):
+    queued = client.training.create(f"adapters/{style.adapter}", config)
+    job = queued
+    for job in client.training.watch(queued.name):
         on_change(job)
     if job.state != training_pb2.JOB_STATE_SUCCEEDED:
-        raise FailedPrecondition(f"{job.name} did not succeed: {job.error.message}", reason=job.error.reason or "JOB_ENDED")
+        raise FailedPrecondition(
+            f"{job.name} did not succeed: {job.error.message}", reason=job.error.reason or "JOB_ENDED"
+        )
     return job
 
 
@@ -54,9 +59,7 @@ def train_both(
     """Train all styles side by side; the scheduler decides how many run at once."""
     with ThreadPoolExecutor(len(styles)) as pool:
         jobs = {
-            style.adapter: pool.submit(
-                train, client, style, versions[style.adapter], lambda job, style=style: on_change(style, job)
-            )
+            style.adapter: pool.submit(train, client, style, versions[style.adapter], partial(on_change, style))
             for style in styles
         }
         return {adapter: future.result() for adapter, future in jobs.items()}
@@ -70,12 +73,12 @@ def promote(client: Client, style: Style, version: str) -> None:
         adapters=[region_pb2.RecipeAdapter(adapter=f"{adapter}@production", weight=1.0)],
         prompt_prefix=style.trigger,
     )
-    client.regions.put(
-        region_pb2.Region(name=f"regions/{style.region}", display_name=style.title, recipe=recipe)
-    )
+    client.regions.put(region_pb2.Region(name=f"regions/{style.region}", display_name=style.title, recipe=recipe))
 
 
-def draw(client: Client, columns: tuple[Column, ...], styles: dict[str, Style], on_call: Callable[[], None]) -> Pictures:
+def draw(
+    client: Client, columns: tuple[Column, ...], styles: dict[str, Style], on_call: Callable[[], None]
+) -> Pictures:
     """Draw every prompt in every column, the same seeds everywhere."""
     pictures: Pictures = {}
     for column in columns:

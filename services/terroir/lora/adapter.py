@@ -42,7 +42,7 @@ class LoraModule:
 
 @dataclass(frozen=True, eq=False)
 class Adapter:
-    """Modules by `<component>.<layer path>`: `unet.down_blocks.0.….attn1.to_q`, `text_encoder.text_model.encoder.….q_proj`."""
+    """Modules by `<component>.<layer path>`: `unet.down_blocks.0.….attn1.to_q`, `text_encoder.text_model.….q_proj`."""
 
     modules: Mapping[str, LoraModule]
 

@@ -1,7 +1,7 @@
 """What a request applies: adapters with weights, in one canonical form that serves as cache and batch key.
 
-The applied change of a layer is `Σ w_i · alpha_i / r_i · up_i @ down_i`, all against the pristine base weight, so order does
-not matter. Rules as in serving stacks of the field: the same adapter twice adds up, zero weights vanish.
+The applied change of a layer is `Σ w_i · alpha_i / r_i · up_i @ down_i`, all against the pristine base weight, so order
+does not matter. Rules as in serving stacks of the field: the same adapter twice adds up, zero weights vanish.
 """
 
 from __future__ import annotations
@@ -49,12 +49,7 @@ class Composition:
 
     def layers(self, adapters: Mapping[str, Adapter]) -> list[str]:
         """Layers that it changes, sorted."""
-        names = {
-            layer
-            for part in self.parts
-            for layer in adapters[part.digest].modules
-            if part.weight_on(layer)
-        }
+        names = {layer for part in self.parts for layer in adapters[part.digest].modules if part.weight_on(layer)}
         return sorted(names)
 
     def delta(self, adapters: Mapping[str, Adapter], layer: str) -> Array:

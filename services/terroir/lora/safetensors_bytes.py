@@ -1,8 +1,8 @@
 """Safetensors files as bytes: bounded reading of any float type, and deterministic writing.
 
 The library's own writer keeps header metadata in a hash map, so equal input can give different bytes; versions are
-identified by the digest of the file, so ours writes everything sorted. Format: 8 bytes header length (little endian), JSON
-header, tensor data (https://huggingface.co/docs/safetensors).
+identified by the digest of the file, so ours writes everything sorted. Format: 8 bytes header length (little endian),
+JSON header, tensor data (https://huggingface.co/docs/safetensors).
 """
 
 from __future__ import annotations
@@ -71,7 +71,9 @@ def write(tensors: Mapping[str, Array], metadata: Mapping[str, str], dtype: str)
 
 def _header(data: bytes) -> dict[str, Any]:
     if len(data) < 8:
-        raise NotAnAdapterFile(f"the file has {len(data)} bytes; a safetensors file begins with an 8-byte header length")
+        raise NotAnAdapterFile(
+            f"the file has {len(data)} bytes; a safetensors file begins with an 8-byte header length"
+        )
     (length,) = struct.unpack("<Q", data[:8])
     if length > min(_MAX_HEADER_BYTES, len(data) - 8):
         raise NotAnAdapterFile(
@@ -91,7 +93,9 @@ def _array(name: str, entry: Mapping[str, Any]) -> Array:
     dtype = entry["dtype"]
     if dtype not in _FLOATS:
         raise NotAnAdapterFile(
-            f"{name} is of type {dtype}; adapters hold floats ({', '.join(_FLOATS)})", key=name, reason="ADAPTER_NOT_FLOAT"
+            f"{name} is of type {dtype}; adapters hold floats ({', '.join(_FLOATS)})",
+            key=name,
+            reason="ADAPTER_NOT_FLOAT",
         )
     raw = np.frombuffer(entry["data"], dtype=_FLOATS[dtype]).reshape(entry["shape"])
     if dtype == "BF16":  # numpy has no bfloat16: it is the upper half of a float32

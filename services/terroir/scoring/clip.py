@@ -33,10 +33,10 @@ class ClipScorer:
     @torch.inference_mode()
     def texts(self, texts: Sequence[str]) -> Vectors:
         """Unit vectors `[text, width]`; texts beyond the model's length are cut."""
+        longest = self._model.config.text_config.max_position_embeddings
         tokens = self._tokenizer(
-            list(texts), padding="max_length", truncation=True, max_length=self._model.config.text_config.max_position_embeddings,
-            return_tensors="pt",
-        )  # fmt: skip
+            list(texts), padding="max_length", truncation=True, max_length=longest, return_tensors="pt"
+        )
         return _unit(self._model.text_projection(self._model.text_model(**tokens).pooler_output))
 
     def agreement(self, pictures: Sequence[Image.Image], texts: Sequence[str]) -> npt.NDArray[np.float32]:

@@ -55,9 +55,7 @@ class StyleRuler:
         self._scorer = scorer
         style_features, base_features = self._features(style), self._features(base)
         self._target = [part.mean(0) for part in style_features]
-        self._spread = [
-            np.concatenate(pair).std(0) + 1e-6 for pair in zip(style_features, base_features, strict=True)
-        ]
+        self._spread = [np.concatenate(pair).std(0) + 1e-6 for pair in zip(style_features, base_features, strict=True)]
 
     def distance(self, pictures: Sequence[Image.Image]) -> float:
         """Root mean square of the standardised differences of the means, both parts averaged; 0 is the set itself."""

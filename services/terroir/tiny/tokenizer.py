@@ -33,7 +33,11 @@ def build_tokenizer() -> CLIPTokenizer:
     bpe = Tokenizer(models.BPE(end_of_word_suffix="</w>"))
     bpe.normalizer = normalizers.Lowercase()
     bpe.pre_tokenizer = pre_tokenizers.Sequence(
-        [pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Punctuation(), pre_tokenizers.ByteLevel(add_prefix_space=False)]
+        [
+            pre_tokenizers.WhitespaceSplit(),
+            pre_tokenizers.Punctuation(),
+            pre_tokenizers.ByteLevel(add_prefix_space=False),
+        ]
     )
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     trainer = trainers.BpeTrainer(
@@ -42,7 +46,13 @@ def build_tokenizer() -> CLIPTokenizer:
     bpe.train_from_iterator([*captions, *([_STYLE_WORDS] * 50)], trainer)
     merges = json.loads(bpe.to_str())["model"]["merges"]
     pairs = [" ".join(pair) if isinstance(pair, list) else pair for pair in merges]
-    pieces = [*alphabet, *(letter + "</w>" for letter in alphabet), *("".join(p.split(" ")) for p in pairs), _START, _END]
+    pieces = [
+        *alphabet,
+        *(letter + "</w>" for letter in alphabet),
+        *("".join(p.split(" ")) for p in pairs),
+        _START,
+        _END,
+    ]
     vocabulary = {piece: index for index, piece in enumerate(dict.fromkeys(pieces))}
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)

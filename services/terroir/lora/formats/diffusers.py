@@ -1,7 +1,8 @@
 """diffusers and PEFT files (`unet.….lora_A.weight`, `….lora.down.weight`, `base_model.model.….lora_A.weight`).
 
 Alpha lies in the header's `lora_adapter_metadata` (a JSON of PEFT's LoraConfig, keys prefixed by component) or nowhere,
-which means alpha = r. Ours is written with alpha folded to r, so readers that ignore the header agree with those that don't.
+which means alpha = r. Ours is written with alpha folded to r, so readers that ignore
+the header agree with those that don't.
 """
 
 from __future__ import annotations

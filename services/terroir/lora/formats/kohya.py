@@ -1,7 +1,8 @@
 """Kohya-ss keys (`lora_unet_….lora_down.weight`): the one file that A1111, Forge, ComfyUI and diffusers all read.
 
 Dots of the layer path become underscores, so reading needs the base's own layer names. Alpha is a 0-d tensor beside the
-factors; absent means alpha = r. A file with alpha tensors must not carry `lora_adapter_metadata`: diffusers refuses both.
+factors; absent means alpha = r. A file with alpha tensors must not carry `lora_adapter_metadata`: diffusers refuses
+both.
 """
 
 from __future__ import annotations

@@ -43,7 +43,8 @@ def parse(data: bytes, key_table: KeyTable) -> Parsed:
     if not reading.layers:
         sample = next(iter(sorted(file.tensors)), "none")
         raise MatchesNothing(
-            f"none of the {len(file.tensors)} keys names a layer of the base (such as {sample}); it is for another model family",
+            f"none of the {len(file.tensors)} keys names a layer of the base (such as {sample}); "
+            "it is for another model family",
             key=sample,
         )
     return Parsed(assemble(reading.layers, key_table), tuple(reading.ignored), kind, file.metadata)

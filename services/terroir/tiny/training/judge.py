@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from itertools import pairwise
 from pathlib import Path
 from typing import Final
 
@@ -35,7 +36,7 @@ class Classifier(nn.Module):
         super().__init__()
         widths = (3, 32, 64, 96, 128)
         layers: list[nn.Module] = []
-        for fan_in, fan_out in zip(widths, widths[1:], strict=False):
+        for fan_in, fan_out in pairwise(widths):
             layers += [nn.Conv2d(fan_in, fan_out, 3, 2, 1), nn.GroupNorm(8, fan_out), nn.SiLU()]
         self.trunk = nn.Sequential(*layers, nn.Flatten(), nn.Linear(128 * 16, 192), nn.SiLU())
         self.heads = nn.ModuleDict({name: nn.Linear(192, len(values)) for name, values in _ATTRIBUTES.items()})
@@ -65,9 +66,9 @@ def train_classifier(steps: int = 900, batch: int = 64) -> Classifier:
         pictures = to_tensor([render(scene, rng) for scene in chosen])
         pictures = pictures + torch.randn_like(pictures) * float(rng.uniform(0, 0.15))
         optimiser.param_groups[0]["lr"] = 1e-3 * (1 - step / steps) + 1e-5
-        loss = sum(
-            nn.functional.cross_entropy(logits, _targets(chosen)[name]) for name, logits in model(pictures).items()
-        )
+        targets = _targets(chosen)
+        parts = [nn.functional.cross_entropy(logits, targets[name]) for name, logits in model(pictures).items()]
+        loss = torch.stack(parts).sum()
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
@@ -77,10 +78,7 @@ def train_classifier(steps: int = 900, batch: int = 64) -> Classifier:
 @torch.no_grad()
 def accuracy(model: Classifier, pictures: Tensor, scenes: list[Scene]) -> dict[str, float]:
     """Share judged right by attribute, and `all` four at once."""
-    right = {
-        name: logits.argmax(1) == _targets(scenes)[name]
-        for name, logits in model(pictures).items()
-    }
+    right = {name: logits.argmax(1) == _targets(scenes)[name] for name, logits in model(pictures).items()}
     figures = {name: round(float(hits.float().mean()), 3) for name, hits in right.items()}
     figures["all"] = round(float(torch.stack(list(right.values())).all(0).float().mean()), 3)
     return figures
@@ -95,7 +93,12 @@ def generate(
         chunk = prompts[start : start + 20]
         generators = [torch.Generator("cpu").manual_seed(seed + start + i) for i in range(len(chunk))]
         pictures += pipeline(
-            chunk, num_inference_steps=_STEPS, guidance_scale=_GUIDANCE, generator=generators, width=width, height=height
+            chunk,
+            num_inference_steps=_STEPS,
+            guidance_scale=_GUIDANCE,
+            generator=generators,
+            width=width,
+            height=height,
         ).images
     return pictures
 
@@ -132,9 +135,7 @@ def main() -> None:
     rng = np.random.default_rng(97)
     renders = [scenes[i] for i in rng.integers(len(scenes), size=600)]
     judged = [scenes[i] for i in rng.permutation(np.resize(np.arange(len(scenes)), options.pictures))]
-    figures = {
-        "classifier on held-out renders": accuracy(model, to_tensor([render(s, rng) for s in renders]), renders)
-    }
+    figures = {"classifier on held-out renders": accuracy(model, to_tensor([render(s, rng) for s in renders]), renders)}
     pipeline = StableDiffusionPipeline.from_pretrained(options.base, safety_checker=None)
     pipeline.set_progress_bar_config(disable=True)
     pictures = generate(pipeline, [caption(s) for s in judged], seed=1000)

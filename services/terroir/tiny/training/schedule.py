@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
+import argparse
 import math
 import os
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.distributed as dist
+import torch.multiprocessing
+
+
+def start_group(train: Callable[[int, argparse.Namespace], None], options: argparse.Namespace) -> None:
+    """Run `train(rank, options)` in `options.processes` processes, which end with this one."""
+    # No types are published for this. Daemons, because orphans would train on and overwrite checkpoints.
+    start: Callable[..., None] = vars(torch.multiprocessing)["start_processes"]
+    start(train, args=(options,), nprocs=options.processes, daemon=True, start_method="spawn")
 
 
 def join_group(rank: int, world: int, port: int) -> None:
@@ -48,6 +58,7 @@ class Budget:
         return float(value)
 
     def used_seconds(self) -> float:
+        """Seconds of training so far, restarts included."""
         return self._used + time.monotonic() - self._since
 
 

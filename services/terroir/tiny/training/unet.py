@@ -1,8 +1,8 @@
 """Train the tiny denoiser and its text encoder on drawn scenes and their captions, once the autoencoder is done.
 
-Latents are drawn and encoded once and kept on disk; captions are phrased anew at every use. The denoiser predicts v with
-zero terminal SNR (Lin et al., arXiv 2305.08891). A tenth of the captions is empty (classifier-free guidance), and some
-begin with a meaningless word, so that an adapter's trigger word does not disturb the base.
+Latents are drawn and encoded once and kept on disk; captions are phrased anew at every use. The denoiser predicts v
+with zero terminal SNR (Lin et al., arXiv 2305.08891). A tenth of the captions is empty (classifier-free guidance), and
+some begin with a meaningless word, so that an adapter's trigger word does not disturb the base.
 
     python -m terroir.tiny.training.unet --minutes 90 --out build/tiny
 """
@@ -18,13 +18,19 @@ import numpy as np
 import numpy.typing as npt
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
 from diffusers import AutoencoderKL
 from torch import Tensor
 
 from terroir.tiny.architecture import build_scheduler, build_text_encoder, build_unet, save_pipeline
 from terroir.tiny.tokenizer import build_tokenizer
-from terroir.tiny.training.schedule import Budget, average_gradients, join_group, learning_rate, save_atomically
+from terroir.tiny.training.schedule import (
+    Budget,
+    average_gradients,
+    join_group,
+    learning_rate,
+    save_atomically,
+    start_group,
+)
 from terroir.tiny.training.vae import to_tensor
 from terroir.tiny.world.render import render
 from terroir.tiny.world.scene import Scene, all_scenes, caption
@@ -110,7 +116,12 @@ def _train(rank: int, options: argparse.Namespace) -> None:
     step, used = 0, 0.0
     if checkpoint.exists():
         state = torch.load(checkpoint, weights_only=True)
-        for module, key in ((unet, "unet"), (text_encoder, "text"), (averages[0], "unet_average"), (averages[1], "text_average")):
+        for module, key in (
+            (unet, "unet"),
+            (text_encoder, "text"),
+            (averages[0], "unet_average"),
+            (averages[1], "text_average"),
+        ):
             module.load_state_dict(state[key])
         optimiser.load_state_dict(state["optimiser"])
         step, used = state["step"], state["used"]
@@ -155,7 +166,10 @@ def _train(rank: int, options: argparse.Namespace) -> None:
                     checkpoint,
                 )  # fmt: skip
                 seconds = budget.used_seconds()
-                print(f"step {step} share {share:.3f} minutes {seconds / 60:.1f} loss {np.mean(losses[-200:]):.4f}", flush=True)
+                print(
+                    f"step {step} share {share:.3f} minutes {seconds / 60:.1f} loss {np.mean(losses[-200:]):.4f}",
+                    flush=True,
+                )
     dist.barrier()
 
 
@@ -175,7 +189,9 @@ def main() -> None:
     """Command line of the run."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--minutes", type=float, default=90.0, help="wall-clock budget over all restarts")
-    parser.add_argument("--out", type=Path, default=Path("build/tiny"), help="folder with the autoencoder and checkpoints")
+    parser.add_argument(
+        "--out", type=Path, default=Path("build/tiny"), help="folder with the autoencoder and checkpoints"
+    )
     parser.add_argument("--processes", type=int, default=2, help="one-thread processes")
     parser.add_argument("--port", type=int, default=29612, help="loopback port on which they meet")
     parser.add_argument("--peak", type=float, default=8e-4, help="peak learning rate")
@@ -184,7 +200,7 @@ def main() -> None:
     if options.export:
         print(f"exported step {export(options.out, options.export)}")
         return
-    mp.spawn(_train, args=(options,), nprocs=options.processes)
+    start_group(_train, options)
 
 
 if __name__ == "__main__":

@@ -17,12 +17,18 @@ from typing import Any
 import numpy as np
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
 from diffusers import AutoencoderKL
 from torch import Tensor
 
 from terroir.tiny.architecture import LATENT_CHANNELS, build_vae
-from terroir.tiny.training.schedule import Budget, average_gradients, join_group, learning_rate, save_atomically
+from terroir.tiny.training.schedule import (
+    Budget,
+    average_gradients,
+    join_group,
+    learning_rate,
+    save_atomically,
+    start_group,
+)
 from terroir.tiny.world.look import BASE, Look, random_look
 from terroir.tiny.world.render import render
 from terroir.tiny.world.scene import all_scenes
@@ -83,7 +89,8 @@ def psnr(vae: AutoencoderKL, pictures: Tensor) -> float:
 def judge(vae: AutoencoderKL) -> dict[str, float]:
     """PSNR in dB on pictures that training never drew: base, random looks, and the example styles."""
     looks: dict[str, Look | None] = {
-        "base": BASE, "random looks": None, "jiangnan-ink": JIANGNAN_INK, "sichuan-hotpot": SICHUAN_HOTPOT, "neon": NEON,
+        "base": BASE, "random looks": None, "jiangnan-ink": JIANGNAN_INK, "sichuan-hotpot": SICHUAN_HOTPOT,
+        "neon": NEON,
     }  # fmt: skip
     figures = {}
     for name, look in looks.items():
@@ -166,7 +173,7 @@ def main() -> None:
     parser.add_argument("--port", type=int, default=29611, help="loopback port on which they meet")
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
-    mp.spawn(_train, args=(options,), nprocs=options.processes)
+    start_group(_train, options)
 
 
 if __name__ == "__main__":

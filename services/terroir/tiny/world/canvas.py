@@ -68,9 +68,7 @@ class Canvas:
     def ellipse(self, centre: Point, radii: Point, fill: Rgb, *, outlined: bool = True) -> None:
         """Fill an upright ellipse."""
         angles = np.linspace(0.0, 2.0 * np.pi, 28, endpoint=False)
-        points = [
-            (centre[0] + radii[0] * float(np.cos(a)), centre[1] + radii[1] * float(np.sin(a))) for a in angles
-        ]
+        points = [(centre[0] + radii[0] * float(np.cos(a)), centre[1] + radii[1] * float(np.sin(a))) for a in angles]
         self.polygon(points, fill, outlined=outlined)
 
     def stroke(self, points: Sequence[Point], colour: Rgb, width: float) -> None:
@@ -100,7 +98,7 @@ class Canvas:
 
 def _blurred(values: npt.NDArray[np.float32], radius: float) -> npt.NDArray[np.float32]:
     image = Image.fromarray((np.clip(values, 0, 1) * 255).astype(np.uint8))
-    return np.asarray(image.filter(ImageFilter.GaussianBlur(radius)), dtype=np.float32) / 255.0
+    return np.asarray(image.filter(ImageFilter.GaussianBlur(radius)), dtype=np.float32) / np.float32(255)
 
 
 def _smooth_noise(height: int, width: int, cell: int, rng: np.random.Generator) -> npt.NDArray[np.float32]:
@@ -145,7 +143,7 @@ def _apply(
     if look.hatch:
         y, x = np.mgrid[0:height, 0:width].astype(np.float32)
         phase = (x * np.cos(look.hatch_angle) + y * np.sin(look.hatch_angle)) * 2 * np.pi / look.hatch_period
-        image = image * (1.0 - look.hatch * (0.5 + 0.5 * np.sin(phase))[..., None])
+        image = image * (1.0 - look.hatch * (0.5 + 0.5 * np.sin(phase))[..., None]).astype(np.float32)
     if look.levels:
         image = np.round(np.clip(image, 0, 1) * (look.levels - 1)) / (look.levels - 1)
     cover = (lines * look.outline_opacity)[..., None]

@@ -97,9 +97,7 @@ def _place(canvas: Canvas, scene: Scene, rng: np.random.Generator) -> None:
     xs = np.linspace(-2, w + 2, 16)
 
     def ridge(level: float, height: float, waves: float, shift: float) -> list[tuple[float, float]]:
-        return [
-            (float(x), level - height * (0.5 + 0.5 * float(np.sin(x / w * waves * 2 * np.pi + shift)))) for x in xs
-        ]
+        return [(float(x), level - height * (0.5 + 0.5 * float(np.sin(x / w * waves * 2 * np.pi + shift)))) for x in xs]
 
     if scene.scene == "city":
         _skyline(canvas, scene.time, horizon, rng)
@@ -138,8 +136,12 @@ def _cactus(canvas: Canvas, time: str, x: float, base: float) -> None:
     h = canvas.height
     colour = _tinted((0.42, 0.56, 0.36), time)
     canvas.stroke([(x, base), (x, base - h * 0.26)], colour, h * 0.05)
-    canvas.stroke([(x - h * 0.065, base - h * 0.20), (x - h * 0.065, base - h * 0.12), (x, base - h * 0.12)], colour, h * 0.03)
-    canvas.stroke([(x + h * 0.065, base - h * 0.17), (x + h * 0.065, base - h * 0.09), (x, base - h * 0.09)], colour, h * 0.03)
+    canvas.stroke(
+        [(x - h * 0.065, base - h * 0.20), (x - h * 0.065, base - h * 0.12), (x, base - h * 0.12)], colour, h * 0.03
+    )
+    canvas.stroke(
+        [(x + h * 0.065, base - h * 0.17), (x + h * 0.065, base - h * 0.09), (x, base - h * 0.09)], colour, h * 0.03
+    )
 
 
 def _skyline(canvas: Canvas, time: str, horizon: float, rng: np.random.Generator) -> None:
@@ -155,5 +157,7 @@ def _skyline(canvas: Canvas, time: str, horizon: float, rng: np.random.Generator
             for column in (0.3, 0.7):
                 cx, cy = x + step * column, float(row)
                 d = h * 0.016
-                canvas.polygon([(cx - d, cy - d), (cx + d, cy - d), (cx + d, cy + d), (cx - d, cy + d)], window, outlined=False)
+                canvas.polygon(
+                    [(cx - d, cy - d), (cx + d, cy - d), (cx + d, cy + d), (cx - d, cy + d)], window, outlined=False
+                )
         x += step

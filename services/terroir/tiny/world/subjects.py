@@ -41,21 +41,27 @@ class Frame:
     mirrored: bool
 
     def at(self, x: float, y: float) -> Point:
+        """Canvas point of a frame point."""
         return (self.centre[0] + (-x if self.mirrored else x) * self.half, self.centre[1] + y * self.half)
 
     def polygon(self, points: Sequence[Point], fill: Rgb, *, outlined: bool = True) -> None:
+        """A closed shape."""
         self.canvas.polygon([self.at(x, y) for x, y in points], fill, outlined=outlined)
 
     def box(self, left: float, top: float, right: float, bottom: float, fill: Rgb) -> None:
+        """An upright rectangle."""
         self.polygon([(left, top), (right, top), (right, bottom), (left, bottom)], fill)
 
     def ellipse(self, x: float, y: float, rx: float, ry: float, fill: Rgb, *, outlined: bool = True) -> None:
+        """An upright ellipse."""
         self.canvas.ellipse(self.at(x, y), (rx * self.half, ry * self.half), fill, outlined=outlined)
 
     def stroke(self, points: Sequence[Point], colour: Rgb, width: float) -> None:
+        """A coloured line; `width` is in half-widths of the frame."""
         self.canvas.stroke([self.at(x, y) for x, y in points], colour, width * self.half)
 
     def pen(self, points: Sequence[Point], weight: float = 0.7) -> None:
+        """A line in the outline's ink."""
         self.canvas.pen([self.at(x, y) for x, y in points], weight)
 
 
@@ -123,7 +129,9 @@ def _lantern(f: Frame, c: Rgb) -> None:
 def _teapot(f: Frame, c: Rgb) -> None:
     f.stroke(_arc(0.66, 0.15, 0.42, 0.46, -110, 110), _INK, 0.30)
     f.stroke(_arc(0.66, 0.15, 0.42, 0.46, -110, 110), mix(c, _INK, 0.25), 0.18)
-    f.polygon([(-0.45, 0.55), (-0.80, 0.30), (-0.92, -0.28), (-1.16, -0.36), (-0.72, -0.50), (-0.62, -0.05), (-0.35, 0.05)], c)
+    f.polygon(
+        [(-0.45, 0.55), (-0.80, 0.30), (-0.92, -0.28), (-1.16, -0.36), (-0.72, -0.50), (-0.62, -0.05), (-0.35, 0.05)], c
+    )
     f.ellipse(0.05, 0.25, 0.70, 0.58, c)
     f.polygon([*_arc(0.05, -0.24, 0.42, 0.26, 180, 360)], mix(c, _INK, 0.25))
     f.ellipse(0.05, -0.58, 0.14, 0.13, mix(c, _INK, 0.25))
