@@ -12,12 +12,12 @@ WEIGHT_FILES: Final = ("diffusion_pytorch_model.safetensors", "model.safetensors
 
 
 def component_digests(folder: Path) -> dict[str, str]:
-    """SHA-256 (hex) of each component's weight file in a diffusers folder; raises FileNotFoundError naming the component."""
+    """SHA-256 (hex) of each component's weight file in a diffusers folder; raises FileNotFoundError naming it."""
     return {component: _file_digest(_weight_file(folder / component)) for component in COMPONENTS}
 
 
 def base_digest(component_digests: Mapping[str, str]) -> str:
-    """SHA-256 (hex) of the lines `<component> <digest>`, sorted; independent of where and when the folder was written."""
+    """SHA-256 (hex) of the sorted lines `<component> <digest>`; the same wherever the folder lies."""
     lines = "".join(f"{component} {digest}\n" for component, digest in sorted(component_digests.items()))
     return hashlib.sha256(lines.encode()).hexdigest()
 

@@ -15,7 +15,7 @@ _ARCHITECTURE: Final = "stable-diffusion-v1/lora"
 
 
 def kohya_file(result: TrainResult, config: TrainConfig, *, title: str, base_digest: str, trigger_word: str) -> bytes:
-    """The file's bytes; equal runs give equal bytes, so there are no times in it. Captions and folders are not in it."""
+    """The file's bytes; equal runs give equal bytes, so it holds no times; nor captions or folder names."""
     precision = {"no": "None", "bf16": "bf16"}[config.mixed_precision]
     side = f"({config.resolution}, {config.resolution})"
     headers = {

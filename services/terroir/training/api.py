@@ -11,16 +11,16 @@ import grpc
 
 from terroir._proto.training.v1 import training_pb2 as pb
 from terroir._proto.training.v1 import training_pb2_grpc
+from terroir.common.clock import Clock
 from terroir.common.validation import ensure_name, ensure_range, page
 from terroir.store.interface import ObjectStore
+from terroir.training.attempt_files import LogReader, read_progress
 from terroir.training.checkpoints import Checkpoints
 from terroir.training.errors import AttemptNotFound
-from terroir.training.attempt_files import LogReader, read_progress
 from terroir.training.jobs import Job, Jobs, attempt_prefix
 from terroir.training.messages import checkpoint_message, job_message
 from terroir.training.metrics import TrainingMetrics
 from terroir.training.submissions import Submissions
-from terroir.common.clock import Clock
 
 _POLL_SECONDS: Final = 0.3
 _Context = grpc.aio.ServicerContext[Any, Any]
@@ -45,11 +45,13 @@ class TrainingServicer(training_pb2_grpc.TrainingServiceServicer):
     def __init__(self, domain: Domain) -> None:
         self._domain = domain
 
-    async def ValidateConfig(self, request: pb.ValidateConfigRequest, context: _Context) -> pb.ValidateConfigResponse:
+    async def ValidateConfig(self, request: pb.ValidateConfigRequest, _: _Context) -> pb.ValidateConfigResponse:
+        """Check a configuration and fill in its defaults."""
         config_yaml, warnings = self._domain.submissions.validate(request.config_yaml)
         return pb.ValidateConfigResponse(config_yaml=config_yaml, warnings=warnings)
 
-    async def CreateJob(self, request: pb.CreateJobRequest, context: _Context) -> pb.Job:
+    async def CreateJob(self, request: pb.CreateJobRequest, _: _Context) -> pb.Job:
+        """Queue a job."""
         job = await asyncio.to_thread(
             self._domain.submissions.create, request.config_yaml, request.adapter, request.request_id
         )
@@ -57,10 +59,12 @@ class TrainingServicer(training_pb2_grpc.TrainingServiceServicer):
         self._domain.changed(job.id)
         return await self._message(job)
 
-    async def GetJob(self, request: pb.GetJobRequest, context: _Context) -> pb.Job:
+    async def GetJob(self, request: pb.GetJobRequest, _: _Context) -> pb.Job:
+        """One job."""
         return await self._message(await self._job(request.name))
 
-    async def ListJobs(self, request: pb.ListJobsRequest, context: _Context) -> pb.ListJobsResponse:
+    async def ListJobs(self, request: pb.ListJobsRequest, _: _Context) -> pb.ListJobsResponse:
+        """A page of jobs, newest first."""
         wanted = page(request.page_size, request.page_token, default=50, limit=200)
         jobs = await asyncio.to_thread(self._newest_first)
         keys = [_key(job) for job in jobs]
@@ -69,13 +73,15 @@ class TrainingServicer(training_pb2_grpc.TrainingServiceServicer):
         token = wanted.next_token(keys[end - 1]) if end < len(jobs) else ""
         return pb.ListJobsResponse(jobs=[await self._message(job) for job in jobs[start:end]], next_page_token=token)
 
-    async def CancelJob(self, request: pb.CancelJobRequest, context: _Context) -> pb.Job:
+    async def CancelJob(self, request: pb.CancelJobRequest, _: _Context) -> pb.Job:
+        """Ask a job to stop."""
         job = await self._job(request.name)
         job = await asyncio.to_thread(self._domain.jobs.request_cancel, job.id)
         self._domain.changed(job.id)
         return await self._message(job)
 
-    async def WatchJob(self, request: pb.WatchJobRequest, context: _Context) -> AsyncIterator[pb.WatchJobResponse]:
+    async def WatchJob(self, request: pb.WatchJobRequest, _: _Context) -> AsyncIterator[pb.WatchJobResponse]:
+        """The job at every change until it has ended."""
         last = None
         while True:
             job = await self._job(request.name)
@@ -87,9 +93,8 @@ class TrainingServicer(training_pb2_grpc.TrainingServiceServicer):
             last = message
             await asyncio.sleep(_POLL_SECONDS)
 
-    async def TailJobLogs(
-        self, request: pb.TailJobLogsRequest, context: _Context
-    ) -> AsyncIterator[pb.TailJobLogsResponse]:
+    async def TailJobLogs(self, request: pb.TailJobLogsRequest, _: _Context) -> AsyncIterator[pb.TailJobLogsResponse]:
+        """Lines of an attempt from its beginning."""
         job = await self._job(request.name)
         number = await self._attempt(request, job)
         reader = LogReader(self._domain.store, attempt_prefix(job.id, number))
@@ -101,9 +106,8 @@ class TrainingServicer(training_pb2_grpc.TrainingServiceServicer):
                 return
             await asyncio.sleep(_POLL_SECONDS)
 
-    async def ListCheckpoints(
-        self, request: pb.ListCheckpointsRequest, context: _Context
-    ) -> pb.ListCheckpointsResponse:
+    async def ListCheckpoints(self, request: pb.ListCheckpointsRequest, _: _Context) -> pb.ListCheckpointsResponse:
+        """Checkpoints of a job, newest first."""
         job = await self._job(request.job, field="job")
         checkpoints = Checkpoints(self._domain.store, job.name, self._domain.clock)
         saved = await asyncio.to_thread(checkpoints.listed)

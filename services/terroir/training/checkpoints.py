@@ -51,7 +51,7 @@ class Checkpoints:
             before_write()
             if head is not None and head.body["attempt"] > attempt:
                 raise AttemptSuperseded(
-                    f"attempt {attempt} cannot save step {checkpoint.step}: attempt {head.body['attempt']} goes on already"
+                    f"attempt {attempt} cannot save step {checkpoint.step}: attempt {head.body['attempt']} has saved"
                 )
             return body
 

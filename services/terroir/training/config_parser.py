@@ -47,7 +47,10 @@ class _Loader(yaml.SafeLoader):
 
 
 def parse_config(text: str) -> ParsedConfig:
-    """Read a run's YAML. Raises ConfigInvalid: CONFIG_TOO_LARGE, CONFIG_NOT_YAML, CONFIG_KEY_TWICE, CONFIG_KEY_UNKNOWN, CONFIG_VALUE."""
+    """Read a run's YAML.
+
+    Raises ConfigInvalid: CONFIG_TOO_LARGE, CONFIG_NOT_YAML, CONFIG_KEY_TWICE, CONFIG_KEY_UNKNOWN, CONFIG_VALUE.
+    """
     size = len(text.encode("utf-8", "surrogatepass"))
     if size > MAX_CONFIG_BYTES:
         raise ConfigInvalid(
@@ -128,9 +131,13 @@ def _warnings(config: TrainConfig, given: set[str]) -> list[str]:
             "the full learning rate is never reached"
         )
     if config.alpha > 2 * config.lora_rank:
-        warnings.append(f"lora_alpha {config.alpha:g} is more than twice lora_rank {config.lora_rank}: updates are large")
+        warnings.append(
+            f"lora_alpha {config.alpha:g} is more than twice lora_rank {config.lora_rank}: updates are large"
+        )
     if config.learning_rate > 1e-2 and config.optimizer != "sgd":
         warnings.append(f"learning_rate {config.learning_rate:g} is high for {config.optimizer}: 1e-4 to 3e-3 is usual")
     if "dataset" in given and "train_data_dir" in given:
-        warnings.append("dataset and train_data_dir are both set: the service reads dataset, a local run train_data_dir")
+        warnings.append(
+            "dataset and train_data_dir are both set: the service reads dataset, a local run train_data_dir"
+        )
     return warnings

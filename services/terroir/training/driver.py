@@ -107,9 +107,13 @@ class Driver:
 
     def _phase(self, phase: str) -> None:
         last = read_progress(self._store, self._prefix) or TrainProgress(phase)
-        write_progress(self._store, self._prefix, TrainProgress(**{**last.__dict__, "phase": phase, "eta_seconds": 0.0}))
+        write_progress(
+            self._store, self._prefix, TrainProgress(**{**last.__dict__, "phase": phase, "eta_seconds": 0.0})
+        )
 
-    def _end(self, state: JobState, *, line: str = "", failure: JobFailure | None = None, adapter_version: str = "") -> None:
+    def _end(
+        self, state: JobState, *, line: str = "", failure: JobFailure | None = None, adapter_version: str = ""
+    ) -> None:
         if failure:
             line = f"failed: {failure.reason}: {failure.message}"
         if line:

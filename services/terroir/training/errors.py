@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
-from terroir.common.errors import FailedPrecondition, Internal, InvalidArgument, NotFound, ResourceExhausted, Unavailable
+from terroir.common.errors import (
+    FailedPrecondition,
+    Internal,
+    InvalidArgument,
+    NotFound,
+    ResourceExhausted,
+    Unavailable,
+)
 
 
 class ConfigInvalid(InvalidArgument):

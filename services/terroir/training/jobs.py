@@ -95,14 +95,16 @@ class Jobs:
         self._clock = clock
         self._sequences = Collection(store, PREFIX, clock)
 
-    def create(self, request_id: str, fields: Mapping[str, str]) -> Job:
-        """Queue a job; the same `request_id` returns the same job (OperationConflict for other fields)."""
+    def create(self, request_id: str, *, adapter: str, base: str, dataset_version: str, config_yaml: str) -> Job:
+        """Queue a job; the same `request_id` returns the same job (OperationConflict for other wishes)."""
         job_id = job_id_of(request_id)
-        job = Job(id=job_id, created_at=self._now(), **fields)
-        document = self._sequences.sequence(job_id).append_with(
-            lambda _: _body(job), op_id=f"create/{request_id}", request=dict(fields)
+        job = Job(job_id, adapter, base, dataset_version, config_yaml, created_at=self._now())
+        self._sequences.sequence(job_id).append_with(
+            lambda _: _body(job),
+            op_id=f"create/{request_id}",
+            request={"adapter": adapter, "base": base, "dataset_version": dataset_version, "config": config_yaml},
         )
-        return _job(document)
+        return self.get(job_id)
 
     def get(self, job_id: str) -> Job:
         """One job; raises JobNotFound."""
@@ -138,7 +140,7 @@ class Jobs:
         return self.get(job_id)
 
     def end(self, job_id: str, op_id: str, state: JobState, *, attempt: int | None = None, **fields: Any) -> Job:
-        """Bring a job to its end; one that has ended stays as it is. Raises AttemptSuperseded for an older `attempt`."""
+        """Bring a job to its end; one that has ended stays as it is. Raises AttemptSuperseded for an old `attempt`."""
 
         def update(job: Job) -> Job:
             if attempt is not None:
@@ -197,7 +199,9 @@ def ensure_current(job: Job, attempt: int) -> None:
     """Raise AttemptSuperseded unless `attempt` is the job's newest."""
     newest = job.attempt.number if job.attempt else 0
     if newest != attempt:
-        raise AttemptSuperseded(f"attempt {attempt} of {job.name} was replaced by attempt {newest}; it writes nothing more")
+        raise AttemptSuperseded(
+            f"attempt {attempt} of {job.name} was replaced by attempt {newest}; it writes nothing more"
+        )
 
 
 def _body(job: Job) -> dict[str, Any]:

@@ -83,7 +83,9 @@ async def build(settings: TrainingSettings, server: Server) -> AsyncIterator[Non
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run until told to stop; configured by TERROIR_TRAINING_… alone, so arguments are refused."""
-    ArgumentParser(prog="terroir.training", description="Training service; set TERROIR_TRAINING_… variables.").parse_args(argv)
+    ArgumentParser(
+        prog="terroir.training", description="Training service; set TERROIR_TRAINING_… variables."
+    ).parse_args(argv)
     run_service("training", TrainingSettings, build)
 
 

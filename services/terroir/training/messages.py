@@ -7,7 +7,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from terroir._proto.training.v1 import training_pb2 as pb
 from terroir.training.checkpoints import SavedCheckpoint
 from terroir.training.engine.ports import TrainProgress
-from terroir.training.jobs import Job, JobState
+from terroir.training.jobs import Attempt, Job, JobState
 
 _STATES = {
     JobState.QUEUED: pb.JOB_STATE_QUEUED,
@@ -20,7 +20,6 @@ _STATES = {
 
 def job_message(job: Job, progress: TrainProgress | None) -> pb.Job:
     """A job with the progress of its attempt."""
-    attempt, failure = job.attempt, job.failure
     return pb.Job(
         name=job.name,
         state=_STATES[job.state],
@@ -30,14 +29,8 @@ def job_message(job: Job, progress: TrainProgress | None) -> pb.Job:
         adapter=f"adapters/{job.adapter}",
         adapter_version=job.adapter_version,
         progress=_progress(progress or TrainProgress("queued")),
-        attempt=attempt
-        and pb.Attempt(
-            number=attempt.number,
-            submission_id=attempt.submission_id,
-            worker_pid=attempt.worker_pid,
-            node_id=attempt.node_id,
-        ),
-        error=failure and pb.JobError(reason=failure.reason, message=failure.message),
+        attempt=_attempt(job.attempt) if job.attempt else None,
+        error=pb.JobError(reason=job.failure.reason, message=job.failure.message) if job.failure else None,
         create_time=_timestamp(job.created_at),
         end_time=_timestamp(job.ended_at) if job.ended_at else None,
         etag=job.etag,
@@ -52,6 +45,15 @@ def checkpoint_message(job: Job, saved: SavedCheckpoint) -> pb.Checkpoint:
         loss=saved.loss,
         size_bytes=saved.adapter_bytes,
         create_time=_timestamp(saved.created_at),
+    )
+
+
+def _attempt(attempt: Attempt) -> pb.Attempt:
+    return pb.Attempt(
+        number=attempt.number,
+        submission_id=attempt.submission_id,
+        worker_pid=attempt.worker_pid,
+        node_id=attempt.node_id,
     )
 
 

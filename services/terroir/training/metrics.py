@@ -9,7 +9,9 @@ class TrainingMetrics:
     """Counters of jobs; pass a registry of its own in tests."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
-        self._created = Counter("terroir_training_jobs_created", "Requests that queued a job or found it queued.", registry=registry)
+        self._created = Counter(
+            "terroir_training_jobs_created", "Requests that queued a job or found it queued.", registry=registry
+        )
 
     def created(self) -> None:
         """Count a queued job."""

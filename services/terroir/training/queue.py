@@ -138,7 +138,7 @@ class Queue:
         return self._lost(fresh, attempt, submission)
 
     def _may_still_come(self, job: Job, attempt: Attempt) -> bool:
-        """Whether an unknown submission was claimed but never started; only its own worker writes a process identifier."""
+        """Whether an unknown submission was claimed but not yet started: no worker has entered its identifier."""
         return attempt.submission_id not in self._submitted and not attempt.worker_pid and not job.cancel_requested
 
     def _press_cancel(self, job: Job, attempt: Attempt) -> None:
@@ -166,9 +166,11 @@ class Queue:
         return self._jobs.change(
             job.id,
             f"lost/{attempt.number}",
-            lambda head: head
-            if head.ended or head.attempt is None or head.attempt.number != attempt.number
-            else replace(head, state=JobState.QUEUED, dispatched=False, lost_attempts=lost),
+            lambda head: (
+                head
+                if head.ended or head.attempt is None or head.attempt.number != attempt.number
+                else replace(head, state=JobState.QUEUED, dispatched=False, lost_attempts=lost)
+            ),
         )
 
     def _forsaken(self, job: Job, number: int) -> bool:

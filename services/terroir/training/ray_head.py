@@ -158,7 +158,7 @@ def _environment(token: str) -> dict[str, str]:
         # Workers start when a task needs them: idle ones would only hold memory.
         "RAY_enable_worker_prestart": "0",
         "RAY_prestart_worker_first_driver": "0",
-        "PYTHONPATH": os.pathsep.join(path for path in sys.path if path and os.path.isdir(path)),
+        "PYTHONPATH": os.pathsep.join(path for path in sys.path if path and Path(path).is_dir()),
     }
 
 
@@ -180,11 +180,11 @@ def _descendants(head: psutil.Process) -> list[psutil.Process]:
 
 def _of_session(folder: str) -> list[psutil.Process]:
     """Processes whose command line names this Ray's own folder: those that left the tree."""
-    found = []
-    for process in psutil.process_iter(["cmdline"]):
-        if any(folder in part for part in process.info["cmdline"] or ()):
-            found.append(process)
-    return found
+    return [
+        process
+        for process in psutil.process_iter(["cmdline"])
+        if any(folder in part for part in process.info["cmdline"] or ())
+    ]
 
 
 def _free_port() -> int:

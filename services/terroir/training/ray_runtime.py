@@ -44,15 +44,19 @@ class ClusterRay:
         self._python = python or "python"
 
     def session(self) -> str:
+        """See RayRuntime."""
         return self._jobs.endpoint.session
 
     def submit(self, order: DriverOrder) -> None:
+        """See RayRuntime."""
         self._jobs.submit(order.submission_id, entrypoint(self._python, order), {})
 
     def look(self, attempt: Attempt) -> Submission | None:
+        """See RayRuntime."""
         return self._jobs.submission(attempt.submission_id)
 
     def stop_submission(self, attempt: Attempt) -> None:
+        """See RayRuntime."""
         self._jobs.stop(attempt.submission_id)
 
     def close(self) -> None:
@@ -67,22 +71,27 @@ class LocalRayRuntime:
         self._python = python or sys.executable
 
     def session(self) -> str:
+        """See RayRuntime."""
         return self._local.ensure().session
 
     def submit(self, order: DriverOrder) -> None:
+        """See RayRuntime."""
         RayJobs(self._local.ensure()).submit(order.submission_id, entrypoint(self._python, order), {})
 
     def look(self, attempt: Attempt) -> Submission | None:
+        """See RayRuntime."""
         endpoint = self._local.running()
         if endpoint is None or endpoint.session != attempt.ray_session:
             return None
         return RayJobs(endpoint).submission(attempt.submission_id)
 
     def stop_submission(self, attempt: Attempt) -> None:
+        """See RayRuntime."""
         if endpoint := self._local.running():
             RayJobs(endpoint).stop(attempt.submission_id)
 
     def close(self) -> None:
+        """See RayRuntime."""
         self._local.stop()
 
 

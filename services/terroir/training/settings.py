@@ -21,25 +21,34 @@ class TrainingSettings(ServiceSettings):
     dataset_target: str = Field(default="127.0.0.1:7101", description="host:port of the dataset service.")
     registry_target: str = Field(default="127.0.0.1:7103", description="host:port of the registry service.")
     base_sources: dict[str, Path] = Field(
-        default={BASE_ID: BASE_DIR}, description="Base models to train on: id → diffusers folder on the workers, as JSON."
+        default={BASE_ID: BASE_DIR},
+        description="Base models to train on: id → diffusers folder on the workers, as JSON.",
     )
     ray_dashboard_url: str = Field(
         default="",
-        description="http://host:port of a Ray cluster's dashboard (Jobs API). Empty: a local Ray starts with the first job.",
+        description="http://host:port of a Ray cluster's dashboard. Empty: a local Ray starts with the first job.",
     )
     ray_auth_token: str = Field(default="", description="Token of that cluster, if it asks for one.")
     driver_python: str = Field(
-        default="", description="Python that runs drivers on the cluster. Empty: this one on a local Ray, else `python`."
+        default="",
+        description="Python that runs drivers on the cluster. Empty: this one on a local Ray, else `python`.",
     )
-    local_ray_start_seconds: float = Field(default=120.0, gt=0, description="Seconds that a local Ray may take to start.")
+    local_ray_start_seconds: float = Field(
+        default=120.0, gt=0, description="Seconds that a local Ray may take to start."
+    )
     object_store_bytes: int = Field(
         default=80_000_000, ge=78_643_200, description="Shared memory of a local Ray; trainers pass only small results."
     )
     max_running_jobs: int = Field(
-        default=max(1, os.cpu_count() or 1), ge=1, le=10_000, description="Jobs submitted to Ray at once; others wait queued."
+        default=max(1, os.cpu_count() or 1),
+        ge=1,
+        le=10_000,
+        description="Jobs submitted to Ray at once; others wait queued.",
     )
     cpus_per_job: int = Field(default=1, ge=1, le=1024, description="Processor cores and torch threads of one trainer.")
-    gpus_per_job: float = Field(default=0.0, ge=0, le=1, description="GPU share of one trainer; 0 trains on the processor.")
+    gpus_per_job: float = Field(
+        default=0.0, ge=0, le=1, description="GPU share of one trainer; 0 trains on the processor."
+    )
     max_lost_attempts: int = Field(
         default=3, ge=1, le=100, description="Attempts that may be lost with their worker before the job fails."
     )

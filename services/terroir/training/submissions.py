@@ -19,13 +19,17 @@ from terroir.training.upstream import FrozenDataset
 class Datasets(Protocol):
     """What is asked of the dataset service."""
 
-    def version(self, name: str) -> FrozenDataset: ...
+    def version(self, name: str) -> FrozenDataset:
+        """A version by name, or a dataset's newest; raises NotFound."""
+        ...
 
 
 class Bases(Protocol):
     """What is asked of the registry."""
 
-    def base_digest(self, base: str) -> str: ...
+    def base_digest(self, base: str) -> str:
+        """Digest of a registered base; raises NotFound."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -57,15 +61,18 @@ class Submissions:
         self.bases.base_digest(base)
         if base not in self.mounted_bases:
             raise BaseUnreadable(
-                f"bases/{base} is registered, but no worker has its weights: mounted are {', '.join(sorted(self.mounted_bases))} "
-                "(set TERROIR_TRAINING_BASE_SOURCES)",
+                f"bases/{base} is registered, but no worker has its weights; mounted are "
+                f"{', '.join(sorted(self.mounted_bases))} (set TERROIR_TRAINING_BASE_SOURCES)",
                 reason="BASE_NOT_MOUNTED",
             )
         dataset = self._trainable(config.dataset)
         resolved = config.model_copy(update={"dataset": dataset.name, "adapter": target, "base_model": base})
         return self.jobs.create(
             ensure_text(request_id, "request_id", 128) or str(uuid.uuid4()),
-            {"adapter": target, "base": base, "dataset_version": dataset.name, "config_yaml": dump_config(resolved)},
+            adapter=target,
+            base=base,
+            dataset_version=dataset.name,
+            config_yaml=dump_config(resolved),
         )
 
     def _trainable(self, name: str) -> FrozenDataset:
@@ -77,15 +84,23 @@ class Submissions:
                 metadata={"dataset_version": dataset.name},
             )
         if not dataset.pictures:
-            raise NothingToTrain(f"{dataset.name} has no picture that passed its gates; import some and freeze a new version")
+            raise NothingToTrain(
+                f"{dataset.name} has no picture that passed its gates; import some and freeze a new version"
+            )
         return dataset
 
 
 def _for_service(config: TrainConfig) -> None:
     if not config.dataset:
-        local = "train_data_dir is a folder of your machine, which the service does not see; " if config.train_data_dir else ""
+        local = (
+            "train_data_dir is a folder of your machine, which the service does not see; "
+            if config.train_data_dir
+            else ""
+        )
         raise ConfigInvalid(
-            f"{local}import the pictures and set `dataset: datasets/ID/versions/N`", reason="DATASET_MISSING", field="dataset"
+            f"{local}import the pictures and set `dataset: datasets/ID/versions/N`",
+            reason="DATASET_MISSING",
+            field="dataset",
         )
     pattern = "datasets/{dataset}/versions/{version}" if "/versions/" in config.dataset else "datasets/{dataset}"
     ensure_name(config.dataset, "dataset", pattern)

@@ -50,7 +50,9 @@ class DatasetService:
             trigger_word=version.trigger_word,
             rights_statement=version.rights_statement,
             pictures=tuple(
-                (image.digest, image.file_name, image.caption.text) for image in version.images if image.verdict in _TRAINED
+                (image.digest, image.file_name, image.caption.text)
+                for image in version.images
+                if image.verdict in _TRAINED
             ),
         )
 

@@ -31,7 +31,9 @@ _LOG_SECONDS = 2.0
 class JobSinks:
     """Reports of a run, for one attempt at one job."""
 
-    def __init__(self, store: ObjectStore, jobs: Jobs, order: DriverOrder, log: AttemptLog, curves: Curves, clock: Clock) -> None:
+    def __init__(
+        self, store: ObjectStore, jobs: Jobs, order: DriverOrder, log: AttemptLog, curves: Curves, clock: Clock
+    ) -> None:
         self._store = store
         self._jobs = jobs
         self._order = order
@@ -44,21 +46,26 @@ class JobSinks:
         self._stop = False
 
     def progress(self, progress: TrainProgress) -> None:
+        """Store the progress for watchers, and log it now and then."""
         write_progress(self._store, self._prefix, progress)
         if progress.phase != "training" or self._clock.monotonic() - self._logged >= _LOG_SECONDS:
             self._logged = self._clock.monotonic()
             self._log.write(
                 f"{progress.phase} step {progress.step}/{progress.total_steps} loss {progress.loss:.4f} "
-                f"lr {progress.learning_rate:.3g} {progress.steps_per_second:.2f} steps/s eta {progress.eta_seconds:.0f} s"
+                f"lr {progress.learning_rate:.3g} {progress.steps_per_second:.2f} steps/s, "
+                f"{progress.eta_seconds:.0f} s left"
             )
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
+        """Add a point to each curve."""
         self._curves.add(step, values)
 
     def log(self, line: str) -> None:
+        """Add a line to the log."""
         self._log.write(line)
 
     def save(self, checkpoint: Checkpoint) -> None:
+        """Keep a checkpoint; raises AttemptSuperseded when another attempt has taken over."""
         self._checkpoints.save(
             checkpoint,
             self._order.attempt,
@@ -67,6 +74,7 @@ class JobSinks:
         self._log.write(f"saved checkpoint of step {checkpoint.step}, loss {checkpoint.loss:.4f}")
 
     def newest(self) -> Checkpoint | None:
+        """The checkpoint of this or an earlier attempt."""
         return self._checkpoints.newest()
 
     def stop_requested(self) -> bool:
@@ -83,7 +91,9 @@ def train_attempt(order: DriverOrder, store: ObjectStore, node_id: Callable[[], 
     """Run one attempt in this process; raises what the engine and the upstream services raise."""
     jobs, prefix = Jobs(store, clock), attempt_prefix(order.job_id, order.attempt)
     log = AttemptLog(store, prefix, clock)
-    job = jobs.change(order.job_id, f"running/{order.attempt}", lambda job: _running(job, order, os.getpid(), node_id()))
+    job = jobs.change(
+        order.job_id, f"running/{order.attempt}", lambda job: _running(job, order, os.getpid(), node_id())
+    )
     log.write(f"attempt {order.attempt} of {job.name} runs in process {os.getpid()}")
     try:
         with Curves(store, prefix, order.attempt, clock) as curves:

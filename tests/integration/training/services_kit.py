@@ -34,7 +34,11 @@ class Services:
         announce = self.data_dir / f"{name}.json"
         announce.unlink(missing_ok=True)
         prefix = f"TERROIR_{name.upper()}_"
-        settings = {f"{prefix}PORT": "0", f"{prefix}DATA_DIR": str(self.data_dir), f"{prefix}ANNOUNCE_PATH": str(announce)}
+        settings = {
+            f"{prefix}PORT": "0",
+            f"{prefix}DATA_DIR": str(self.data_dir),
+            f"{prefix}ANNOUNCE_PATH": str(announce),
+        }
         if name in ("registry", "training"):
             settings[f"{prefix}BASE_SOURCES"] = json.dumps({"terroir-tiny": str(self.base)})
         if name == "dataset":

@@ -7,9 +7,9 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from training_kit import Bench  # noqa: E402 (found through the line above)
+from training_kit import Bench
 
-from terroir.tiny.random_pipeline import build  # noqa: E402
+from terroir.tiny.random_pipeline import build
 
 
 @pytest.fixture(scope="session")

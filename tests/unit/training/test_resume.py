@@ -7,7 +7,13 @@ from terroir.training.engine import train as engine
 from terroir.training.engine.ports import Stopped
 from terroir.training.errors import CheckpointMismatch
 
-LONG = {"max_train_steps": 5, "save_steps": 2, "gradient_accumulation_steps": 2, "lora_dropout": 0.1, "horizontal_flip": True}
+LONG = {
+    "max_train_steps": 5,
+    "save_steps": 2,
+    "gradient_accumulation_steps": 2,
+    "lora_dropout": 0.1,
+    "horizontal_flip": True,
+}
 
 
 @pytest.mark.parametrize("optimizer", ["adamw", "sgd"])

@@ -20,7 +20,7 @@ from terroir.training.engine.ports import ArrayCache, Checkpoint, Picture, Train
 from terroir.training.engine.train import train
 
 SMALL: Mapping[str, Any] = {
-    "resolution": 32, "lora_rank": 2, "batch_size": 2, "max_train_steps": 4, "learning_rate": 1e-2, "seed": 5,
+    "resolution": 32, "lora_rank": 2, "batch_size": 2, "max_train_steps": 4, "learning_rate": 1e-2, "seed": 3,
 }  # fmt: skip
 
 

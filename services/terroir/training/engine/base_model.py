@@ -13,6 +13,7 @@ from transformers import CLIPTextModel, CLIPTokenizer
 from terroir.training.engine.noise import NoiseSchedule
 from terroir.training.errors import BaseUnreadable
 
+
 @dataclass(frozen=True)
 class BaseModel:
     """Components in fp32 on the device."""

@@ -19,9 +19,11 @@ class MemoryArrayCache:
         self._arrays: dict[str, Arrays] = {}
 
     def get(self, key: str) -> Arrays | None:
+        """The arrays under `key`, if there are any."""
         return self._arrays.get(key)
 
     def put(self, key: str, arrays: Arrays) -> None:
+        """Keep arrays under `key`."""
         self._arrays[key] = arrays
 
 
@@ -33,14 +35,17 @@ class StoreArrayCache:
         self._prefix = prefix
 
     def get(self, key: str) -> Arrays | None:
+        """The arrays under `key`, if there are any."""
         try:
-            return load(self._store.get(f"{self._prefix}/{key}"))
+            arrays: Arrays = load(self._store.get(f"{self._prefix}/{key}"))
         except NotFound:
             return None
         except SafetensorError:
             self._store.delete(f"{self._prefix}/{key}")
             return None
+        return arrays
 
     def put(self, key: str, arrays: Arrays) -> None:
+        """Keep arrays under `key`."""
         with contextlib.suppress(AlreadyExists):  # another run encoded the same content
             self._store.create(f"{self._prefix}/{key}", save(dict(arrays)))

@@ -1,7 +1,7 @@
 """Latents and text embeddings of a data set, computed once and cached by content.
 
 Cached are mean and standard deviation of the autoencoder's posterior, from which every step samples anew; the key holds
-the pixels, the weights that encoded them and nothing else, so an edited picture or another base never meets an old entry.
+the pixels, the weights that encoded them and nothing else, so an edited picture or another base meets no old entry.
 """
 
 from __future__ import annotations
@@ -105,7 +105,11 @@ class CaptionEncoder:
 
     def _one(self, text: str) -> Arrays:
         tokens = self._tokenizer(
-            text, padding="max_length", max_length=self._tokenizer.model_max_length, truncation=True, return_tensors="pt"
+            text,
+            padding="max_length",
+            max_length=self._tokenizer.model_max_length,
+            truncation=True,
+            return_tensors="pt",
         )
         ids = tokens.input_ids
         words = hashlib.sha256(ids.numpy().tobytes()).hexdigest()

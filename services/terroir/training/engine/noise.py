@@ -40,7 +40,9 @@ class NoiseSchedule:
         try:
             config = json.loads(path.read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
-            raise BaseUnreadable(f"{path} cannot be read ({error}); point base_sources at a diffusers folder") from error
+            raise BaseUnreadable(
+                f"{path} cannot be read ({error}); point base_sources at a diffusers folder"
+            ) from error
         # Every scheduler of diffusers shares these keys; DDIM keeps a zero terminal SNR exactly zero.
         scheduler = DDIMScheduler.from_config(config)
         return cls(scheduler.alphas_cumprod.float().to(device), scheduler.config.prediction_type)

@@ -14,7 +14,7 @@ from terroir.training.errors import PictureUnreadable
 
 
 def load_pixels(picture: Picture, resolution: int) -> npt.NDArray[np.uint8]:
-    """RGB pixels `[resolution, resolution, 3]`: turned upright by EXIF, on white, resized to cover, cut out of the centre.
+    """RGB pixels `[resolution, resolution, 3]`: turned upright by EXIF, on white, resized to cover, centre-cropped.
 
     Raises PictureUnreadable.
     """

@@ -84,9 +84,11 @@ class TrainResult:
 class ArrayCache(Protocol):
     """Keeps arrays by the digest of what they were computed from; losing any of them costs only time."""
 
-    def get(self, key: str) -> Arrays | None: ...
+    def get(self, key: str) -> Arrays | None:
+        """The arrays under `key`, if they are still there."""
 
-    def put(self, key: str, arrays: Arrays) -> None: ...
+    def put(self, key: str, arrays: Arrays) -> None:
+        """Keep arrays under `key`."""
 
 
 class Sinks(Protocol):

@@ -12,12 +12,11 @@ import torch
 from safetensors.torch import load, save
 from torch import Tensor, nn, optim
 
-from terroir.training.config import TrainConfig
 from terroir.training.engine.ports import Checkpoint, TrainRun
 from terroir.training.errors import CheckpointMismatch
 
 _FORMAT: Final = 1
-_WITHOUT_EFFECT: Final = ("save_steps", "adapter", "output_dir", "dataset", "train_data_dir")
+_WITHOUT_EFFECT: Final = ("save_steps", "max_bad_batches", "adapter", "output_dir", "dataset", "train_data_dir")
 
 
 @dataclass

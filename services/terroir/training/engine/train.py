@@ -128,13 +128,13 @@ class _Training:
         if counters.skipped_in_a_row >= limit:
             raise NonFiniteLoss(
                 f"loss or gradients were not finite in {limit} steps in a row, up to step {counters.step + 1} "
-                f"(loss {loss}, gradient norm {norm}); the weights are those of the last good step: lower learning_rate, "
-                "set mixed_precision to no, or look at the pictures",
+                f"(loss {loss}, gradient norm {norm}); the weights stay those of the last good step: "
+                "lower learning_rate, set mixed_precision to no, or look at the pictures",
                 metadata={"step": str(counters.step + 1)},
             )
 
     def _gradients(self, step: int) -> tuple[float, float]:
-        """Accumulate the gradients of one step, clipped; returns mean loss and gradient norm, which may not be finite."""
+        """Accumulate the gradients of one step, clipped; returns mean loss and gradient norm, finite or not."""
         parts = self._run.config.gradient_accumulation_steps
         total = 0.0
         for part in range(parts):
@@ -144,7 +144,7 @@ class _Training:
             total += float(loss.detach()) / parts
             if not math.isfinite(total):
                 return total, math.nan
-            (loss / parts).backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
+            (loss / parts).backward()
         limit = self._run.config.max_grad_norm or math.inf
         return total, float(nn.utils.clip_grad_norm_([weight for _, weight in self._weights], limit))
 

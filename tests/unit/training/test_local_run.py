@@ -1,0 +1,76 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from training_kit import png
+
+from terroir.common.base_digest import base_digest, component_digests
+from terroir.common.clock import FixedClock
+from terroir.common.errors import InvalidArgument
+from terroir.lora.formats import parse
+from terroir.registry.base_folder import read_base_folder
+from terroir.store.obstore_driver import MemoryStore
+from terroir.training import local
+from terroir.training.attempt_files import AttemptLog, LogReader
+from terroir.training.errors import BaseUnreadable, ConfigInvalid
+
+CONFIG = "train_data_dir: pictures\noutput_dir: out\nadapter: ink\nresolution: 32\nlora_rank: 2\nmax_train_steps: 2\n"
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Path:
+    (tmp_path / "pictures").mkdir()
+    (tmp_path / "pictures" / "a.png").write_bytes(png(1))
+    (tmp_path / "pictures" / "a.txt").write_text("a red house")
+    path = tmp_path / "style.yaml"
+    path.write_text(CONFIG)
+    return path
+
+
+def test_a_run_without_a_server_leaves_both_files_curves_and_a_log(config: Path, base_dir: Path) -> None:
+    seen = []
+    result = local.run(config, on_progress=seen.append, base_sources={"terroir-tiny": base_dir}, threads=1)
+    kohya, diffusers = result.files
+    assert kohya == config.parent / "out" / "ink.safetensors" and result.steps == 2 and seen[-1].step == 2
+    content = read_base_folder(base_dir)
+    table = {f"unet.{key.removesuffix('.weight')}": shape for key, shape in content.shapes["unet"].items()}
+    parsed = [parse(path.read_bytes(), table) for path in (kohya, diffusers)]
+    assert parsed[0].adapter.rank == 2 and parsed[0].matched == parsed[1].matched > 0 and not parsed[0].ignored
+    assert list(config.parent.glob("out/state/runs/*/tensorboard/events.out.tfevents*"))
+    assert "saved checkpoint of step 2" in (config.parent / "out" / "train.log").read_text()
+    again = local.run(config, base_sources={"terroir-tiny": base_dir}, threads=1)
+    assert "resumed at step 2 of 2" in (config.parent / "out" / "train.log").read_text()
+    assert again.loss == result.loss
+
+
+def test_what_is_missing_is_named(config: Path, base_dir: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigInvalid) as missing:
+        local.run(tmp_path / "no.yaml")
+    assert missing.value.reason == "CONFIG_MISSING"
+    config.write_text("lora_rank: 2\n")
+    with pytest.raises(ConfigInvalid, match="train_data_dir"):
+        local.run(config)
+    config.write_text("train_data_dir: nowhere\n")
+    with pytest.raises(InvalidArgument, match="nowhere"):
+        local.run(config, base_sources={"terroir-tiny": base_dir})
+    config.write_text("train_data_dir: pictures\nbase_model: unknown\n")
+    with pytest.raises(BaseUnreadable, match="unknown"):
+        local.run(config, base_sources={"terroir-tiny": base_dir})
+
+
+def test_trainer_and_registry_give_a_base_the_same_digest(base_dir: Path) -> None:
+    assert base_digest(component_digests(base_dir)) == read_base_folder(base_dir).digest
+
+
+def test_log_lines_of_two_writers_are_read_in_the_order_of_storing() -> None:
+    store, clock = MemoryStore(), FixedClock()
+    first, second, reader = (AttemptLog(store, "p", clock), AttemptLog(store, "p", clock), LogReader(store, "p"))
+    first.write("one\ntwo")
+    first.flush()
+    second.write("three")
+    second.flush()
+    assert [[line.split(" ", 1)[1] for line in lines] for lines in reader.new_pieces()] == [["one", "two"], ["three"]]
+    clock.advance(2)
+    first.write("four")
+    assert [lines[0].endswith("four") for lines in reader.new_pieces()] == [True]
