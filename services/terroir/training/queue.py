@@ -68,12 +68,15 @@ class Queue:
         self._wake.set()
 
     def run(self) -> None:
-        """Tick until `stop`; an error of the store or of Ray is logged and the next tick tries again."""
+        """Tick until `stop`; an error is logged and the next tick tries again."""
         while not self._stopping.is_set():
             try:
                 self.tick()
             except (TerroirError, StoreError) as error:
                 _log.warning("queue_waits", reason=error.reason, error=str(error))
+            except Exception:
+                # One job that breaks the queue must not stop all others for good.
+                _log.exception("queue_failed")
             self._wake.wait(_TICK_SECONDS)
             self._wake.clear()
 

@@ -18,6 +18,12 @@ class TrainingSettings(ServiceSettings):
     model_config = SettingsConfigDict(env_prefix="TERROIR_TRAINING_")
 
     port: int = Field(default=7102, ge=0, le=65535, description="TCP port; 0 takes a free one.")
+    drain_timeout_seconds: float = Field(
+        default=3.0,
+        ge=0,
+        le=3600,
+        description="Seconds that running calls may take to finish at shutdown; watches never do.",
+    )
     dataset_target: str = Field(default="127.0.0.1:7101", description="host:port of the dataset service.")
     registry_target: str = Field(default="127.0.0.1:7103", description="host:port of the registry service.")
     base_sources: dict[str, Path] = Field(
