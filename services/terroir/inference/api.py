@@ -61,7 +61,7 @@ class InferenceServicer(inference_pb2_grpc.InferenceServiceServicer):
                     yield response
 
     async def PrefetchAdapters(
-        self, request: pb.PrefetchAdaptersRequest, context: Context
+        self, request: pb.PrefetchAdaptersRequest, _context: Context
     ) -> pb.PrefetchAdaptersResponse:
         """Bring adapters into host memory."""
         if len(request.adapters) > MAX_PREFETCHED:
@@ -80,7 +80,7 @@ class InferenceServicer(inference_pb2_grpc.InferenceServiceServicer):
             )
 
     async def ListResidentAdapters(
-        self, request: pb.ListResidentAdaptersRequest, context: Context
+        self, _request: pb.ListResidentAdaptersRequest, _context: Context
     ) -> pb.ListResidentAdaptersResponse:
         """List the host tier."""
         return pb.ListResidentAdaptersResponse(
@@ -89,7 +89,7 @@ class InferenceServicer(inference_pb2_grpc.InferenceServiceServicer):
             budget_bytes=self._residency.budget_bytes,
         )
 
-    async def GetServerInfo(self, request: pb.GetServerInfoRequest, context: Context) -> pb.GetServerInfoResponse:
+    async def GetServerInfo(self, _request: pb.GetServerInfoRequest, _context: Context) -> pb.GetServerInfoResponse:
         """Say what is served; raises ModelLoading until it is known."""
         base, info = self._generator.base(), self._engine.info
         return pb.GetServerInfoResponse(

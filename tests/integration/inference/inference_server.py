@@ -69,7 +69,7 @@ class RunningInference:
         """What health says."""
         request = health_pb2.HealthCheckRequest(service=INFERENCE_SERVICE)
         status: int = self.health.Check(request, timeout=10).status
-        return status == health_pb2.HealthCheckResponse.SERVING
+        return bool(status == health_pb2.HealthCheckResponse.SERVING)
 
     def wait_until_serving(self, timeout: float = 240) -> None:
         """Health's own stream says when."""

@@ -1,0 +1,149 @@
+"""Requests that join, leave and share the device."""
+
+from __future__ import annotations
+
+import hashlib
+import random
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from terroir.inference.engine.messages import Failed, Finished, Previewed, Stepped
+from terroir.inference.engine.model import Model
+from tests.unit.inference.drawing_kit import Studio, make_job, random_adapter
+
+
+@pytest.fixture(scope="module")
+def model(base_dir: Path) -> Model:
+    return Model(str(base_dir))
+
+
+def weights_digest(model: Model) -> str:
+    """Over every weight of denoiser and text encoder."""
+    digest = hashlib.sha256()
+    for module in (model.unet, model.text_encoder):
+        for name, tensor in sorted(module.state_dict().items()):
+            digest.update(name.encode())
+            digest.update(tensor.numpy().tobytes())
+    return digest.hexdigest()
+
+
+def test_base_weights_are_bit_identical_after_random_churn(model: Model) -> None:
+    before, identities = weights_digest(model), {n: id(p) for n, p in model.unet.named_parameters()}
+    rng = random.Random(5)
+    adapters = [random_adapter(model, seed) for seed in range(3)]
+    studio = Studio(model, merged_budget_bytes=4 << 20)  # less than one stack: every leave evicts
+    for number in range(40):
+        if rng.random() < 0.4:
+            worn = {
+                f"digest-{index}": (adapters[index], rng.uniform(-1, 1), rng.choice((0.0, 0.7)))
+                for index in rng.sample(range(3), rng.randint(0, 3))
+            }
+            studio.loop.submit(make_job(f"job-{number}", worn, steps=rng.randint(1, 4)))
+        if rng.random() < 0.2:
+            studio.loop.cancel(f"job-{rng.randrange(number + 1)}")
+        studio.loop.tick()
+    while studio.loop.busy:
+        studio.loop.tick()
+    assert not [event for event in studio.events if isinstance(event, Failed)]
+    assert [event for event in studio.events if isinstance(event, Finished)]
+    assert weights_digest(model) == before
+    assert {n: id(p) for n, p in model.unet.named_parameters()} == identities
+    assert studio.merger.used_bytes <= 4 << 20
+
+
+def test_an_error_inside_a_call_leaves_the_base_weights_and_other_requests(
+    model: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before, studio = weights_digest(model), Studio(model)
+    adapter = random_adapter(model, 1)
+    real = model.predict
+
+    def fail_once(*rows: torch.Tensor) -> torch.Tensor:
+        monkeypatch.setattr(model, "predict", real)
+        raise torch.OutOfMemoryError("pretended")
+
+    monkeypatch.setattr(model, "predict", fail_once)
+    studio.run(make_job("hit", {"digest": (adapter, 1.0, 1.0)}), make_job("spared"))
+    failed = [event for event in studio.events if isinstance(event, Failed)]
+    assert [(event.id, event.reason) for event in failed] == [("hit", "DEVICE_MEMORY_FULL")]
+    assert len(studio.pictures("spared")) == 1
+    assert weights_digest(model) == before
+
+
+def test_a_request_draws_the_same_picture_alone_and_among_others_that_join_and_leave(model: Model) -> None:
+    one, two = random_adapter(model, 1), random_adapter(model, 2)
+    wanted = make_job("wanted", {"one": (one, 0.9, 0.4)}, steps=6)
+    alone = Studio(model)
+    alone.run(wanted)
+    crowd = Studio(model)
+    crowd.loop.submit(make_job("same", {"one": (one, 0.9, 0.4)}, steps=4, seeds=(1, 2), guidance_scale=7.0))
+    crowd.loop.submit(make_job("other", {"two": (two, 1.0, 1.0)}, steps=9, sampler="euler-a"))
+    for _ in range(2):
+        crowd.loop.tick()
+    crowd.loop.submit(wanted)
+    crowd.loop.submit(make_job("unguided", {"one": (one, 0.9, 0.4)}, steps=2, guidance_scale=1.0, sampler="dpmpp-2m"))
+    crowd.loop.tick()
+    crowd.loop.cancel("other")
+    while crowd.loop.busy:
+        crowd.loop.tick()
+    assert np.abs(alone.pictures("wanted")[0] - crowd.pictures("wanted")[0]).max() <= 2
+    assert not crowd.pictures("other")
+    assert len(crowd.pictures("same")) == 2 and len(crowd.pictures("unguided")) == 1
+
+
+def test_equal_compositions_share_a_call_and_different_ones_take_turns(
+    model: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows: list[int] = []
+    real = model.predict
+
+    def count(latents: torch.Tensor, *rest: torch.Tensor) -> torch.Tensor:
+        rows.append(len(latents))
+        return real(latents, *rest)
+
+    monkeypatch.setattr(model, "predict", count)
+    adapter = random_adapter(model, 1)
+    studio = Studio(model, max_batch_rows=6)
+    worn = {"digest": (adapter, 1.0, 0.0)}
+    studio.run(
+        make_job("a", worn, steps=2), make_job("plain", steps=2), make_job("b", worn, steps=2, seeds=(1, 2)),
+        make_job("c", worn, steps=2),
+    )  # fmt: skip
+    order = [event.id for event in studio.events if isinstance(event, Stepped)]
+    assert rows[:3] == [6, 2, 4], "a and b fill a call of six rows, then plain, then c with a"
+    assert order[:5] == ["a", "b", "plain", "c", "a"]
+    assert sorted(order) == sorted(["a", "b", "c", "plain"] * 2)
+
+
+def test_a_deadline_ends_a_request_at_its_next_step(model: Model) -> None:
+    studio = Studio(model)
+    studio.run(make_job("late", deadline=time.monotonic() - 1), make_job("timely", deadline=time.monotonic() + 600))
+    (failed,) = [event for event in studio.events if isinstance(event, Failed)]
+    assert (failed.id, failed.code) == ("late", "DEADLINE_EXCEEDED")
+    assert len(studio.pictures("timely")) == 1
+
+
+def test_a_picture_that_is_not_a_number_is_an_error(model: Model) -> None:
+    wild = random_adapter(model, 1, strength=1e12)
+    studio = Studio(model)
+    studio.run(make_job("wild", {"digest": (wild, 2.0, 0.0)}))
+    (failed,) = [event for event in studio.events if isinstance(event, Failed)]
+    assert failed.reason == "PICTURE_NOT_FINITE"
+
+
+def test_previews_come_at_the_interval_for_every_seed(model: Model) -> None:
+    studio = Studio(model)
+    studio.run(make_job("job", steps=5, seeds=(1, 2), preview_interval_steps=2))
+    previews = [(event.step, event.index) for event in studio.events if isinstance(event, Previewed)]
+    assert previews == [(2, 0), (2, 1), (4, 0), (4, 1)]
+
+
+def test_only_a_prompt_beyond_the_text_encoders_length_is_reported_as_cut(model: Model) -> None:
+    studio = Studio(model)
+    studio.run(make_job("short"), make_job("long", prompt="a red cat " * 40))
+    warnings = {event.id: event.warnings for event in studio.events if isinstance(event, Finished)}
+    assert not warnings["short"] and len(warnings["long"]) == 1
