@@ -16,8 +16,8 @@ def run_engine(connection: Connection, config: EngineConfig) -> None:
     """Load the model, say so, and draw until told to stop; target of the spawned process."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent, which drains first
     Thread(target=_end_with_parent, name="end-with-parent", daemon=True).start()
-    # Threads that spin while they wait for each other stall on busy cores: beside a training on two cores a picture took
-    # 8 to 60 s instead of 1.2 s. Read once, when torch loads its OpenMP.
+    # Threads that spin while they wait for each other stall on busy cores: beside a training on two cores one picture
+    # took 8 to 60 s instead of 1.2 s. Read once, when torch loads its OpenMP.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     # Deferred: the parent imports this module too and must stay without torch.
     import torch
