@@ -1,37 +1,48 @@
 """Every service on one machine: four processes over one local folder, joined by real TCP ports.
 
-The processes are those of a cluster deployment, told by environment variables to share a folder instead of a bucket. They
-end with this process, also when it is killed.
+The processes are those of a cluster deployment, told by environment variables to share a folder instead of a bucket.
+They end with this process, also when it is killed.
 """
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
-import errno
-import fcntl
 import json
 import os
+import re
 import signal
+import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Final, Self
+from typing import Final, Self
 
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from terroir.client.endpoints import Endpoints
-from terroir.common.errors import FailedPrecondition, Unavailable
+from terroir.common.errors import FailedPrecondition, TerroirError, Unavailable
+from terroir.common.folder_lock import FolderLock
+from terroir.common.grpc_client import channel
 from terroir.tiny import NATIVE_SIDE
 
-SERVICES: Final = ("registry", "dataset", "training", "inference")
-"""In order of start: the others call the registry."""
+CONTROL_SERVICES: Final = ("registry", "dataset", "training")
+SERVICES: Final = (*CONTROL_SERVICES, "inference")
+"""In order of start; they are stopped in the opposite order, so that whoever calls ends before whom it calls."""
 DEFAULT_PORTS: Final = {"dataset": 7101, "training": 7102, "registry": 7103, "inference": 7104}
+START_SECONDS: Final = 60.0
+DRAIN_SECONDS: Final = 5
+"""Running calls get this long at Ctrl-C: a person waits, and watch streams would never end by themselves."""
+STOP_SECONDS: Final = 60.0
+"""A service that has not ended by then is killed; the training service ends its Ray within this time."""
 _PARENT_DEATH_SIGNAL: Final = 1  # PR_SET_PDEATHSIG of prctl(2)
+_LIBC: Final = ctypes.CDLL(None) if sys.platform == "linux" else None
+_NAMED_FAILURE: Final = re.compile(r"^terroir \w+: \[([A-Z0-9_]+)\] (.*)$", re.MULTILINE)
 
 
 @dataclass
@@ -40,14 +51,14 @@ class _Service:
     process: subprocess.Popen[bytes]
     announce: Path
     log: Path
-    port: int = 0
 
 
 class Embedded:
-    """A running Terroir; use it as a context manager.
+    """A running Terroir; a context manager for the main thread: services end with the thread that started them.
 
-    Raises FailedPrecondition if the folder is read-only (DATA_DIR_READ_ONLY) or in use (DATA_DIR_IN_USE) and Unavailable
-    (SERVICE_FAILED) if a service ends before it is ready; the message holds the end of its log.
+    Raises FailedPrecondition if the folder cannot be used (DATA_DIR_READ_ONLY, DATA_DIR_IN_USE) or a service refuses
+    to start (its own reason, such as PORT_IN_USE), and Unavailable (SERVICE_FAILED) if one ends without naming a
+    reason; the message then holds the end of its log.
     """
 
     def __init__(
@@ -58,17 +69,17 @@ class Embedded:
         environment: Mapping[str, str] | None = None,
         on_ready: Callable[[str, float], None] = lambda _name, _seconds: None,
     ) -> None:
-        """`ports` of 0 (the default for each) let the system choose; `on_ready` hears of each service and its seconds."""
+        """`ports` of 0 (the default for each) take free ones; `on_ready` hears of each service and its seconds."""
         self._data_dir = data_dir.expanduser().resolve()
-        self._ports = dict.fromkeys(SERVICES, 0) | dict(ports or {})
+        self._wanted = dict.fromkeys(SERVICES, 0) | dict(ports or {})
         self._environment = dict(environment or {})
         self._on_ready = on_ready
         self._services: dict[str, _Service] = {}
-        self._lock: IO[str] | None = None
+        self._lock = FolderLock(self._data_dir, drain_seconds=STOP_SECONDS)
         self.endpoints = Endpoints()
 
     def __enter__(self) -> Self:
-        self._claim_folder()
+        self._lock.take()
         try:
             self._start()
         except BaseException:
@@ -76,7 +87,9 @@ class Embedded:
             raise
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.stop()
 
     @property
@@ -88,16 +101,14 @@ class Embedded:
         """Block until the service's health says SERVING; raises Unavailable (SERVICE_NOT_READY, SERVICE_FAILED)."""
         service = self._services[name]
         until = time.monotonic() + timeout_seconds
-        with grpc.insecure_channel(f"127.0.0.1:{service.port}") as channel:
-            health = health_pb2_grpc.HealthStub(channel)
+        with channel(getattr(self.endpoints, name)) as opened:
+            health = health_pb2_grpc.HealthStub(opened)
             while time.monotonic() < until:
                 self._check_alive(service)
-                try:
+                with contextlib.suppress(grpc.RpcError):
                     answer = health.Check(health_pb2.HealthCheckRequest(), timeout=1.0)
-                except grpc.RpcError:
-                    answer = None
-                if answer is not None and answer.status == health_pb2.HealthCheckResponse.SERVING:
-                    return
+                    if answer.status == health_pb2.HealthCheckResponse.SERVING:
+                        return
                 time.sleep(0.05)
         raise Unavailable(
             f"{name} was not ready after {timeout_seconds:.0f} s; its log is {service.log}", reason="SERVICE_NOT_READY"
@@ -111,110 +122,130 @@ class Embedded:
             time.sleep(interval_seconds)
 
     def stop(self) -> None:
-        """Drain all services and end them; safe to call twice."""
-        if self._lock is not None:
+        """Drain all services and end them; safe to call twice, and again after it was interrupted."""
+        if self._lock.held:
             Endpoints.forget(self._data_dir)
         running = list(reversed(self._services.values()))
         for service in running:
             if service.process.poll() is None:
                 service.process.send_signal(signal.SIGTERM)
+        until = time.monotonic() + STOP_SECONDS
         for service in running:
             try:
-                service.process.wait(timeout=20)
+                service.process.wait(timeout=max(0.0, until - time.monotonic()))
             except subprocess.TimeoutExpired:
                 service.process.kill()
                 service.process.wait()
         self._services.clear()
-        if self._lock is not None:
-            self._lock.close()
-            self._lock = None
-
-    def _claim_folder(self) -> None:
-        try:
-            (self._data_dir / "run").mkdir(parents=True, exist_ok=True)
-            self._lock = (self._data_dir / "run" / "lock").open("w")
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            self._lock = None
-            raise FailedPrecondition(
-                f"another terroir runs on {self._data_dir}; stop it or give this one another --data-dir",
-                reason="DATA_DIR_IN_USE",
-            ) from None
-        except OSError as error:
-            if error.errno not in (errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EEXIST):
-                raise
-            raise FailedPrecondition(
-                f"cannot write to {self._data_dir} ({error.strerror}); give a writable folder with --data-dir",
-                reason="DATA_DIR_READ_ONLY",
-            ) from error
+        self._lock.release()
 
     def _start(self) -> None:
-        # The registry's address is needed by the training and inference services, the dataset's by training.
-        for name in SERVICES[:2]:
-            self._spawn(name)
-        self._await_ports(SERVICES[:2])
-        for name in SERVICES[2:]:
-            self._spawn(name)
-        self._await_ports(SERVICES[2:])
-        self.endpoints = Endpoints(**{name: f"127.0.0.1:{self._services[name].port}" for name in SERVICES})
+        ports = _with_free_ports(self._wanted)
+        self.endpoints = Endpoints(**{name: f"127.0.0.1:{port}" for name, port in ports.items()})
+        since = time.monotonic()
+        for name in CONTROL_SERVICES:
+            self._spawn(name, ports[name])
+        # Loading the model keeps every core busy for seconds: the control services come first.
+        self._await_listening(CONTROL_SERVICES, since)
+        self._spawn("inference", ports["inference"])
+        self._await_listening(("inference",), since)
         self.endpoints.save(self._data_dir)
 
-    def _spawn(self, name: str) -> None:
+    def _spawn(self, name: str, port: int) -> None:
         run = self._data_dir / "run"
         announce, log = run / f"{name}.json", run / f"{name}.log"
         announce.unlink(missing_ok=True)
-        prefix = f"TERROIR_{name.upper()}_"
-        settings = {
-            f"{prefix}PORT": str(self._ports[name]),
-            f"{prefix}DATA_DIR": str(self._data_dir),
-            f"{prefix}ANNOUNCE_PATH": str(announce),
-        }
-        if name == "dataset":
-            # Pictures of the tiny base's own size are large enough for it.
-            settings[f"{prefix}GATES__MINIMUM_SIDE"] = str(NATIVE_SIDE)
-        if name == "training":
-            settings[f"{prefix}DATASET_TARGET"] = f"127.0.0.1:{self._services['dataset'].port}"
-        if name in ("training", "inference"):
-            settings[f"{prefix}REGISTRY_TARGET"] = f"127.0.0.1:{self._services['registry'].port}"
+        settings = self._settings(name) | {"PORT": str(port), "ANNOUNCE_PATH": str(announce)}
+        variables = {f"TERROIR_{name.upper()}_{setting}": value for setting, value in settings.items()}
         with log.open("wb") as output:
             process = subprocess.Popen(
                 [sys.executable, "-m", f"terroir.{name}.main"],
-                env={**os.environ, **settings, **self._environment},
+                env={**os.environ, **variables, **self._environment},
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
-                # A group of its own: Ctrl-C reaches the supervisor alone, which drains the services in order.
+                pass_fds=self._lock.inherited(),
+                # A session of its own: Ctrl-C reaches the supervisor alone, which drains the services in order.
                 start_new_session=True,
-                preexec_fn=_die_with_parent,
+                preexec_fn=_die_with(os.getpid()),
             )
         self._services[name] = _Service(name, process, announce, log)
 
-    def _await_ports(self, names: tuple[str, ...]) -> None:
-        since = time.monotonic()
+    def _settings(self, name: str) -> dict[str, str]:
+        common = {"DATA_DIR": str(self._data_dir), "DRAIN_TIMEOUT_SECONDS": str(DRAIN_SECONDS)}
+        if name == "dataset":
+            # Pictures of the tiny base's own size are large enough for it.
+            return common | {"GATES__MINIMUM_SIDE": str(NATIVE_SIDE)}
+        if name == "training":
+            targets = {"DATASET_TARGET": self.endpoints.dataset, "REGISTRY_TARGET": self.endpoints.registry}
+            return common | targets
+        return common | ({"REGISTRY_TARGET": self.endpoints.registry} if name == "inference" else {})
+
+    def _await_listening(self, names: Sequence[str], since: float) -> None:
         waiting = list(names)
         while waiting:
             for name in list(waiting):
                 service = self._services[name]
-                if service.announce.exists():
-                    service.port = int(json.loads(service.announce.read_text())["ports"]["grpc"])
+                if _announced(service):
                     self._on_ready(name, time.monotonic() - since)
                     waiting.remove(name)
                 else:
                     self._check_alive(service)
-            if time.monotonic() - since > 60:
-                raise Unavailable(f"{waiting} did not start within 60 s; logs are in {self._data_dir / 'run'}", reason="SERVICE_NOT_READY")
-            time.sleep(0.02)
+            if time.monotonic() - since > START_SECONDS:
+                raise Unavailable(
+                    f"{', '.join(waiting)} did not start within {START_SECONDS:.0f} s; logs are in "
+                    f"{self._data_dir / 'run'}",
+                    reason="SERVICE_NOT_READY",
+                )
+            time.sleep(0.01)
 
     def _check_alive(self, service: _Service) -> None:
-        if (status := service.process.poll()) is None:
-            return
-        tail = service.log.read_text(errors="replace").strip().splitlines()[-5:]
-        raise Unavailable(
-            f"{service.name} ended with status {status}:\n  " + "\n  ".join(tail), reason="SERVICE_FAILED"
-        )
+        if (status := service.process.poll()) is not None:
+            raise _failure(service.name, status, service.log.read_text(errors="replace"))
 
 
-def _die_with_parent() -> None:
+def _failure(name: str, status: int, log: str) -> TerroirError:
+    """Why a service ended: the reason that it named itself, else the end of its log."""
+    if named := _NAMED_FAILURE.findall(log):
+        reason, message = named[-1]
+        hint = "; or let the system choose ports: --free-ports" if reason == "PORT_IN_USE" else ""
+        return FailedPrecondition(f"{message}{hint}", reason=reason, metadata={"service": name})
+    tail = "\n  ".join(log.strip().splitlines()[-5:])
+    return Unavailable(f"{name} ended with status {status}:\n  {tail}", reason="SERVICE_FAILED")
+
+
+def _announced(service: _Service) -> bool:
+    """Whether this very process listens, not one of an earlier start."""
+    try:
+        return int(json.loads(service.announce.read_text())["pid"]) == service.process.pid
+    except FileNotFoundError:
+        return False
+
+
+def _with_free_ports(wanted: Mapping[str, int]) -> dict[str, int]:
+    """Replace each 0 by a free port, so that services know each other's address before any of them runs.
+
+    Another program may take one before its service does; that start fails with PORT_IN_USE and can be repeated.
+    """
+    with contextlib.ExitStack() as open_sockets:
+        ports = {}
+        for name, port in wanted.items():
+            if port == 0:
+                probe = open_sockets.enter_context(socket.socket())
+                probe.bind(("127.0.0.1", 0))
+                port = int(probe.getsockname()[1])
+            ports[name] = port
+        return ports
+
+
+def _die_with(parent: int) -> Callable[[], None]:
     """Ask Linux to terminate this child when its parent dies, so that a killed supervisor leaves no service behind."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PARENT_DEATH_SIGNAL, signal.SIGTERM)
+
+    def ask() -> None:
+        if _LIBC is None:
+            return
+        _LIBC.prctl(_PARENT_DEATH_SIGNAL, signal.SIGTERM)
+        if os.getppid() != parent:  # it died before it could be watched
+            os._exit(1)
+
+    return ask

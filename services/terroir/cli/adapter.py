@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import getpass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Final
 
 import typer
 
@@ -18,7 +18,7 @@ AdapterName = Annotated[str, typer.Argument(help="Adapter, such as `jiangnan`.",
 VersionName = Annotated[
     str, typer.Argument(help="`jiangnan` (newest), `jiangnan@production` or `jiangnan/versions/3`.", show_default=False)
 ]
-_FORMATS = {"kohya": pb.ADAPTER_FORMAT_KOHYA, "diffusers": pb.ADAPTER_FORMAT_DIFFUSERS}
+_FORMATS: Final = {"kohya": pb.ADAPTER_FORMAT_KOHYA, "diffusers": pb.ADAPTER_FORMAT_DIFFUSERS}
 
 
 @app.command("list")
@@ -70,7 +70,9 @@ def show(context: typer.Context, name: VersionName) -> None:
 def publish(
     context: typer.Context,
     name: AdapterName,
-    file: Annotated[Path, typer.Argument(help="A `.safetensors` file of kohya, A1111 or diffusers.", show_default=False)],
+    file: Annotated[
+        Path, typer.Argument(help="A `.safetensors` file of kohya, A1111 or diffusers.", show_default=False)
+    ],
     base: Annotated[str, typer.Option(help="Base model that it was trained on.")] = "terroir-tiny",
     trigger: Annotated[str, typer.Option(help="Word that calls the style up.")] = "",
 ) -> None:
@@ -84,7 +86,8 @@ def publish(
         version = client.registry.publish(header, data)
     session(context).show(
         version,
-        f"published {version.name}: {version.coverage.matched_layers} layers, {len(version.coverage.ignored)} keys ignored",
+        f"published {version.name}: {version.coverage.matched_layers} layers, "
+        f"{len(version.coverage.ignored)} keys ignored",
     )
 
 
@@ -93,11 +96,15 @@ def download(
     context: typer.Context,
     name: VersionName,
     out: Annotated[Path, typer.Option(help="File or folder to write to.")] = Path(),
-    file_format: Annotated[str, typer.Option("--format", help="`kohya` (A1111, ComfyUI, diffusers) or `diffusers`.")] = "kohya",
+    file_format: Annotated[
+        str, typer.Option("--format", help="`kohya` (A1111, ComfyUI, diffusers) or `diffusers`.")
+    ] = "kohya",
 ) -> None:
     """Download a version's file."""
     if file_format not in _FORMATS:
-        raise InvalidArgument(f"unknown format {file_format!r}; known are {', '.join(_FORMATS)}", reason="UNKNOWN_FORMAT")
+        raise InvalidArgument(
+            f"unknown format {file_format!r}; known are {', '.join(_FORMATS)}", reason="UNKNOWN_FORMAT"
+        )
     with session(context).client() as client:
         file = client.registry.download(resource("adapters", name), _FORMATS[file_format])
     target = out / file.file_name if out.is_dir() else out

@@ -28,7 +28,9 @@ def create(
     region: Annotated[str, typer.Option(help="Region code, such as CN-ZJ.")] = "",
     description: Annotated[str, typer.Option(help="What the style is.")] = "",
     license_id: Annotated[str, typer.Option("--license", help="Licence of the pictures.")] = "",
-    rights: Annotated[str, typer.Option(help="Statement that you may train on these pictures; training needs it.")] = "",
+    rights: Annotated[
+        str, typer.Option(help="Statement that you may train on these pictures; training needs it.")
+    ] = "",
     display_name: Annotated[str, typer.Option(help="Name for people.")] = "",
 ) -> None:
     """Create an empty dataset."""
@@ -67,11 +69,9 @@ def import_folder(
         return
     for imported in results:
         for finding in imported.image.findings:
-            this.console.print(
-                f"{imported.path.name}: {_VERDICTS[finding.verdict]} {finding.gate}: {finding.message}", highlight=False
-            )
+            this.say(f"{imported.path.name}: {_VERDICTS[finding.verdict]} {finding.gate}: {finding.message}")
     summary = ", ".join(f"{count} {verdict}" for verdict, count in verdicts.items())
-    this.console.print(f"imported {len(results)} pictures ({summary}; {known} were there already)")
+    this.say(f"imported {len(results)} pictures ({summary}; {known} were there already)")
 
 
 @app.command("list")
@@ -96,7 +96,8 @@ def images(context: typer.Context, name: DatasetName) -> None:
             client.datasets.images(resource("datasets", name)),
             [
                 ("file", lambda i: i.file_name), ("size", lambda i: f"{i.width}×{i.height}"),
-                ("verdict", lambda i: _VERDICTS.get(i.verdict, "?")), ("agreement", lambda i: f"{i.caption.agreement:.2f}"),
+                ("verdict", lambda i: _VERDICTS.get(i.verdict, "?")),
+                ("agreement", lambda i: f"{i.caption.agreement:.2f}"),
                 ("caption", lambda i: i.caption.text), ("digest", lambda i: i.digest[:12]),
             ],
             empty=f"no pictures; add some: terroir dataset import {name} FOLDER",
@@ -116,7 +117,7 @@ def caption(context: typer.Context, name: DatasetName) -> None:
     if this.as_json:
         this.print_json({"captioned": done})
     else:
-        this.console.print(f"captioned {done} pictures; look: terroir dataset images {name}")
+        this.say(f"captioned {done} pictures; look: terroir dataset images {name}")
 
 
 @app.command("edit-caption")

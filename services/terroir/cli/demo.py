@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from terroir.cli.session import session
+from terroir.cli.session import plain_console, session
 
 _DEFAULT_EXAMPLES = Path("examples/styles")
 
@@ -21,8 +21,8 @@ def demo(
     from terroir.demo.run import Demo  # needs the extras of every service
 
     this = session(context)
-    files = Demo(out, examples, this.console).run()
+    files = Demo(out, examples, plain_console(stderr=this.as_json)).run()
     if this.as_json:
         this.print_json({"png": str(files.png), "html": str(files.html), "figures": str(files.figures)})
         return
-    this.console.print(f"look at {files.html} (one page, opens anywhere) or {files.png}", highlight=False)
+    this.say(f"look at {files.html} (one page, opens anywhere) or {files.png}")

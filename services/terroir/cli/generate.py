@@ -25,14 +25,18 @@ def parse_size(text: str) -> tuple[int, int]:
 
 def generate(
     context: typer.Context,
-    prompt: Annotated[str, typer.Argument(help="What to draw. `<lora:jiangnan:0.8>` adds a style.", show_default=False)],
+    prompt: Annotated[
+        str, typer.Argument(help="What to draw. `<lora:jiangnan:0.8>` adds a style.", show_default=False)
+    ],
     adapter: Annotated[list[str] | None, typer.Option(help="`name@alias=weight`; repeat to stack styles.")] = None,
     region: Annotated[str, typer.Option(help="Take the style of this region.")] = "",
     seed: Annotated[list[int] | None, typer.Option(help="One picture a seed; repeat for variants.")] = None,
     negative: Annotated[str, typer.Option(help="What to keep away from.")] = "",
     size: Annotated[str, typer.Option(help="WIDTHxHEIGHT in pixels; default: the base's own.")] = "0x0",
     steps: Annotated[int, typer.Option(help="Denoising steps, 1 to 150.")] = 20,
-    guidance: Annotated[float | None, typer.Option(help="Guidance scale; 1 turns it off. Default: the base's own.")] = None,
+    guidance: Annotated[
+        float | None, typer.Option(help="Guidance scale; 1 turns it off. Default: the base's own.")
+    ] = None,
     sampler: Annotated[str, typer.Option(help="ddim, euler, euler-a or dpmpp-2m.")] = "ddim",
     file_format: Annotated[str, typer.Option("--format", help="png, jpeg or webp.")] = "png",
     out: Annotated[Path, typer.Option(help="Folder for the pictures.")] = Path(),
@@ -41,7 +45,9 @@ def generate(
     """Draw pictures in one or several styles."""
     this = session(context)
     if file_format not in _FORMATS:
-        raise InvalidArgument(f"unknown format {file_format!r}; known are {', '.join(_FORMATS)}", reason="UNKNOWN_FORMAT")
+        raise InvalidArgument(
+            f"unknown format {file_format!r}; known are {', '.join(_FORMATS)}", reason="UNKNOWN_FORMAT"
+        )
     width, height = parse_size(size)
     weights = [parse_adapter(text) for text in adapter or []]
     request = pb.GenerateRequest(
@@ -70,6 +76,6 @@ def generate(
         )
         return
     for path in files:
-        this.console.print(f"wrote {path}", highlight=False)
+        this.say(f"wrote {path}")
     for warning in result.done.warnings:
-        this.console.print(f"[yellow]warning[/] {warning}", highlight=False)
+        this.say(f"warning: {warning}")

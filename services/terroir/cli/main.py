@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import typer
-from rich.console import Console
+from rich.text import Text
 
 from terroir.cli import adapter, dataset, demo, generate, region, train, up
-from terroir.cli.session import Session
+from terroir.cli.session import Session, plain_console
 from terroir.common.errors import TerroirError
+from terroir.store.errors import StoreError
 
 app = typer.Typer(
     name="terroir",
@@ -40,7 +41,7 @@ def options(
     as_json: Annotated[bool, typer.Option("--json", help="Print results as JSON on standard output.")] = False,
 ) -> None:
     """Options that stand before the command."""
-    context.obj = Session(data_dir, as_json, Console())
+    context.obj = Session(data_dir, as_json, plain_console())
 
 
 def main() -> None:
@@ -48,14 +49,18 @@ def main() -> None:
     as_json = "--json" in sys.argv
     try:
         app()
-    except TerroirError as error:
-        if as_json:
-            Session(None, True, Console()).print_json({"error": {"reason": error.reason, "message": str(error)}})
-        else:
-            Console(stderr=True).print(f"[bold red]error[/] \\[{error.reason}] {error}", highlight=False, soft_wrap=True)
-        sys.exit(1)
-    except KeyboardInterrupt:
-        sys.exit(130)
+    except (TerroirError, StoreError) as error:
+        _report(error.reason, str(error), as_json=as_json)
+    except OSError as error:  # a file that the person named: outputs of a download, a folder for pictures
+        _report("FILE_ERROR", f"{error.filename or 'a file'}: {error.strerror or error}", as_json=as_json)
+
+
+def _report(reason: str, message: str, *, as_json: bool) -> NoReturn:
+    if as_json:
+        Session(None, True, plain_console()).print_json({"error": {"reason": reason, "message": message}})
+    else:
+        plain_console(stderr=True).print(Text.assemble(("error", "bold red"), f" [{reason}] {message}"), soft_wrap=True)
+    sys.exit(1)
 
 
 if __name__ == "__main__":

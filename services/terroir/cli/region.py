@@ -66,7 +66,8 @@ def put(
         weights = [parse_adapter(text) for text in adapter]
         region.recipe.CopyFrom(
             pb.StyleRecipe(
-                adapters=[pb.RecipeAdapter(adapter=name, weight=weight) for name, weight in weights], prompt_prefix=prefix
+                adapters=[pb.RecipeAdapter(adapter=name, weight=weight) for name, weight in weights],
+                prompt_prefix=prefix,
             )
         )
     with session(context).client() as client:

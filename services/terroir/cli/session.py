@@ -34,13 +34,18 @@ class Session:
         """A client of the services; where they are is discovered now."""
         return Client(Endpoints.discover(self.data_dir))
 
+    def say(self, line: str) -> None:
+        """A remark for people; silent with --json."""
+        if not self.as_json:
+            self.console.print(line, soft_wrap=True)
+
     def show(self, message: Message, *lines: str) -> None:
         """One result: JSON, or lines for people."""
         if self.as_json:
             self.print_json(to_dict(message))
         else:
             for line in lines:
-                self.console.print(line, highlight=False, soft_wrap=True)
+                self.console.print(line, soft_wrap=True)
 
     def table(self, messages: Iterable[Message], columns: Sequence[Column], *, empty: str) -> None:
         """Many results: a JSON array, or a table; `empty` says what to do where there are none."""
@@ -49,7 +54,7 @@ class Session:
             self.print_json([to_dict(row) for row in rows])
             return
         if not rows:
-            self.console.print(empty)
+            self.console.print(empty, soft_wrap=True)
             return
         table = Table(*(name for name, _ in columns), box=None, pad_edge=False)
         for row in rows:
@@ -59,6 +64,7 @@ class Session:
     def print_json(self, value: Any) -> None:
         """Machine output, alone on standard output."""
         sys.stdout.write(json.dumps(value, ensure_ascii=False, indent=2) + "\n")
+        sys.stdout.flush()
 
     @contextmanager
     def progress(self) -> Iterator[Progress]:
@@ -74,6 +80,11 @@ class Session:
 def to_dict(message: Message) -> dict[str, Any]:
     """JSON form with the proto's own field names."""
     return MessageToDict(message, preserving_proto_field_name=True)
+
+
+def plain_console(*, stderr: bool = False) -> Console:
+    """A console that prints captions, paths and configurations as they are: `[to_q]` is no markup there."""
+    return Console(stderr=stderr, markup=False, emoji=False, highlight=False)
 
 
 def session(context: typer.Context) -> Session:

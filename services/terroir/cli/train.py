@@ -37,14 +37,17 @@ def read_config(path: Path) -> str:
 @app.callback()
 def train(
     context: typer.Context,
-    config: Annotated[Path | None, typer.Option(help="Train from this YAML file on this machine, with no server.")] = None,
+    config: Annotated[
+        Path | None, typer.Option(help="Train from this YAML file on this machine, with no server.")
+    ] = None,
 ) -> None:
     """Train locally with --config, or use one of the commands below."""
     if context.invoked_subcommand is not None:
         return
     if config is None:
         raise InvalidArgument(
-            "say what to train: `terroir train --config style.yaml`, or see `terroir train --help`", reason="CONFIG_MISSING"
+            "say what to train: `terroir train --config style.yaml`, or see `terroir train --help`",
+            reason="CONFIG_MISSING",
         )
     from terroir.training import local  # torch is an extra: loaded only where training really runs here
 
@@ -61,7 +64,7 @@ def train(
         this.print_json({"files": [str(path) for path in result.files], "steps": result.steps})
     else:
         for path in result.files:
-            this.console.print(f"wrote {path}")
+            this.say(f"wrote {path}")
 
 
 @app.command()
@@ -86,10 +89,11 @@ def submit(
         if not watch:
             this.show(job, f"queued {job.name}; look: terroir train watch {job.name}")
             return
-        this.console.print(f"queued {job.name}") if not this.as_json else None
+        this.say(f"queued {job.name}")
         with this.progress() as bar:
             task = bar.add_task(adapter, total=None)
-            for job in client.training.watch(job.name):
+            for state in client.training.watch(job.name):
+                job = state
                 show_progress(bar, task, job)
     finish(this, job)
 

@@ -1,5 +1,7 @@
 """Python client of Terroir: datasets, training, registry, regions and pictures over gRPC.
 
+Example::
+
     from terroir.client import Client
 
     with Client() as terroir:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import io
 import queue
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -40,17 +41,20 @@ class ImportedPicture:
 def scan_folder(folder: Path) -> list[FolderPicture]:
     """Picture files directly in `folder`, with captions from `name.txt` or `metadata.csv` (`file_name,text`).
 
-    Raises InvalidArgument for a folder that is missing (FOLDER_MISSING) or holds no picture (FOLDER_EMPTY).
+    Raises InvalidArgument for a folder that is missing (FOLDER_MISSING) or holds no picture (FOLDER_EMPTY), and for
+    captions that cannot be read (BAD_METADATA_CSV, CAPTIONS_UNREADABLE).
     """
     if not folder.is_dir():
-        raise InvalidArgument(f"{folder} is not a folder; give the folder that holds the pictures", reason="FOLDER_MISSING")
+        raise InvalidArgument(
+            f"{folder} is not a folder; give the folder that holds the pictures", reason="FOLDER_MISSING"
+        )
     table = _metadata(folder / "metadata.csv")
     pictures = []
     for path in sorted(folder.iterdir()):
-        if path.suffix.lower() not in _SUFFIXES:
+        if path.suffix.lower() not in _SUFFIXES or not path.is_file():
             continue
         sidecar = path.with_suffix(".txt")
-        caption = sidecar.read_text(encoding="utf-8").strip() if sidecar.exists() else table.get(path.name, "")
+        caption = _text(sidecar).strip() if sidecar.is_file() else table.get(path.name, "")
         pictures.append(FolderPicture(path, caption))
     if not pictures:
         raise InvalidArgument(
@@ -63,13 +67,23 @@ def scan_folder(folder: Path) -> list[FolderPicture]:
 def _metadata(path: Path) -> dict[str, str]:
     if not path.exists():
         return {}
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        rows = csv.DictReader(file)
-        if rows.fieldnames is None or not {"file_name", "text"} <= set(rows.fieldnames):
-            raise InvalidArgument(
-                f"{path} needs the columns file_name and text, it has {rows.fieldnames}", reason="BAD_METADATA_CSV"
-            )
-        return {row["file_name"]: (row["text"] or "").strip() for row in rows}
+    rows = csv.DictReader(io.StringIO(_text(path), newline=""))
+    columns = rows.fieldnames or []
+    if not {"file_name", "text"} <= set(columns):
+        raise InvalidArgument(
+            f"{path} needs the columns file_name and text in its first line, it has {', '.join(columns) or 'nothing'}",
+            reason="BAD_METADATA_CSV",
+        )
+    return {row["file_name"]: (row["text"] or "").strip() for row in rows}
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InvalidArgument(
+            f"cannot read the captions in {path}: {error}; save it as UTF-8 text", reason="CAPTIONS_UNREADABLE"
+        ) from error
 
 
 class Datasets:
@@ -110,7 +124,7 @@ class Datasets:
             if not (token := page.next_page_token):
                 return
 
-    def import_pictures(self, dataset: str, pictures: list[FolderPicture]) -> Iterator[ImportedPicture]:
+    def import_pictures(self, dataset: str, pictures: Sequence[FolderPicture]) -> Iterator[ImportedPicture]:
         """Offer pictures, send those that the server lacks, and yield its verdicts as they come.
 
         Safe to repeat after a broken connection: what arrived is not sent again.
@@ -137,7 +151,7 @@ class Datasets:
                     yield ImportedPicture(by_digest[verdict.image.digest].path, verdict.image, verdict.already_present)
         finally:
             outgoing.put(None)
-            answers.cancel()
+            answers.cancel()  # type: ignore[no-untyped-call]  # untyped in the stubs
 
     def caption(self, dataset: str, captioner: str = "") -> Iterator[pb.CaptionImagesResponse]:
         """Draft captions where there are none; yields each as it is made."""

@@ -29,25 +29,43 @@ class Endpoints:
 
     @classmethod
     def discover(cls, data_dir: Path | None = None) -> Endpoints:
-        """Targets from TERROIR_ENDPOINTS (`dataset=host:port,…`), else from a running `terroir up`, else the defaults."""
-        if stated := os.environ.get(ENVIRONMENT_VARIABLE):
+        """Targets of the `terroir up` on `data_dir`, or where none is named of the first of these that there is.
+
+        TERROIR_ENDPOINTS (`dataset=host:port,…`), a `terroir up` on the default folder, the default ports.
+        Raises FailedPrecondition (NOT_RUNNING, ENDPOINTS_UNREADABLE) and InvalidArgument (BAD_ENDPOINTS).
+        """
+        stated = os.environ.get(ENVIRONMENT_VARIABLE)
+        if stated and data_dir is None:
             return cls._parse(stated)
         path = (data_dir or default_data_dir()) / _FILE_NAME
         if data_dir is not None and not path.exists():
             raise FailedPrecondition(
                 f"no terroir runs on {data_dir} (start one: terroir up --data-dir {data_dir})", reason="NOT_RUNNING"
             )
-        return cls(**json.loads(path.read_text())) if path.exists() else cls()
+        return cls._read(path) if path.exists() else cls()
+
+    @classmethod
+    def _read(cls, path: Path) -> Endpoints:
+        try:
+            return cls(**json.loads(path.read_text()))
+        except (OSError, ValueError, TypeError) as error:
+            raise FailedPrecondition(
+                f"cannot read {path} ({error}); remove it, or start a terroir there again",
+                reason="ENDPOINTS_UNREADABLE",
+            ) from error
 
     @classmethod
     def _parse(cls, stated: str) -> Endpoints:
-        known = set(cls.__dataclass_fields__)
-        targets = dict(part.strip().split("=", 1) for part in stated.split(",") if "=" in part)
-        if unknown := set(targets) - known:
-            raise InvalidArgument(
-                f"{ENVIRONMENT_VARIABLE} names {sorted(unknown)}; known services are {sorted(known)}",
-                reason="UNKNOWN_SERVICE",
-            )
+        targets = {}
+        for part in filter(None, (part.strip() for part in stated.split(","))):
+            name, _, target = part.partition("=")
+            if name not in cls.__dataclass_fields__ or not target:
+                raise InvalidArgument(
+                    f"{ENVIRONMENT_VARIABLE} holds {part!r}; write SERVICE=HOST:PORT with a service of "
+                    f"{', '.join(cls.__dataclass_fields__)}",
+                    reason="BAD_ENDPOINTS",
+                )
+            targets[name] = target
         return cls(**targets)
 
     def save(self, data_dir: Path) -> None:

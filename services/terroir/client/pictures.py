@@ -10,7 +10,7 @@ import grpc
 
 from terroir._proto.inference.v1 import inference_pb2 as pb
 from terroir._proto.inference.v1 import inference_pb2_grpc
-from terroir.client.calls import UNARY_SECONDS, typed_stream, typed_errors
+from terroir.client.calls import UNARY_SECONDS, typed_errors, typed_stream
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class Pictures:
         try:
             yield from typed_stream(call)
         finally:
-            call.cancel()
+            call.cancel()  # type: ignore[no-untyped-call]  # untyped in the stubs
 
     def generate(
         self,

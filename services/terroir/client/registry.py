@@ -94,7 +94,7 @@ class Registry:
         with typed_errors():
             return self._stub.SetAlias(request, timeout=UNARY_SECONDS)
 
-    def download(self, name: str, adapter_format: pb.AdapterFormat = pb.ADAPTER_FORMAT_KOHYA) -> AdapterFile:
+    def download(self, name: str, adapter_format: pb.AdapterFormat.ValueType = pb.ADAPTER_FORMAT_KOHYA) -> AdapterFile:
         """An adapter file; raises Unavailable (DOWNLOAD_CORRUPT) if what arrived is not what was announced."""
         header = pb.DownloadHeader()
         parts: list[bytes] = []

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import grpc
 
@@ -63,7 +63,7 @@ class Training:
         for answer in typed_stream(self._stub.TailJobLogs(request)):
             yield from answer.lines
 
-    def checkpoints(self, job: str) -> list[pb.Checkpoint]:
+    def checkpoints(self, job: str) -> Sequence[pb.Checkpoint]:
         """Checkpoints of a job, newest first."""
         with typed_errors():
             answer = self._stub.ListCheckpoints(pb.ListCheckpointsRequest(job=job), timeout=UNARY_SECONDS)

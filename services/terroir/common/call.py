@@ -6,7 +6,8 @@ import asyncio
 import time
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Any, Final
+from contextlib import aclosing
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import grpc
 import structlog
@@ -17,19 +18,27 @@ from terroir.common.telemetry import RpcMetrics
 
 REQUEST_ID: Final = "x-request-id"
 _log = structlog.get_logger()
-_Context = grpc.aio.ServicerContext
 _Handler = Callable[..., Any]
+
+if TYPE_CHECKING:  # generic in the stubs alone
+    _Interceptor = grpc.aio.ServerInterceptor[Any, Any]
+else:
+    _Interceptor = grpc.aio.ServerInterceptor
+_Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
+_MethodHandler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
 
 
 def remaining_seconds(context: _Context) -> float | None:
     """Seconds until the caller's deadline; None without one. Raises DeadlineExceeded once it has passed."""
     left: float | None = context.time_remaining()
     if left is not None and left <= 0:
-        raise errors.DeadlineExceeded("the deadline of this call has passed; give it more time", reason="DEADLINE_EXPIRED")
+        raise errors.DeadlineExceeded(
+            "the deadline of this call has passed; give it more time", reason="DEADLINE_EXPIRED"
+        )
     return left
 
 
-class CallInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]  # grpc.aio has no types
+class CallInterceptor(_Interceptor):
     """Wraps all four kinds of handlers."""
 
     def __init__(self, metrics: RpcMetrics) -> None:
@@ -37,21 +46,22 @@ class CallInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]  # grpc
 
     async def intercept_service(
         self,
-        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[grpc.RpcMethodHandler | None]],
+        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[_MethodHandler]],
         details: grpc.HandlerCallDetails,
-    ) -> grpc.RpcMethodHandler | None:
+    ) -> _MethodHandler:
         """Replace the method's handler by a wrapped one of the same kind; health and reflection stay as they are."""
         handler = await continuation(details)
         if handler is None or not details.method.startswith("/terroir."):
             return handler
-        given = dict(details.invocation_metadata or ()).get(REQUEST_ID, "")
+        given = str(dict(details.invocation_metadata or ()).get(REQUEST_ID, ""))
         request_id = given if 0 < len(given) <= 128 else str(uuid.uuid4())
         call = _Call(details.method, request_id, self._metrics)
-        if handler.unary_unary or handler.stream_unary:
-            inner = handler.unary_unary or handler.stream_unary
+        inner: _Handler | None
+        if inner := handler.unary_unary or handler.stream_unary:
             make = grpc.unary_unary_rpc_method_handler if handler.unary_unary else grpc.stream_unary_rpc_method_handler
             return make(call.answering(inner), handler.request_deserializer, handler.response_serializer)
         inner = handler.unary_stream or handler.stream_stream
+        assert inner is not None, "a handler is of one of the four kinds"
         make = grpc.unary_stream_rpc_method_handler if handler.unary_stream else grpc.stream_stream_rpc_method_handler
         return make(call.streaming(inner), handler.request_deserializer, handler.response_serializer)
 
@@ -73,8 +83,9 @@ class _Call:
         """Wrap a handler that is an asynchronous generator of messages."""
 
         async def handle(request: Any, context: _Context) -> AsyncIterator[Any]:
-            async with _Surround(self._method, self._request_id, self._metrics, context):
-                async for message in inner(request, context):
+            surround = _Surround(self._method, self._request_id, self._metrics, context)
+            async with surround, aclosing(inner(request, context)) as messages:
+                async for message in messages:
                     yield message
 
         return handle
@@ -88,8 +99,8 @@ class _Surround:
     async def __aenter__(self) -> None:
         self._since = time.monotonic()
         structlog.contextvars.bind_contextvars(request_id=self._request_id)
-        self._metrics.running.labels(self._method).inc()
         await self._context.send_initial_metadata(((REQUEST_ID, self._request_id),))
+        self._metrics.running.labels(self._method).inc()
 
     async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> bool:
         seconds = time.monotonic() - self._since
@@ -105,7 +116,7 @@ class _Surround:
         if isinstance(seen, errors.Internal) and seen is not error:
             _log.error("call failed", method=self._method, exc_info=error)
         self._finish(seen.code.value, seconds, reason=seen.reason)
-        await self._context.abort_with_status(to_status(seen, self._request_id))
+        await self._context.abort_with_status(to_status(seen, self._request_id))  # type: ignore[attr-defined]  # not in the stubs
         return False
 
     def _finish(self, code: str, seconds: float, **fields: str) -> None:

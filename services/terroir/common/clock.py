@@ -23,9 +23,11 @@ class SystemClock:
     """The machine's own clock."""
 
     def now(self) -> datetime:
+        """See Clock."""
         return datetime.now(UTC)
 
     def monotonic(self) -> float:
+        """See Clock."""
         return time.monotonic()
 
 
@@ -39,9 +41,11 @@ class FixedClock:
         self._monotonic = 0.0
 
     def now(self) -> datetime:
+        """See Clock."""
         return self._now
 
     def monotonic(self) -> float:
+        """See Clock."""
         return self._monotonic
 
     def advance(self, seconds: float) -> None:

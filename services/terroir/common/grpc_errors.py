@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Final
+from typing import Final, cast
 
 import grpc
 from google.protobuf.any_pb2 import Any
@@ -16,6 +16,9 @@ from terroir.common.errors import TerroirError
 from terroir.store import errors as store_errors
 
 DOMAIN: Final = "terroir"
+# A status travels in HTTP/2 trailers, whose 8 KiB gRPC enforces: percent-encoded once, and twice more in the details.
+_MESSAGE_BYTES: Final = 1024
+_METADATA_BYTES: Final = 256
 
 _CLASSES: Final[dict[str, type[TerroirError]]] = {
     kind.code.value: kind
@@ -49,13 +52,15 @@ def from_exception(error: BaseException, request_id: str) -> TerroirError:
 
 def to_status(error: TerroirError, request_id: str) -> grpc.Status:
     """Status with ErrorInfo, RequestInfo and, where they apply, BadRequest and RetryInfo."""
-    status = status_pb2.Status(code=code_pb2.Code.Value(error.code.value), message=str(error))
+    message = _bounded(str(error), _MESSAGE_BYTES)
+    metadata = {key: _bounded(value, _METADATA_BYTES) for key, value in error.metadata.items()}
+    status = status_pb2.Status(code=code_pb2.Code.Value(error.code.value), message=message)
     details = [
-        error_details_pb2.ErrorInfo(reason=error.reason, domain=DOMAIN, metadata=error.metadata),
+        error_details_pb2.ErrorInfo(reason=error.reason, domain=DOMAIN, metadata=metadata),
         error_details_pb2.RequestInfo(request_id=request_id),
     ]
     if error.field is not None:
-        violation = error_details_pb2.BadRequest.FieldViolation(field=error.field, description=str(error))
+        violation = error_details_pb2.BadRequest.FieldViolation(field=error.field, description=message)
         details.append(error_details_pb2.BadRequest(field_violations=[violation]))
     if error.retry_after_seconds is not None:
         delay = Duration()
@@ -66,6 +71,12 @@ def to_status(error: TerroirError, request_id: str) -> grpc.Status:
         packed.Pack(detail)
         status.details.append(packed)
     return rpc_status.to_status(status)
+
+
+def _bounded(text: str, limit: int) -> str:
+    """`text` as valid UTF-8 of at most `limit` bytes."""
+    data = text.encode("utf-8", "replace")
+    return data.decode() if len(data) <= limit else data[: limit - 3].decode("utf-8", "ignore") + "…"
 
 
 def from_rpc(error: grpc.RpcError) -> TerroirError:
@@ -88,7 +99,7 @@ def _details(
     error: grpc.RpcError,
 ) -> Iterator[error_details_pb2.ErrorInfo | error_details_pb2.BadRequest | error_details_pb2.RetryInfo]:
     try:
-        status = rpc_status.from_call(error)
+        status = rpc_status.from_call(cast(grpc.Call, error))  # what a call raises is the call itself
     except (ValueError, AttributeError):  # a status without details, or one that never left this machine
         return
     for packed in status.details if status is not None else ():

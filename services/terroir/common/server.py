@@ -18,7 +18,7 @@ from grpc_reflection.v1alpha import reflection
 from terroir.common.call import CallInterceptor
 from terroir.common.errors import FailedPrecondition
 from terroir.common.settings import ServiceSettings
-from terroir.common.telemetry import RpcMetrics, new_registry, start_metrics_server
+from terroir.common.telemetry import MetricsServer, RpcMetrics, new_registry, start_metrics_server
 
 _MESSAGE_BYTES: Final = 8 * 1024 * 1024
 _log = structlog.get_logger()
@@ -33,10 +33,11 @@ class Server:
         self.registry = new_registry()
         self.port = 0
         self.metrics_port = 0
+        self._metrics: MetricsServer | None = None
         self._names: list[str] = [health.SERVICE_NAME]
         self._held: set[str] = set()
         self._stopping = asyncio.Event()
-        self._health = health.aio.HealthServicer()
+        self._health = health.aio.HealthServicer()  # type: ignore[attr-defined]  # not in the stubs
         self._server = grpc.aio.server(
             interceptors=[CallInterceptor(RpcMetrics(self.registry))],
             options=(
@@ -51,7 +52,7 @@ class Server:
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
 
     def add(self, servicer: Any, add_to_server: Callable[[Any, Any], None], name: str, *, serving: bool = True) -> None:
-        """Add a servicer under its full name (`terroir.registry.v1.RegistryService`); `serving=False` holds its health back."""
+        """Add a servicer under its full name; `serving=False` holds its health back until `set_serving`."""
         add_to_server(servicer, self._server)
         self._names.append(name)
         if not serving:
@@ -70,25 +71,27 @@ class Server:
                 reason="INSECURE_LISTEN_REFUSED",
             )
         reflection.enable_server_reflection([*self._names, reflection.SERVICE_NAME], self._server)
+        host = f"[{settings.host}]" if ":" in settings.host and "[" not in settings.host else settings.host
         try:
-            self.port = self._server.add_insecure_port(f"{settings.host}:{settings.port}")
+            self.port = self._server.add_insecure_port(f"{host}:{settings.port}")
         except RuntimeError as error:
-            raise FailedPrecondition(
-                f"{self.service_name} cannot listen on {settings.host}:{settings.port}: the port is in use or not "
-                f"allowed; stop the other program or set {self._variable('port')}",
-                reason="PORT_IN_USE",
-            ) from error
-        await self._server.start()
+            raise self._port_in_use("port", settings.port) from error
+        if settings.metrics_port:
+            try:
+                self._metrics = start_metrics_server(self.registry, settings.host, settings.metrics_port)
+            except OSError as error:
+                raise self._port_in_use("metrics_port", settings.metrics_port) from error
+            self.metrics_port = self._metrics.port
+        # Before the first answer: the health servicer's own beginning is SERVING.
         for name in ["", *self._names]:
             await self.set_serving(name, serving=name not in self._held and not (name == "" and self._held))
-        if settings.metrics_port:
-            self.metrics_port = start_metrics_server(self.registry, settings.host, settings.metrics_port)
+        await self._server.start()
         self._announce()
         _log.info("listening", port=self.port, metrics_port=self.metrics_port)
         return self.port
 
     async def set_serving(self, name: str, *, serving: bool) -> None:
-        """Set one service's health; the overall health (the empty name) follows when the last one held back is ready."""
+        """Set one service's health; the overall health (the empty name) is SERVING once none is held back."""
         status = health_pb2.HealthCheckResponse.SERVING if serving else health_pb2.HealthCheckResponse.NOT_SERVING
         await self._health.set(name, status)
         if name in self._held and serving:
@@ -101,11 +104,15 @@ class Server:
 
     async def serve_until_stopped(self) -> None:
         """Serve until SIGTERM, SIGINT or `request_stop`, then drain."""
+        self.heed_signals()
+        await self._stopping.wait()
+        await self.stop(self.settings.drain_timeout_seconds)
+
+    def heed_signals(self) -> None:
+        """From now on SIGTERM and SIGINT ask for a stop; one that comes during the start is obeyed after it."""
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stopping.set)
-        await self._stopping.wait()
-        await self.stop(self.settings.drain_timeout_seconds)
 
     def request_stop(self) -> None:
         """Ask `serve_until_stopped` to drain and return."""
@@ -115,7 +122,16 @@ class Server:
         """Turn health to NOT_SERVING, take no new calls, let running ones finish within `grace_seconds`."""
         await self._health.enter_graceful_shutdown()
         await self._server.stop(grace_seconds)
+        if self._metrics is not None:
+            await asyncio.to_thread(self._metrics.close)
         _log.info("stopped")
+
+    def _port_in_use(self, setting: str, port: int) -> FailedPrecondition:
+        return FailedPrecondition(
+            f"{self.service_name} cannot listen on {self.settings.host}:{port}: the port is in use or not allowed; "
+            f"stop the other program or set {self._variable(setting)}",
+            reason="PORT_IN_USE",
+        )
 
     def _variable(self, setting: str) -> str:
         return f"{self.settings.model_config.get('env_prefix', '')}{setting}".upper()

@@ -34,6 +34,8 @@ def run_service(name: str, settings_class: type[Settings], build: Build[Settings
 
 async def _serve(name: str, settings: Settings, build: Build[Settings]) -> None:
     server = Server(settings, service_name=name)
+    # Before `build`: what it starts (a Ray, an engine) must be ended by its own `finally`, never orphaned by a signal.
+    server.heed_signals()
     async with build(settings, server):
         await server.start()
         await server.serve_until_stopped()

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, get_type_hints
 
-from pydantic import Field, ValidationError
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import BaseModel, Field, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
 from terroir.common.errors import InvalidArgument
 from terroir.common.validation import did_you_mean
@@ -20,7 +20,9 @@ class ServiceSettings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix="TERROIR_", extra="forbid")
 
-    host: str = Field(default="127.0.0.1", description="Address to listen on; anything but loopback needs insecure_listen.")
+    host: str = Field(
+        default="127.0.0.1", description="Address to listen on; anything but loopback needs insecure_listen."
+    )
     port: int = Field(default=0, ge=0, le=65535, description="TCP port; 0 takes a free one.")
     insecure_listen: bool = Field(
         default=False, description="Allow listening beyond loopback without TLS and authentication."
@@ -39,22 +41,25 @@ class ServiceSettings(BaseSettings):
     def load(cls) -> Self:
         """Read the environment; raises InvalidArgument (UNKNOWN_SETTING, INVALID_SETTING) that names the variable."""
         prefix = cls.model_config.get("env_prefix", "")
-        known = [f"{prefix}{name}".upper() for name in cls.model_fields]
-        delimiter = cls.model_config.get("env_nested_delimiter")
+        known = set(_variables(cls, prefix, cls.model_config.get("env_nested_delimiter")))
         for variable in sorted(os.environ):
-            plain = variable.split(delimiter)[0] if delimiter else variable
-            if variable.startswith(prefix) and plain not in known:
+            if variable.upper().startswith(prefix) and variable.upper() not in known:
                 raise InvalidArgument(
-                    f"unknown setting {variable}{did_you_mean(variable, known)}", reason="UNKNOWN_SETTING"
+                    f"unknown setting {variable}{did_you_mean(variable.upper(), sorted(known))}",
+                    reason="UNKNOWN_SETTING",
                 )
         try:
             settings = cls()
         except ValidationError as error:
             first = error.errors()[0]
-            where = "__".join(str(part) for part in first["loc"])
+            where = "__".join(str(part) for part in first["loc"]).upper()
             raise InvalidArgument(
-                f"setting {prefix}{where.upper()} is wrong: {first['msg']} (got {first.get('input')!r})",
+                f"setting {prefix}{where} is wrong: {first['msg']} (got {first.get('input')!r})",
                 reason="INVALID_SETTING",
+            ) from error
+        except SettingsError as error:  # a value of several parts that is no JSON; it names the field alone
+            raise InvalidArgument(
+                f"a setting {prefix}… is not JSON: {error}: {error.__cause__}", reason="INVALID_SETTING"
             ) from error
         return settings.model_copy(update={"data_dir": settings.data_dir.expanduser()})
 
@@ -81,6 +86,23 @@ def describe(settings: type[ServiceSettings]) -> Iterator[SettingRow]:
             default=_default(field.default),
             description=field.description or "",
         )
+
+
+def _variables(model: type, prefix: str, delimiter: str | None) -> Iterator[str]:
+    """Every environment variable that a model reads: its fields, and with a delimiter those of the models within it."""
+    for name, annotation in get_type_hints(model).items():
+        if name not in _field_names(model):
+            continue
+        variable = f"{prefix}{name}".upper()
+        yield variable
+        if delimiter and isinstance(annotation, type):
+            yield from _variables(annotation, f"{variable}{delimiter}", delimiter)
+
+
+def _field_names(model: type) -> Collection[str]:
+    if issubclass(model, BaseModel):
+        return model.model_fields
+    return {field.name for field in fields(model)} if is_dataclass(model) else ()
 
 
 def _type_name(annotation: Any) -> str:

@@ -55,7 +55,20 @@ def new_registry() -> CollectorRegistry:
     return registry
 
 
-def start_metrics_server(registry: CollectorRegistry, host: str, port: int) -> int:
-    """Serve /metrics over HTTP from a thread; returns the bound port."""
-    server, _thread = start_http_server(port, host, registry)
-    return int(server.server_port)
+class MetricsServer:
+    """/metrics over HTTP, answered by a thread."""
+
+    def __init__(self, registry: CollectorRegistry, host: str, port: int) -> None:
+        self._server, self._thread = start_http_server(port, host, registry)
+        self.port = int(self._server.server_port)
+
+    def close(self) -> None:
+        """Stop listening; blocks for at most half a second."""
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join()
+
+
+def start_metrics_server(registry: CollectorRegistry, host: str, port: int) -> MetricsServer:
+    """Serve /metrics; raises OSError if the port cannot be had."""
+    return MetricsServer(registry, host, port)

@@ -1,4 +1,4 @@
-"""Checks of request fields, one place for all services; each failure is an InvalidArgument that names field and limit."""
+"""Checks of request fields, one place for all services; a failure is an InvalidArgument with field and limit."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ _IDENTIFIER: Final = re.compile(r"[a-z][a-z0-9-]{0,62}\Z")
 _REGION_CODE: Final = re.compile(r"[A-Z0-9][A-Za-z0-9-]{0,62}\Z")
 _NUMBER: Final = re.compile(r"[1-9][0-9]{0,8}\Z")
 _DIGEST: Final = re.compile(r"[0-9a-f]{64}\Z")
+_TOKEN_CHARACTERS: Final = 4096
 _PLACEHOLDER: Final = re.compile(r"\{([a-z_]+)\}")
 
 
@@ -34,8 +35,8 @@ def ensure_identifier(value: str, field: str) -> str:
 def ensure_name(value: str, field: str, pattern: str) -> dict[str, str]:
     """Take a resource name apart: `adapters/{adapter}/versions/{version}` gives its placeholders' values.
 
-    A placeholder named version, number, step or attempt takes a positive number, one named region or code a region code,
-    any other an identifier.
+    A placeholder named version, number, step or attempt takes a positive number, one named region or code a region
+    code, any other an identifier.
     """
     expected, given = pattern.split("/"), value.split("/")
     parts: dict[str, str] = {}
@@ -64,7 +65,7 @@ def ensure_range(value: float, field: str, low: float, high: float) -> float:
     """A finite number within `low` … `high`."""
     if not low <= value <= high:
         raise InvalidArgument(
-            f"{field} {value:g} is outside {low:g} … {high:g}", reason="OUT_OF_RANGE", field=field
+            f"{field} {value:.12g} is outside {low:.12g} … {high:.12g}", reason="OUT_OF_RANGE", field=field
         )
     return value
 
@@ -78,7 +79,9 @@ def ensure_text(value: str, field: str, max_length: int, *, min_length: int = 0)
             field=field,
         )
     if any(ord(character) < 32 and character not in "\n\r\t" for character in value):
-        raise InvalidArgument(f"{field} holds control characters; remove them", reason="CONTROL_CHARACTERS", field=field)
+        raise InvalidArgument(
+            f"{field} holds control characters; remove them", reason="CONTROL_CHARACTERS", field=field
+        )
     return value
 
 
@@ -110,7 +113,9 @@ def page(page_size: int, page_token: str, *, default: int, limit: int, query: An
     """Check page size and token; `query` is what the token is bound to (the request's other fields)."""
     if not 0 <= page_size <= limit:
         raise InvalidArgument(
-            f"page_size {page_size} is outside 0 … {limit} (0 means {default})", reason="OUT_OF_RANGE", field="page_size"
+            f"page_size {page_size} is outside 0 … {limit} (0 means {default})",
+            reason="OUT_OF_RANGE",
+            field="page_size",
         )
     digest = hashlib.sha256(json.dumps(query, sort_keys=True).encode()).hexdigest()[:16]
     after = None
@@ -131,9 +136,11 @@ def _encode(state: dict[str, str]) -> str:
 
 
 def _decode(token: str) -> dict[str, Any] | None:
+    if len(token) > _TOKEN_CHARACTERS:
+        return None
     try:
         state = json.loads(base64.urlsafe_b64decode(token + "=" * (-len(token) % 4)))
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     return state if isinstance(state, dict) else None
 
