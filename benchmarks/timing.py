@@ -1,0 +1,28 @@
+"""Seconds of two things that are compared, taken in turns so that what else the machine does hits both."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Medians (p50) of both sides, in seconds."""
+
+    ours: float
+    peer: float
+
+
+def in_turns(count: int, ours: Callable[[int], object], peer: Callable[[int], object]) -> Pair:
+    """Call both `count` times with the number of the turn; who goes first alternates."""
+    taken: dict[str, list[float]] = {"ours": [], "peer": []}
+    for turn in range(count):
+        sides = [("ours", ours), ("peer", peer)]
+        for name, call in sides if turn % 2 == 0 else reversed(sides):
+            since = time.perf_counter()
+            call(turn)
+            taken[name].append(time.perf_counter() - since)
+    return Pair(statistics.median(taken["ours"]), statistics.median(taken["peer"]))
