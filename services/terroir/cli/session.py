@@ -68,11 +68,12 @@ class Session:
 
     @contextmanager
     def progress(self) -> Iterator[Progress]:
-        """A progress bar on standard error; silent with --json."""
+        """A progress bar on standard error; silent with --json, and where nobody watches."""
+        console = Console(stderr=True)
         with Progress(
             TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
             TextColumn("left"), TimeRemainingColumn(),
-            console=Console(stderr=True), disable=self.as_json, transient=False,
+            console=console, disable=self.as_json or not console.is_terminal,
         ) as bar:  # fmt: skip
             yield bar
 
