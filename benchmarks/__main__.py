@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import os
 import subprocess
 import sys
 import tempfile
@@ -79,6 +80,9 @@ def _measure(options: argparse.Namespace) -> None:
     command = f"python -m benchmarks --area {area}{' --quick' if options.quick else ''}"
     if area == "demo" and options.demo_out:
         command += " --demo-out DIR"
+    # The engine waits so too: one policy for both sides, and spinning threads collapse where cores are shared.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")  # it warns of torchvision, which nothing here needs
     measure = importlib.import_module(f"benchmarks.areas.{area}").rows
     here, since = machine.describe(CHECKOUT), time.monotonic()
     found: list[Row] = []

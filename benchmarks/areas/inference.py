@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -54,7 +55,7 @@ class _Sides:
 def rows(bench: Bench) -> Iterator[Row]:
     """Warm pictures, a batch, a fresh adapter, and whether the pictures are the same."""
     threads = InferenceSettings().threads
-    bench.say(f"both sides use {threads} threads; services are starting")
+    bench.say(f"both sides use {threads} threads, OMP_WAIT_POLICY={os.environ.get('OMP_WAIT_POLICY')}; services start")
     with Embedded(bench.work / "data") as running, Client(running.endpoints) as client:
         running.wait_until_serving("inference", 120)
         sides = _Sides(client, DiffusersPipeline(BASE_DIR, threads))

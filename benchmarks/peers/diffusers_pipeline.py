@@ -10,7 +10,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from diffusers import StableDiffusionPipeline
-from diffusers.utils import logging
+from diffusers.utils import logging as diffusers_logging
+from transformers.utils import logging as transformers_logging
 
 Pixels = npt.NDArray[np.int16]
 """`[pictures, height, width, 3]`, 0 … 255, signed so that differences are right."""
@@ -21,10 +22,11 @@ class DiffusersPipeline:
 
     def __init__(self, base: Path, threads: int) -> None:
         torch.set_num_threads(threads)
-        logging.set_verbosity_error()
-        logging.disable_progress_bar()
+        diffusers_logging.set_verbosity_error()
+        diffusers_logging.disable_progress_bar()
+        transformers_logging.disable_progress_bar()
         self._pipe: Any = StableDiffusionPipeline.from_pretrained(
-            base, torch_dtype=torch.float32, safety_checker=None, requires_safety_checker=False
+            base, dtype=torch.float32, safety_checker=None, requires_safety_checker=False
         )
         self._pipe.set_progress_bar_config(disable=True)
 
