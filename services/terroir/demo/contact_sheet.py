@@ -10,7 +10,6 @@ from typing import Final
 from jinja2 import Environment
 from PIL import Image, ImageDraw, ImageFont
 
-from terroir.client import scan_folder
 from terroir.demo.measure import ColumnFigures
 from terroir.demo.plan import PROMPTS, SEEDS, Column, Style
 from terroir.demo.steps import Pictures
@@ -90,7 +89,7 @@ def write_html(
     path: Path, pictures: Pictures, columns: tuple[Column, ...], figures: list[ColumnFigures], styles: list[Style]
 ) -> None:
     """One page without any outside reference."""
-    sets = {style.adapter: [Image.open(p.path) for p in scan_folder(style.folder)] for style in styles}
+    sets = {style.adapter: style.pictures() for style in styles}
     page = Environment(autoescape=True).from_string(_PAGE).render(
         pictures_each=" and ".join(str(len(found)) for found in sets.values()),
         styles=styles,

@@ -6,9 +6,6 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
-
-from terroir.client import scan_folder
 from terroir.demo.plan import PROMPTS, SEEDS, Column, Style
 from terroir.demo.steps import Pictures
 from terroir.scoring.clip import ClipScorer
@@ -38,10 +35,7 @@ def measure(clip: Path, pictures: Pictures, columns: tuple[Column, ...], styles:
     texts = [prompt for prompt in PROMPTS for _ in SEEDS]
     base = drawn[columns[0].title]
     base_agreement = float(scorer.agreement(base, texts).mean())
-    rulers = {
-        style.adapter: StyleRuler(scorer, [Image.open(p.path).convert("RGB") for p in scan_folder(style.folder)], base)
-        for style in styles
-    }
+    rulers = {style.adapter: StyleRuler(scorer, style.pictures(), base) for style in styles}
     return [
         ColumnFigures(
             title=column.title,

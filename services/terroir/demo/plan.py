@@ -7,6 +7,9 @@ from pathlib import Path
 from typing import Final
 
 import yaml
+from PIL import Image
+
+from terroir.client import scan_folder
 
 
 @dataclass(frozen=True)
@@ -27,6 +30,14 @@ class Style:
         """Read `style.yaml` of an example folder."""
         fields = yaml.safe_load((folder / "style.yaml").read_text(encoding="utf-8"))
         return cls(adapter=folder.name, folder=folder, **fields)
+
+    def pictures(self) -> list[Image.Image]:
+        """The style's own pictures, RGB."""
+        pictures = []
+        for found in scan_folder(self.folder):
+            with Image.open(found.path) as picture:
+                pictures.append(picture.convert("RGB"))
+        return pictures
 
     @property
     def config(self) -> str:

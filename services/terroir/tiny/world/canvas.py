@@ -145,7 +145,7 @@ def _apply(
         phase = (x * np.cos(look.hatch_angle) + y * np.sin(look.hatch_angle)) * 2 * np.pi / look.hatch_period
         image = image * (1.0 - look.hatch * (0.5 + 0.5 * np.sin(phase))[..., None]).astype(np.float32)
     if look.levels:
-        image = np.round(np.clip(image, 0, 1) * (look.levels - 1)) / (look.levels - 1)
+        image = (np.round(np.clip(image, 0, 1) * (look.levels - 1)) / (look.levels - 1)).astype(np.float32)
     cover = (lines * look.outline_opacity)[..., None]
     image = image * (1 - cover) + np.array(look.outline, dtype=np.float32) * cover
     if look.glow:
