@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Annotated
 
 import typer
@@ -18,15 +19,18 @@ RegionCode = Annotated[str, typer.Argument(help="Region code, such as `CN-ZJ`.",
 def parse_adapter(text: str) -> tuple[str, float]:
     """`jiangnan@production=0.8` to a resource name and a weight; a missing weight is 1.
 
-    Raises InvalidArgument (BAD_WEIGHT) if the weight is not a number.
+    Raises InvalidArgument (BAD_WEIGHT) if the weight is not a finite number.
     """
-    name, _, weight = text.partition("=")
+    name, stated, weight = text.partition("=")
     try:
-        return resource("adapters", name), float(weight or 1.0)
+        value = float(weight) if stated else 1.0
     except ValueError:
+        value = math.nan
+    if not math.isfinite(value):
         raise InvalidArgument(
             f"{text!r} has no number after '='; write it as jiangnan@production=0.8", reason="BAD_WEIGHT"
-        ) from None
+        )
+    return resource("adapters", name), value
 
 
 def _recipe(region: pb.Region) -> str:

@@ -14,7 +14,7 @@ from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 from terroir._proto.dataset.v1 import dataset_pb2, dataset_pb2_grpc
 from terroir.common import errors
-from terroir.common.errors import ErrorCode, TerroirError
+from terroir.common.errors import TerroirError
 from terroir.common.grpc_client import aio_channel, error_from_rpc
 from terroir.common.server import Server
 from terroir.common.settings import ServiceSettings

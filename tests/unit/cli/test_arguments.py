@@ -1,0 +1,48 @@
+"""What people type is understood, or refused with an example."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from terroir.cli.generate import parse_size
+from terroir.cli.region import parse_adapter
+from terroir.cli.session import resource
+from terroir.client.pictures import adapter_weights
+from terroir.common.errors import InvalidArgument
+
+
+@given(st.integers(0, 10**6), st.integers(0, 10**6), st.sampled_from("xX"))
+def test_a_size_is_width_times_height(width, height, times):
+    assert parse_size(f"{width}{times}{height}") == (width, height)
+
+
+@pytest.mark.parametrize("text", ["", "64", "64x", "x64", "64x64x64", "-1x64", "6.4x64", "big", "²x64"])
+def test_no_size(text):
+    with pytest.raises(InvalidArgument, match="128x72") as refused:
+        parse_size(text)
+    assert refused.value.reason == "BAD_SIZE"
+
+
+@given(st.floats(-2, 2))
+def test_an_adapter_has_a_name_and_a_weight(weight):
+    assert parse_adapter(f"jiangnan@production={weight!r}") == ("adapters/jiangnan@production", weight)
+
+
+def test_a_missing_weight_is_one():
+    assert parse_adapter("jiangnan") == ("adapters/jiangnan", 1.0)
+    assert parse_adapter("adapters/jiangnan/versions/3=0") == ("adapters/jiangnan/versions/3", 0.0)
+
+
+@pytest.mark.parametrize("text", ["jiangnan=much", "jiangnan=", "jiangnan=0,8", "a=b=1", "jiangnan=nan"])
+def test_no_weight(text):
+    with pytest.raises(InvalidArgument, match=r"jiangnan@production=0\.8") as refused:
+        parse_adapter(text)
+    assert refused.value.reason == "BAD_WEIGHT"
+
+
+def test_short_names_become_resource_names():
+    assert resource("datasets", "ink") == resource("datasets", "datasets/ink") == "datasets/ink"
+    weights = {w.adapter: w.weight for w in adapter_weights({"ink@production": 0.5, "adapters/hotpot": 1})}
+    assert weights == {"adapters/ink@production": 0.5, "adapters/hotpot": 1.0}
