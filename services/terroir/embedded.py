@@ -136,6 +136,8 @@ class Embedded:
             except subprocess.TimeoutExpired:
                 service.process.kill()
                 service.process.wait()
+        if running:
+            self._end_orphaned_ray()
         self._services.clear()
         self._lock.release()
 
@@ -150,6 +152,17 @@ class Embedded:
         self._spawn("inference", ports["inference"])
         self._await_listening(("inference",), since)
         self.endpoints.save(self._data_dir)
+
+    def _end_orphaned_ray(self) -> None:
+        """End the local Ray of a training service that was killed: only it could have done so in time."""
+        if not (self._data_dir / "run" / "ray.json").exists():
+            return
+        # Loaded here alone: a rare path, of an extra that only a trained job has made necessary.
+        from terroir.common.telemetry import configure_logging
+        from terroir.training.ray_head import LocalRay
+
+        configure_logging("embedded", "warning")  # standard output belongs to results
+        LocalRay(self._data_dir, cpus=1, object_store_bytes=0, start_seconds=0).stop()
 
     def _spawn(self, name: str, port: int) -> None:
         run = self._data_dir / "run"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
 from dataclasses import asdict
 from pathlib import Path
@@ -13,11 +14,24 @@ import typer
 
 from terroir.cli.session import session
 from terroir.client.endpoints import default_data_dir
+from terroir.common.errors import InvalidArgument
 from terroir.embedded import DEFAULT_PORTS, SERVICES, Embedded
 
 
 def _as_interrupt(_signal: int, _frame: FrameType | None) -> None:
     raise KeyboardInterrupt
+
+
+def stated_ports() -> dict[str, int]:
+    """The default ports, or those that TERROIR_<SERVICE>_PORT states; raises InvalidArgument (INVALID_SETTING)."""
+    ports = dict(DEFAULT_PORTS)
+    for name in SERVICES:
+        variable = f"TERROIR_{name.upper()}_PORT"
+        stated = os.environ.get(variable, str(ports[name]))
+        if not stated.isdecimal() or int(stated) > 65535:
+            raise InvalidArgument(f"{variable} {stated!r} is not a port: 0 … 65535", reason="INVALID_SETTING")
+        ports[name] = int(stated)
+    return ports
 
 
 def up(
@@ -30,7 +44,7 @@ def up(
     folder = data_dir or this.data_dir or default_data_dir()
     # A supervisor (systemd, a container runtime) stops this command with SIGTERM: drain as for Ctrl-C.
     signal.signal(signal.SIGTERM, _as_interrupt)
-    ports = dict.fromkeys(SERVICES, 0) if free_ports else DEFAULT_PORTS
+    ports = dict.fromkeys(SERVICES, 0) if free_ports else stated_ports()
     this.say(f"data in {folder}")
     with (
         contextlib.suppress(KeyboardInterrupt),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import signal
 from pathlib import Path
@@ -68,6 +69,18 @@ def test_no_ray_stays_and_the_job_is_finished_by_the_next_start(settings: dict[s
         assert terroir.json("train", "show", job)["state"] == "JOB_STATE_SUCCEEDED"
         assert ray_processes(data_dir)
         assert running.end(signal.SIGINT)[0] == 0
+        assert left_behind(data_dir) == []
+
+
+def test_a_killed_training_service_leaves_no_ray(settings: dict[str, str], tmp_path: Path) -> None:
+    data_dir = tmp_path / "data"
+    with Up(data_dir, settings) as running:
+        training = running.ready()["pids"]["training"]
+        job = submit(CommandLine(data_dir), tmp_path, steps=2000)
+        until(lambda: CommandLine(data_dir).json("train", "show", job)["state"] == "JOB_STATE_RUNNING", 120)
+        os.kill(training, signal.SIGKILL)
+        running.process.communicate(timeout=90)
+        assert running.process.returncode == 1
         assert left_behind(data_dir) == []
 
 

@@ -90,10 +90,15 @@ def test_a_second_one_on_the_same_folder_is_refused_and_harms_nothing(up: Callab
     assert all(psutil.pid_exists(pid) for pid in before["pids"].values())
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGKILL])
-@pytest.mark.parametrize(
-    "moment", ["run/registry.log", "run/registry.json", "run/inference.log", "run/inference.json", "endpoints.json"]
-)
+MOMENTS = ("run/registry.log", "run/registry.json", "run/inference.log", "run/inference.json", "endpoints.json")
+ENDS = [
+    *((number, moment) for moment in MOMENTS for number in (signal.SIGINT, signal.SIGKILL)),
+    (signal.SIGTERM, "run/training.log"),
+    (signal.SIGHUP, "run/training.json"),
+]
+
+
+@pytest.mark.parametrize(("number", "moment"), ENDS)
 def test_it_can_be_ended_at_any_moment(up: Callable[..., Up], number: int, moment: str) -> None:
     """`moment` is a file that appears during the start; the next start waits for what the killed one left draining."""
     running = up()
@@ -136,14 +141,16 @@ def test_a_service_that_dies_ends_the_others_and_is_named(up: Callable[..., Up])
 
 @pytest.mark.parametrize("service", [*CONTROL, "inference"])
 def test_a_port_in_use_is_named_and_nothing_stays(up: Callable[..., Up], service: str, tmp_path: Path) -> None:
-    ports = {"dataset": 7101, "training": 7102, "registry": 7103, "inference": 7104}
     with socket.socket() as taken:
-        taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        taken.bind(("127.0.0.1", ports[service]))
+        taken.bind(("127.0.0.1", 0))
         taken.listen()
-        reason, message = refusal(up("--data-dir", str(tmp_path / "data")))
+        port = taken.getsockname()[1]
+        wanted = {f"TERROIR_{name.upper()}_PORT": "0" for name in (*CONTROL, "inference")}
+        wanted[f"TERROIR_{service.upper()}_PORT"] = str(port)
+        reason, message = refusal(up("--data-dir", str(tmp_path / "data"), **wanted))
     assert reason == "PORT_IN_USE"
-    assert str(ports[service]) in message
+    assert str(port) in message
+    assert f"TERROIR_{service.upper()}_PORT" in message
     assert "--free-ports" in message
     assert left_behind(tmp_path / "data") == []
 

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from terroir.cli.generate import parse_size
 from terroir.cli.region import parse_adapter
 from terroir.cli.session import resource
+from terroir.cli.up import stated_ports
 from terroir.client.pictures import adapter_weights
 from terroir.common.errors import InvalidArgument
 
@@ -46,3 +47,16 @@ def test_short_names_become_resource_names():
     assert resource("datasets", "ink") == resource("datasets", "datasets/ink") == "datasets/ink"
     weights = {w.adapter: w.weight for w in adapter_weights({"ink@production": 0.5, "adapters/hotpot": 1})}
     assert weights == {"adapters/ink@production": 0.5, "adapters/hotpot": 1.0}
+
+
+def test_ports_are_the_defaults_unless_the_environment_states_others(monkeypatch):
+    monkeypatch.setenv("TERROIR_REGISTRY_PORT", "7999")
+    assert stated_ports() == {"dataset": 7101, "training": 7102, "registry": 7999, "inference": 7104}
+
+
+@pytest.mark.parametrize("stated", ["", "many", "65536", "-1"])
+def test_no_port(monkeypatch, stated):
+    monkeypatch.setenv("TERROIR_REGISTRY_PORT", stated)
+    with pytest.raises(InvalidArgument, match="TERROIR_REGISTRY_PORT") as refused:
+        stated_ports()
+    assert refused.value.reason == "INVALID_SETTING"
