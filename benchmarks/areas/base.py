@@ -46,7 +46,7 @@ def _judge(bench: Bench) -> dict[str, dict[str, float]]:
     kept.mkdir(parents=True, exist_ok=True)
     command = [
         *(sys.executable, "-m", "terroir.tiny.training.judge", "--base", str(BASE_DIR), "--out", str(out)),
-        *("--pictures", str(bench.count(240, 20)), "--classifier", str(kept / f"classifier-{_classifier_key()}.pt")),
+        *("--pictures", str(bench.count(200, 20)), "--classifier", str(kept / f"classifier-{_classifier_key()}.pt")),
     ]
     bench.say("the judge trains its classifier (first time only) and draws; some minutes")
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)

@@ -75,7 +75,7 @@ def _pictures(bench: Bench, sides: _Sides, count: int, target: Target | None) ->
         return f"{PROMPTS[turn % len(PROMPTS)]} {turn}"  # new each turn, so that no side has its embedding kept
 
     pair = in_turns(
-        bench.count(9, 2),
+        bench.count(7, 2),
         lambda turn: sides.ours(prompt(turn), seeds),
         lambda turn: sides.theirs(prompt(turn), seeds),
     )
@@ -126,7 +126,7 @@ def _stacked(bench: Bench, sides: _Sides, table: KeyTable) -> Iterator[Row]:
         peer_name=peer_name,
     )  # fmt: skip
     largest = 0
-    for prompt in PROMPTS[: bench.count(len(PROMPTS), 1)]:
+    for prompt in PROMPTS[: bench.count(4, 1)]:
         seeds = [11, 22, 33]
         largest = max(largest, int(np.abs(sides.ours(prompt, seeds, _STACK) - sides.theirs(prompt, seeds)).max()))
     yield bench.row(
