@@ -1,10 +1,18 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
 from typing import Any
 
 import pytest
+import structlog
+
+
+@pytest.fixture(autouse=True)
+def log_configuration() -> Iterator[None]:
+    """Logging is configured once a process, as services do: undone after each test."""
+    yield
+    structlog.reset_defaults()
 
 
 @pytest.fixture

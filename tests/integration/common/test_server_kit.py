@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import json
 import socket
+import threading
 import urllib.request
 
 import grpc
 import pytest
+import structlog
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
@@ -18,6 +20,7 @@ from terroir.common.errors import TerroirError
 from terroir.common.grpc_client import aio_channel, error_from_rpc
 from terroir.common.server import Server
 from terroir.common.settings import ServiceSettings
+from terroir.common.telemetry import configure_logging
 from terroir.store import errors as store_errors
 from tests.integration.common.probe_service import DATASET, REGISTRY, running_probe
 
@@ -323,6 +326,36 @@ def test_calls_are_counted_by_method_and_code_and_scraped_over_http(in_loop):
         assert "process_cpu_seconds_total" in text
 
     in_loop(story())
+
+
+def test_each_call_is_one_log_line_that_shows_no_content(in_loop, capfd):
+    async def story():
+        async with running_probe() as running:
+            await running.ask("unary_unary", metadata=(("x-request-id", "given"),))
+            running.probe.act = raising(errors.NotFound("no", reason="DATASET_NOT_FOUND"))
+            await failure(running, metadata=(("x-request-id", "other"),))
+
+    configure_logging("probe", "info")
+    in_loop(story())
+    lines = [json.loads(line) for line in capfd.readouterr().err.splitlines()]
+    calls = [line for line in lines if line["event"] == "call"]
+    seen = [(c["service"], c["request_id"], c["method"], c["code"], c.get("reason")) for c in calls]
+    method = f"/{DATASET}/GetDataset"
+    assert seen == [
+        ("probe", "given", method, "OK", None),
+        ("probe", "other", method, "NOT_FOUND", "DATASET_NOT_FOUND"),
+    ]
+    assert "datasets/a" not in json.dumps(lines)
+
+
+def test_threads_log_for_their_service_too(capfd):
+    configure_logging("probe", "warning")
+    thread = threading.Thread(target=lambda: structlog.get_logger().warning("hot", degrees=99))
+    thread.start()
+    thread.join()
+    structlog.get_logger().info("not shown")
+    line = json.loads(capfd.readouterr().err)
+    assert (line["service"], line["event"], line["level"], line["degrees"]) == ("probe", "hot", "warning", 99)
 
 
 def scrape(port):
