@@ -13,6 +13,7 @@ from typer.main import get_command
 
 from terroir import client
 from terroir.cli.main import app
+from terroir.training.config_parser import parse_config
 
 ROOT = Path(__file__).resolve().parents[3]
 README = (ROOT / "README.md").read_text()
@@ -72,3 +73,11 @@ def test_the_python_of_the_readme_uses_names_that_exist(source):
             assert {keyword.arg for keyword in call.keywords} <= set(known)
             return
     raise AssertionError("the README no longer shows how to generate")
+
+
+def test_the_configuration_of_the_readme_is_valid_and_meets_its_other_commands():
+    submit = next(shlex.split(command) for command in COMMANDS if " train submit " in command)
+    created = next(shlex.split(command) for command in COMMANDS if " dataset create " in command)
+    parsed = parse_config((ROOT / submit[3]).read_text())
+    assert parsed.config.dataset == f"datasets/{created[3]}"
+    assert list(parsed.warnings) == []
