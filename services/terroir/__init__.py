@@ -1,0 +1,1 @@
+"""Terroir: regional style LoRA adapters, from pictures to covers, as gRPC services."""

@@ -24,8 +24,10 @@ _ABANDONED_AFTER_SECONDS = 3600.0
 
 
 class LocalStore(ObstoreDriver):
-    """Reads go through obstore. Writes are our own, because obstore (0.12) never calls fsync, so that a power cut
-    could leave an empty object at a create-only key for good, and because it hides the operating system's error.
+    """A store in a local folder: reads go through obstore, writes are our own.
+
+    obstore (0.12) never calls fsync, so that a power cut could leave an empty object at a create-only key for good, and
+    it hides the operating system's error.
 
     A body is written and synced under `.staging/`, then hard-linked to its key: the link is atomic, fails if the
     key exists, and only ever shows whole bodies, on any number of processes. Needs a file system with hard links.

@@ -1,8 +1,8 @@
 """Files that we write load elsewhere with the same change: diffusers for real, A1111 and ComfyUI by their rule sets.
 
 The rules of A1111 and ComfyUI are re-stated here from their loaders (A1111 extensions-builtin/Lora/networks.py, ComfyUI
-comfy/lora.py `model_lora_keys_unet`); plain diffusers keys load 0 layers in ComfyUI (ComfyUI#2689, diffusers#10860), which is
-why the kohya file is the one that is kept.
+comfy/lora.py `model_lora_keys_unet`). Plain diffusers keys load 0 layers in ComfyUI (ComfyUI#2689, diffusers#10860), so
+the kohya file is the one that is kept.
 """
 
 from __future__ import annotations
@@ -74,12 +74,11 @@ def test_diffusers_applies_our_change(folder, table, write, tmp_path):
 
 
 def test_every_key_is_one_that_a1111_and_comfyui_know(table):
-    """A1111 splits at the first dot; ComfyUI maps `lora_unet_` plus the layer path with underscores, `lora_te_text_model_…`."""
+    """A1111 splits at the first dot; ComfyUI maps `lora_unet_` / `lora_te_` plus the layer path with underscores."""
     keys = load(to_kohya(make(table, text=True), {}))
-    comfy = {f"lora_unet_{layer.removeprefix('unet.').replace('.', '_')}" for layer in table if layer.startswith("unet.")}
-    comfy |= {
-        f"lora_te_{layer.removeprefix('text_encoder.').replace('.', '_')}" for layer in table if layer.startswith("text_")
-    }
+    prefixes = {"unet": "lora_unet_", "text_encoder": "lora_te_"}
+    split = (layer.split(".", 1) for layer in table)
+    comfy = {prefixes[component] + path.replace(".", "_") for component, path in split}
     for key in keys:
         network, part = key.split(".", 1)
         assert network in comfy

@@ -41,9 +41,7 @@ def test_the_concatenated_factors_apply_the_same_change(stack):
     for layer in composition.layers(ADAPTERS):
         down, up = composition.rank_concatenated(ADAPTERS, layer)
         flat = up.reshape(up.shape[0], -1) @ down.reshape(down.shape[0], -1)
-        np.testing.assert_allclose(
-            flat.reshape(TABLE[layer]), composition.delta(ADAPTERS, layer), rtol=1e-4, atol=1e-4
-        )
+        np.testing.assert_allclose(flat.reshape(TABLE[layer]), composition.delta(ADAPTERS, layer), rtol=1e-4, atol=1e-4)
 
 
 @given(entries, entries)

@@ -100,7 +100,8 @@ def test_bfloat16_files_are_read():
     }
     header, body = {}, b""
     for name, values in halves.items():
-        header[name] = {"dtype": "BF16", "shape": list(values.shape), "data_offsets": [len(body), len(body) + values.nbytes]}
+        end = len(body) + values.nbytes
+        header[name] = {"dtype": "BF16", "shape": list(values.shape), "data_offsets": [len(body), end]}
         body += values.tobytes()
     head = json.dumps(header).encode()
     parsed = parse(struct.pack("<Q", len(head)) + head + body, TABLE)
@@ -141,7 +142,9 @@ BAD_FILES = {
     "integers": (with_key(f"{Q}.lora_up.weight", np.ones((8, 2), np.int64)), "ADAPTER_NOT_FLOAT"),
     "another base": (with_key(f"{Q}.lora_down.weight", np.ones((2, 9), np.float32)), "ADAPTER_WRONG_SHAPE"),
     "rank 0": (
-        save({f"{Q}.lora_down.weight": np.ones((0, 8), np.float32), f"{Q}.lora_up.weight": np.ones((8, 0), np.float32)}),
+        save(
+            {f"{Q}.lora_down.weight": np.ones((0, 8), np.float32), f"{Q}.lora_up.weight": np.ones((8, 0), np.float32)}
+        ),
         "ADAPTER_WRONG_SHAPE",
     ),
     "half a pair": (save({f"{Q}.lora_down.weight": ONES}), "ADAPTER_INCOMPLETE"),
