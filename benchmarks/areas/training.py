@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from benchmarks.bench import Bench
+from benchmarks.denoiser_time import DenoiserTime
 from benchmarks.peers import plain_loop
 from benchmarks.rows import Row
 from terroir.client import scan_folder
@@ -60,7 +61,7 @@ class _Stopwatch:
 
 
 def rows(bench: Bench) -> Iterator[Row]:
-    """Seconds a step once warm, seconds of the whole run with an empty cache, and both losses."""
+    """Seconds a step once warm and what of them is overhead, the whole run with an empty cache, and both losses."""
     threads = len(os.sched_getaffinity(0))
     steps = bench.count(60, 6)
     config = TrainConfig.model_validate(_CONFIG | {"max_train_steps": steps, "save_steps": steps})
@@ -69,12 +70,21 @@ def rows(bench: Bench) -> Iterator[Row]:
     what = f"rank {config.lora_rank}, {config.resolution}×{config.resolution}, batch {config.batch_size}, fp32"
     what += f", {threads} threads"
     bench.say(f"{steps} steps by each side, {len(data)} pictures, {what}")
-    ours, total = _ours(bench, config, data, threads)
+    with DenoiserTime() as our_denoiser:
+        ours, total = _ours(bench, config, data, threads)
     bench.say(f"ours took {total:.1f} s; now the peer")
-    peer = plain_loop.run(BASE_DIR, config, data, threads)
+    with DenoiserTime() as their_denoiser:
+        peer = plain_loop.run(BASE_DIR, config, data, threads)
+    our_steps, their_steps = _warm(ours.step_seconds), _warm(peer.step_seconds)
     yield bench.row(
-        f"one training step, {what}, p50", "s", _warm(ours.step_seconds), peer=_warm(peer.step_seconds), peer_name=_PEER
-    )
+        f"one training step, {what}, p50", "s", statistics.median(our_steps), peer=statistics.median(their_steps),
+        peer_name=_PEER,
+    )  # fmt: skip
+    yield bench.row(
+        "share of a step outside the denoiser's forward and backward", "share",
+        our_denoiser.share_outside(our_steps), peer=their_denoiser.share_outside(their_steps),
+        peer_name=f"{_PEER}, VAE and text encoder in the loop",
+    )  # fmt: skip
     yield bench.row(
         f"{steps} steps from files to weights, nothing cached, {what}", "s", total, peer=peer.total_seconds,
         peer_name=_PEER,
@@ -94,5 +104,5 @@ def _ours(bench: Bench, config: TrainConfig, data: Pictures, threads: int) -> tu
     return watch, time.perf_counter() - since
 
 
-def _warm(seconds: list[float]) -> float:
-    return statistics.median(seconds[_WARM_UP_STEPS:])
+def _warm(seconds: list[float]) -> list[float]:
+    return seconds[_WARM_UP_STEPS:]
