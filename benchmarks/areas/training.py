@@ -6,12 +6,14 @@ import os
 import statistics
 import time
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.bench import Bench
 from benchmarks.denoiser_time import DenoiserTime
 from benchmarks.peers import plain_loop
 from benchmarks.rows import Row
+from benchmarks.timing import in_turns
 from terroir.client import scan_folder
 from terroir.common.base_digest import component_digests
 from terroir.store.local import LocalStore
@@ -60,49 +62,76 @@ class _Stopwatch:
         return False
 
 
+@dataclass(frozen=True)
+class _Round:
+    """One side's run from files to weights."""
+
+    warm_seconds: list[float]
+    """Of each step after the first few."""
+    share_outside: float
+    loss: float
+
+    @classmethod
+    def of(cls, step_seconds: list[float], losses: list[float], denoiser: DenoiserTime) -> _Round:
+        warm = step_seconds[_WARM_UP_STEPS:]
+        return cls(warm, denoiser.share_outside(warm), statistics.mean(losses))
+
+
 def rows(bench: Bench) -> Iterator[Row]:
-    """Seconds a step once warm and what of them is overhead, the whole run with an empty cache, and both losses."""
+    """Seconds a step once warm and what of them is overhead, whole runs with an empty cache, and both losses."""
     threads = len(os.sched_getaffinity(0))
-    steps = bench.count(60, 6)
+    rounds, steps = bench.count(4, 2), bench.count(18, 6)
     config = TrainConfig.model_validate(_CONFIG | {"max_train_steps": steps, "save_steps": steps})
     folder = sorted(path.parent for path in _STYLES.glob("*/style.yaml"))[0]
     data = [Picture(p.path.name, p.path.read_bytes(), p.caption) for p in scan_folder(folder)]
     what = f"rank {config.lora_rank}, {config.resolution}×{config.resolution}, batch {config.batch_size}, fp32"
     what += f", {threads} threads"
-    bench.say(f"{steps} steps by each side, {len(data)} pictures, {what}")
-    with DenoiserTime() as our_denoiser:
-        ours, total = _ours(bench, config, data, threads)
-    bench.say(f"ours took {total:.1f} s; now the peer")
-    with DenoiserTime() as their_denoiser:
-        peer = plain_loop.run(BASE_DIR, config, data, threads)
-    our_steps, their_steps = _warm(ours.step_seconds), _warm(peer.step_seconds)
+    bench.say(f"{rounds} rounds of {steps} steps by each side in turns, {len(data)} pictures, {what}")
+    ours: list[_Round] = []
+    theirs: list[_Round] = []
+    # A long run of one side, then one of the other, would compare the machine's load rather than the loops.
+    totals = in_turns(
+        rounds,
+        lambda turn: ours.append(_ours(bench, config, data, threads, turn)),
+        lambda turn: theirs.append(_theirs(bench, config, data, threads, turn)),
+    )
     yield bench.row(
-        f"one training step, {what}, p50", "s", statistics.median(our_steps), peer=statistics.median(their_steps),
-        peer_name=_PEER,
-    )  # fmt: skip
+        f"one training step, {what}, p50", "s", _step_seconds(ours), peer=_step_seconds(theirs), peer_name=_PEER
+    )
     yield bench.row(
-        "share of a step outside the denoiser's forward and backward", "share",
-        our_denoiser.share_outside(our_steps), peer=their_denoiser.share_outside(their_steps),
+        "share of a step outside the denoiser's forward and backward, p50", "share",
+        statistics.median(r.share_outside for r in ours), peer=statistics.median(r.share_outside for r in theirs),
         peer_name=f"{_PEER}, VAE and text encoder in the loop",
     )  # fmt: skip
     yield bench.row(
-        f"{steps} steps from files to weights, nothing cached, {what}", "s", total, peer=peer.total_seconds,
+        f"{steps} steps from files to weights, nothing cached, {what}, p50", "s", totals.ours, peer=totals.peer,
         peer_name=_PEER,
     )  # fmt: skip
     yield bench.row(
-        f"mean loss of these {steps} steps (other noise, so only alike)", "MSE", statistics.mean(ours.losses),
-        peer=statistics.mean(peer.losses), peer_name=_PEER,
+        f"mean loss of these {steps} steps (other noise, so only alike)", "MSE", statistics.mean(r.loss for r in ours),
+        peer=statistics.mean(r.loss for r in theirs), peer_name=_PEER,
     )  # fmt: skip
 
 
-def _ours(bench: Bench, config: TrainConfig, data: Pictures, threads: int) -> tuple[_Stopwatch, float]:
+def _ours(bench: Bench, config: TrainConfig, data: Pictures, threads: int, turn: int) -> _Round:
     watch = _Stopwatch()
-    cache = StoreArrayCache(LocalStore(bench.work / "cache"))
-    since = time.perf_counter()
+    cache = StoreArrayCache(LocalStore(bench.work / f"cache-{turn}"))
     run = TrainRun(config=config, base_dir=BASE_DIR, component_digests=component_digests(BASE_DIR), threads=threads)
-    train(run, data, watch, cache)
-    return watch, time.perf_counter() - since
+    with DenoiserTime() as denoiser:
+        train(run, data, watch, cache)
+    return _said(bench, "ours", turn, _Round.of(watch.step_seconds, watch.losses, denoiser))
 
 
-def _warm(seconds: list[float]) -> list[float]:
-    return seconds[_WARM_UP_STEPS:]
+def _theirs(bench: Bench, config: TrainConfig, data: Pictures, threads: int, turn: int) -> _Round:
+    with DenoiserTime() as denoiser:
+        result = plain_loop.run(BASE_DIR, config, data, threads)
+    return _said(bench, "the peer", turn, _Round.of(result.step_seconds, result.losses, denoiser))
+
+
+def _said(bench: Bench, side: str, turn: int, done: _Round) -> _Round:
+    bench.say(f"round {turn + 1}, {side}: {statistics.median(done.warm_seconds):.3f} s a step")
+    return done
+
+
+def _step_seconds(rounds: list[_Round]) -> float:
+    return statistics.median(second for done in rounds for second in done.warm_seconds)

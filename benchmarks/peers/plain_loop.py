@@ -29,8 +29,6 @@ class LoopResult:
     """What one run took and reached."""
 
     step_seconds: list[float]
-    total_seconds: float
-    """From loading the base to the last step."""
     losses: list[float]
 
 
@@ -94,7 +92,6 @@ def run(base: Path, config: TrainConfig, data: Pictures, threads: int) -> LoopRe
     """Train for the configuration's steps."""
     torch.set_num_threads(threads)
     torch.manual_seed(config.seed)
-    began = time.perf_counter()
     loop = PlainLoop(base, config)
     order = np.random.default_rng(config.seed)
     seconds, losses = [], []
@@ -103,4 +100,4 @@ def run(base: Path, config: TrainConfig, data: Pictures, threads: int) -> LoopRe
         chosen = order.permutation(len(data))[: config.batch_size].tolist()
         losses.append(loop.step(*loop.batch(data, chosen)))
         seconds.append(time.perf_counter() - since)
-    return LoopResult(seconds, time.perf_counter() - began, losses)
+    return LoopResult(seconds, losses)
