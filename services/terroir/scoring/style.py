@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
@@ -11,11 +12,13 @@ from PIL import Image
 from terroir.scoring.clip import ClipScorer, Vectors
 
 Statistics = npt.NDArray[np.float32]
-_SIDE = 64
+_SIDE: Final = 64
+_LEAST_SPREAD: Final = 0.01
+"""Features lie within about -1 … 1; one that hardly varies must not decide a distance."""
 
 
 def statistics(picture: Image.Image) -> Statistics:
-    """Colour and patch statistics `[28]` of a picture, independent of its size.
+    """Colour and patch statistics `[26]` of a picture, independent of its size.
 
     Mean and deviation of luma and both chroma channels, luma quantiles, saturation, hue histogram weighted by chroma,
     gradient strength at three scales, and the deviation within 8-pixel patches.
@@ -38,7 +41,6 @@ def statistics(picture: Image.Image) -> Statistics:
         *(histogram / luma.size),
         *gradients,
         patches.mean(), patches.std(),
-        float(luma.max()), float(luma.min()),
     ]  # fmt: skip
     return np.array(parts, dtype=np.float32)
 
@@ -55,7 +57,10 @@ class StyleRuler:
         self._scorer = scorer
         style_features, base_features = self._features(style), self._features(base)
         self._target = [part.mean(0) for part in style_features]
-        self._spread = [np.concatenate(pair).std(0) + 1e-6 for pair in zip(style_features, base_features, strict=True)]
+        self._spread = [
+            np.maximum(np.concatenate(pair).std(0), _LEAST_SPREAD)
+            for pair in zip(style_features, base_features, strict=True)
+        ]
 
     def distance(self, pictures: Sequence[Image.Image]) -> float:
         """Root mean square of the standardised differences of the means, both parts averaged; 0 is the set itself."""

@@ -134,7 +134,7 @@ def main() -> None:
     scenes = all_scenes(held_out=True)
     rng = np.random.default_rng(97)
     renders = [scenes[i] for i in rng.integers(len(scenes), size=600)]
-    judged = [scenes[i] for i in rng.permutation(np.resize(np.arange(len(scenes)), options.pictures))]
+    judged = [scenes[i] for i in np.resize(rng.permutation(len(scenes)), options.pictures)]
     figures = {"classifier on held-out renders": accuracy(model, to_tensor([render(s, rng) for s in renders]), renders)}
     pipeline = StableDiffusionPipeline.from_pretrained(options.base, safety_checker=None)
     pipeline.set_progress_bar_config(disable=True)
