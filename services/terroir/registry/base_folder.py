@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,11 +10,10 @@ from typing import Any, Final
 
 from safetensors import SafetensorError, safe_open
 
+from terroir.common.base_digest import COMPONENTS, WEIGHT_FILES, base_digest, component_digests
 from terroir.registry.errors import BaseFolderInvalid
 
 ADAPTABLE_COMPONENTS: Final = ("unet", "text_encoder")
-_COMPONENTS: Final = (*ADAPTABLE_COMPONENTS, "vae")
-_WEIGHT_FILES: Final = ("diffusion_pytorch_model.safetensors", "model.safetensors")
 _FAMILIES: Final = {"StableDiffusionPipeline": "sd15"}
 _PREDICTION_TYPES: Final = ("epsilon", "v_prediction")
 
@@ -43,8 +41,8 @@ def read_base_folder(folder: Path) -> BaseContent:
     pipeline = _config(folder / "model_index.json").get("_class_name")
     if pipeline not in _FAMILIES:
         raise BaseFolderInvalid(f"{folder} holds a {pipeline}; supported are: {', '.join(_FAMILIES)}")
-    weights = {component: _weight_file(folder / component) for component in _COMPONENTS}
-    digests = {component: _digest(path) for component, path in weights.items()}
+    weights = {component: _weight_file(folder / component) for component in COMPONENTS}
+    digests = component_digests(folder)
     return BaseContent(
         family=_FAMILIES[pipeline],
         prediction_type=_prediction_type(folder),
@@ -53,12 +51,6 @@ def read_base_folder(folder: Path) -> BaseContent:
         digest=base_digest(digests),
         shapes={component: _shapes(weights[component]) for component in ADAPTABLE_COMPONENTS},
     )
-
-
-def base_digest(component_digests: Mapping[str, str]) -> str:
-    """SHA-256 (hex) of the lines `<component> <digest>`, sorted; the same wherever the folder lies."""
-    lines = "".join(f"{component} {digest}\n" for component, digest in sorted(component_digests.items()))
-    return hashlib.sha256(lines.encode()).hexdigest()
 
 
 def _config(path: Path) -> dict[str, Any]:
@@ -72,18 +64,13 @@ def _config(path: Path) -> dict[str, Any]:
 
 
 def _weight_file(component: Path) -> Path:
-    for name in _WEIGHT_FILES:
+    for name in WEIGHT_FILES:
         if (component / name).is_file():
             return component / name
     raise BaseFolderInvalid(
-        f"{component} holds none of {', '.join(_WEIGHT_FILES)}; save the pipeline with safe_serialization=True "
+        f"{component} holds none of {', '.join(WEIGHT_FILES)}; save the pipeline with safe_serialization=True "
         "(pickled weights are never read)"
     )
-
-
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _shapes(path: Path) -> dict[str, tuple[int, ...]]:
