@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Final
 
 import typer
+import yaml
 from rich.progress import Progress, TaskID
 
+from terroir._proto.dataset.v1.dataset_pb2 import Dataset
 from terroir._proto.training.v1 import training_pb2 as pb
 from terroir.cli.session import Session, resource, session
-from terroir.common.errors import FailedPrecondition, InvalidArgument
+from terroir.client import Client, scan_folder
+from terroir.common.errors import AlreadyExists, FailedPrecondition, InvalidArgument
 
 app = typer.Typer(
     invoke_without_command=True,
@@ -81,11 +85,15 @@ def submit(
     config: ConfigPath,
     adapter: Annotated[str, typer.Option(help="Adapter that receives the result, such as `jiangnan`.")],
     watch: Annotated[bool, typer.Option(help="Stay and show the progress.")] = True,
+    rights: Annotated[
+        str, typer.Option(help="With `train_data_dir`: statement that you may train on the pictures of that folder.")
+    ] = "",
 ) -> None:
     """Queue a run on the training service; it goes on when you leave."""
     this = session(context)
     with this.client() as client:
-        job = client.training.create(resource("adapters", adapter), read_config(config))
+        text = upload_folder(this, client, adapter, read_config(config), rights)
+        job = client.training.create(resource("adapters", adapter), text)
         if not watch:
             this.show(job, f"queued {job.name}; look: terroir train watch {job.name}")
             return
@@ -96,6 +104,32 @@ def submit(
                 job = state
                 show_progress(bar, task, job)
     finish(this, job)
+
+
+def upload_folder(this: Session, client: Client, adapter: str, text: str, rights: str) -> str:
+    """Turn the `train_data_dir` of a local run into a frozen dataset named like the adapter.
+
+    Calls carry resource names only, so this is where a path of this machine ends. Any other file stays as it is, also one
+    that is no YAML: the service says what is wrong with it.
+    """
+    try:
+        config = yaml.safe_load(text)
+    except yaml.YAMLError:
+        return text
+    if not isinstance(config, dict) or "dataset" in config or not isinstance(config.get("train_data_dir"), str):
+        return text
+    pictures = scan_folder(Path(config.pop("train_data_dir")))
+    config.pop("output_dir", None)
+    name = resource("datasets", adapter.removeprefix("adapters/"))
+    fields = Dataset(trigger_word=str(config.get("trigger_word", "")), rights_statement=rights)
+    with suppress(AlreadyExists):  # more pictures for a dataset that is there, or the same again
+        client.datasets.create(name.removeprefix("datasets/"), fields)
+    with this.progress() as bar:
+        task = bar.add_task("importing", total=len(pictures))
+        for _ in client.datasets.import_pictures(name, pictures):
+            bar.advance(task)
+    config["dataset"] = client.datasets.freeze(name).name
+    return yaml.safe_dump(config, allow_unicode=True)
 
 
 def show_progress(bar: Progress, task: TaskID, job: pb.Job) -> None:
