@@ -109,8 +109,8 @@ def submit(
 def upload_folder(this: Session, client: Client, adapter: str, text: str, rights: str) -> str:
     """Turn the `train_data_dir` of a local run into a frozen dataset named like the adapter.
 
-    Calls carry resource names only, so this is where a path of this machine ends. Any other file stays as it is, also one
-    that is no YAML: the service says what is wrong with it.
+    Calls carry resource names only, so this is where a path of this machine ends. Any other file stays as it is,
+    also one that is no YAML: the service says what is wrong with it.
     """
     try:
         config = yaml.safe_load(text)
