@@ -17,7 +17,7 @@ from terroir.demo.steps import Pictures
 _CELL: Final = 128
 _GAP: Final = 4
 _HEAD: Final = 84
-_LABEL: Final = 150
+_LABEL: Final = 176
 
 _PAGE: Final = """<!doctype html>
 <html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">
