@@ -38,11 +38,36 @@ def remaining_seconds(context: _Context) -> float | None:
     return left
 
 
+class RunningCalls:
+    """Counts calls whose handlers have not returned, cancelled ones that still clean up among them."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._none = asyncio.Event()
+        self._none.set()
+
+    def begin(self) -> None:
+        """A handler starts."""
+        self.count += 1
+        self._none.clear()
+
+    def end(self) -> None:
+        """A handler has returned, and so has its `finally`."""
+        self.count -= 1
+        if not self.count:
+            self._none.set()
+
+    async def ended(self) -> None:
+        """Wait until no handler runs."""
+        await self._none.wait()
+
+
 class CallInterceptor(_Interceptor):
     """Wraps all four kinds of handlers."""
 
-    def __init__(self, metrics: RpcMetrics) -> None:
+    def __init__(self, metrics: RpcMetrics, running: RunningCalls) -> None:
         self._metrics = metrics
+        self._running = running
 
     async def intercept_service(
         self,
@@ -55,7 +80,7 @@ class CallInterceptor(_Interceptor):
             return handler
         given = str(dict(details.invocation_metadata or ()).get(REQUEST_ID, ""))
         request_id = given if 0 < len(given) <= 128 else str(uuid.uuid4())
-        call = _Call(details.method, request_id, self._metrics)
+        call = _Call(details.method, request_id, self._metrics, self._running)
         inner: _Handler | None
         if inner := handler.unary_unary or handler.stream_unary:
             make = grpc.unary_unary_rpc_method_handler if handler.unary_unary else grpc.stream_unary_rpc_method_handler
@@ -67,14 +92,17 @@ class CallInterceptor(_Interceptor):
 
 
 class _Call:
-    def __init__(self, method: str, request_id: str, metrics: RpcMetrics) -> None:
-        self._method, self._request_id, self._metrics = method, request_id, metrics
+    def __init__(self, method: str, request_id: str, metrics: RpcMetrics, running: RunningCalls) -> None:
+        self._method, self._request_id, self._metrics, self._running = method, request_id, metrics, running
+
+    def _around(self, context: _Context) -> _Surround:
+        return _Surround(self._method, self._request_id, self._metrics, self._running, context)
 
     def answering(self, inner: _Handler) -> _Handler:
         """Wrap a handler that returns one message."""
 
         async def handle(request: Any, context: _Context) -> Any:
-            async with _Surround(self._method, self._request_id, self._metrics, context):
+            async with self._around(context):
                 return await inner(request, context)
 
         return handle
@@ -83,8 +111,7 @@ class _Call:
         """Wrap a handler that is an asynchronous generator of messages."""
 
         async def handle(request: Any, context: _Context) -> AsyncIterator[Any]:
-            surround = _Surround(self._method, self._request_id, self._metrics, context)
-            async with surround, aclosing(inner(request, context)) as messages:
+            async with self._around(context), aclosing(inner(request, context)) as messages:
                 async for message in messages:
                     yield message
 
@@ -92,8 +119,11 @@ class _Call:
 
 
 class _Surround:
-    def __init__(self, method: str, request_id: str, metrics: RpcMetrics, context: _Context) -> None:
+    def __init__(
+        self, method: str, request_id: str, metrics: RpcMetrics, running: RunningCalls, context: _Context
+    ) -> None:
         self._method, self._request_id, self._metrics, self._context = method, request_id, metrics, context
+        self._running = running
         self._since = 0.0
 
     async def __aenter__(self) -> None:
@@ -101,10 +131,12 @@ class _Surround:
         structlog.contextvars.bind_contextvars(request_id=self._request_id)
         await self._context.send_initial_metadata(((REQUEST_ID, self._request_id),))
         self._metrics.running.labels(self._method).inc()
+        self._running.begin()
 
     async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> bool:
         seconds = time.monotonic() - self._since
         self._metrics.running.labels(self._method).dec()
+        self._running.end()
         self._metrics.seconds.labels(self._method).observe(seconds)
         if error is None:
             self._finish("OK", seconds)

@@ -15,12 +15,13 @@ import structlog
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
-from terroir.common.call import CallInterceptor
+from terroir.common.call import CallInterceptor, RunningCalls
 from terroir.common.errors import FailedPrecondition
 from terroir.common.settings import ServiceSettings
 from terroir.common.telemetry import MetricsServer, RpcMetrics, new_registry, start_metrics_server
 
 _MESSAGE_BYTES: Final = 8 * 1024 * 1024
+_CLEANUP_SECONDS: Final = 2.0
 _log = structlog.get_logger()
 
 
@@ -37,9 +38,10 @@ class Server:
         self._names: list[str] = [health.SERVICE_NAME]
         self._held: set[str] = set()
         self._stopping = asyncio.Event()
+        self._calls = RunningCalls()
         self._health = health.aio.HealthServicer()  # type: ignore[attr-defined]  # not in the stubs
         self._server = grpc.aio.server(
-            interceptors=[CallInterceptor(RpcMetrics(self.registry))],
+            interceptors=[CallInterceptor(RpcMetrics(self.registry), self._calls)],
             options=(
                 # Without this two servers share one port and each gets half of the calls.
                 ("grpc.so_reuseport", 0),
@@ -119,9 +121,17 @@ class Server:
         self._stopping.set()
 
     async def stop(self, grace_seconds: float) -> None:
-        """Turn health to NOT_SERVING, take no new calls, let running ones finish within `grace_seconds`."""
+        """Turn health to NOT_SERVING, take no new calls, let running ones finish within `grace_seconds`.
+
+        Calls that take longer are cancelled; returns once their handlers have cleaned up, at most two seconds later.
+        """
         await self._health.enter_graceful_shutdown()
         await self._server.stop(grace_seconds)
+        # gRPC returns while cancelled handlers still run, and whoever called this closes next what they use.
+        try:
+            await asyncio.wait_for(self._calls.ended(), _CLEANUP_SECONDS)
+        except TimeoutError:
+            _log.warning("handlers outlive their cancelled calls", count=self._calls.count)
         if self._metrics is not None:
             await asyncio.to_thread(self._metrics.close)
         _log.info("stopped")

@@ -40,6 +40,7 @@ class Probe(dataset_pb2_grpc.DatasetServiceServicer, registry_pb2_grpc.RegistryS
         try:
             await self.release.wait()
         except asyncio.CancelledError:
+            await asyncio.sleep(0.05)  # a cleanup that takes its time
             self.cancelled = True
             raise
         return dataset_pb2.ListDatasetsResponse(next_page_token="late")

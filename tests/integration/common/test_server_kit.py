@@ -146,7 +146,7 @@ def test_a_handler_knows_its_callers_deadline(in_loop):
     async def story():
         async with running_probe() as running:
             await running.ask("unary_unary", timeout=7)
-            assert 0 < running.probe.remaining <= 7
+            assert 0 < running.probe.remaining < 8  # gRPC rounds a timeout up on its way
             await running.dataset.GetDataset(dataset_pb2.GetDatasetRequest())
             assert running.probe.remaining is None
 
@@ -188,14 +188,16 @@ def test_a_drain_lets_a_running_call_finish_and_refuses_new_ones(in_loop):
 
 
 def test_a_drain_ends_calls_that_take_longer_than_its_grace(in_loop):
+    """gRPC's stop used to return first: the engine was closed under a handler that still cleaned up."""
+
     async def story():
         async with running_probe() as running:
             late = running.dataset.ListDatasets(dataset_pb2.ListDatasetsRequest(), timeout=30)
             await running.probe.entered.wait()
             await running.server.stop(0.1)
+            assert running.probe.cancelled
             with pytest.raises(grpc.RpcError):
                 await late
-            assert running.probe.cancelled
 
     in_loop(story())
 
@@ -328,7 +330,9 @@ def test_calls_are_counted_by_method_and_code_and_scraped_over_http(in_loop):
     in_loop(story())
 
 
-def test_each_call_is_one_log_line_that_shows_no_content(in_loop, capfd):
+def test_each_call_is_one_log_line_that_shows_no_content(in_loop, capsys):
+    """What Python writes: gRPC's C core adds lines of its own to the descriptor, also those of the test before."""
+
     async def story():
         async with running_probe() as running:
             await running.ask("unary_unary", metadata=(("x-request-id", "given"),))
@@ -337,7 +341,7 @@ def test_each_call_is_one_log_line_that_shows_no_content(in_loop, capfd):
 
     configure_logging("probe", "info")
     in_loop(story())
-    lines = [json.loads(line) for line in capfd.readouterr().err.splitlines()]
+    lines = [json.loads(line) for line in capsys.readouterr().err.splitlines()]
     calls = [line for line in lines if line["event"] == "call"]
     seen = [(c["service"], c["request_id"], c["method"], c["code"], c.get("reason")) for c in calls]
     method = f"/{DATASET}/GetDataset"
@@ -348,13 +352,13 @@ def test_each_call_is_one_log_line_that_shows_no_content(in_loop, capfd):
     assert "datasets/a" not in json.dumps(lines)
 
 
-def test_threads_log_for_their_service_too(capfd):
+def test_threads_log_for_their_service_too(capsys):
     configure_logging("probe", "warning")
     thread = threading.Thread(target=lambda: structlog.get_logger().warning("hot", degrees=99))
     thread.start()
     thread.join()
     structlog.get_logger().info("not shown")
-    line = json.loads(capfd.readouterr().err)
+    line = json.loads(capsys.readouterr().err)
     assert (line["service"], line["event"], line["level"], line["degrees"]) == ("probe", "hot", "warning", 99)
 
 
