@@ -6,7 +6,7 @@ from typing import Final
 
 import grpc
 
-from terroir.common.errors import TerroirError, Unavailable
+from terroir.common.errors import Cancelled, TerroirError, Unavailable
 from terroir.common.grpc_errors import from_rpc
 
 _MESSAGE_BYTES: Final = 8 * 1024 * 1024
@@ -33,11 +33,19 @@ def aio_channel(target: str) -> grpc.aio.Channel:
 
 
 def error_from_rpc(error: grpc.RpcError) -> TerroirError:
-    """The TerroirError that the server raised; a server that cannot be reached says how to start one."""
+    """The TerroirError that the server raised; one that cannot be reached, or is stopping, is Unavailable."""
     restored = from_rpc(error)
     if isinstance(restored, Unavailable) and restored.reason == "UNAVAILABLE":
         return Unavailable(
             f"no answer from the service: {restored}. Is it running? Start everything with `terroir up`",
             reason="SERVICE_UNREACHABLE",
+        )
+    # A call that meets a stopping server after its last accepted one gets this bare status; callers' own cancellations
+    # ("Locally cancelled by application!") and a servicer's Cancelled bring a text.
+    if isinstance(restored, Cancelled) and str(restored) == restored.reason == "CANCELLED":
+        return Unavailable(
+            "the service ended this call without an answer, as one does that is stopping; try again",
+            reason="SERVICE_STOPPING",
+            retry_after_seconds=1.0,
         )
     return restored

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import pickle
 
+import grpc
 import pytest
 from google.rpc import code_pb2, error_details_pb2, status_pb2
 from hypothesis import given
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 
 from terroir.common import errors
 from terroir.common.errors import ErrorCode, TerroirError
+from terroir.common.grpc_client import error_from_rpc
 from terroir.common.grpc_errors import from_exception, to_status
 from terroir.store import errors as store_errors
 
@@ -92,3 +94,16 @@ def test_details_hold_reason_field_retry_and_request():
     assert details["RetryInfo"].Unpack(retry)
     assert (info.reason, info.domain) == ("QUEUE_FULL", "terroir")
     assert retry.retry_delay.ToMilliseconds() == 1500
+
+
+@pytest.mark.parametrize(
+    ("text", "kind", "reason"),
+    [
+        ("CANCELLED", errors.Unavailable, "SERVICE_STOPPING"),
+        ("Locally cancelled by application!", errors.Cancelled, "CANCELLED"),
+    ],
+)
+def test_only_a_stopping_server_makes_a_cancelled_call_worth_another_try(text, kind, reason):
+    nothing = grpc.aio.Metadata()
+    seen = error_from_rpc(grpc.aio.AioRpcError(grpc.StatusCode.CANCELLED, nothing, nothing, details=text))
+    assert (type(seen), seen.reason) == (kind, reason)
