@@ -63,7 +63,8 @@ class Server:
     async def start(self) -> int:
         """Listen; returns the bound port.
 
-        Raises FailedPrecondition: INSECURE_LISTEN_REFUSED for an address beyond loopback, PORT_IN_USE.
+        Raises FailedPrecondition: INSECURE_LISTEN_REFUSED for an address beyond loopback, PORT_IN_USE,
+        ANNOUNCE_PATH_UNUSABLE.
         """
         settings = self.settings
         if not settings.insecure_listen and not _is_loopback(settings.host):
@@ -88,7 +89,15 @@ class Server:
         for name in ["", *self._names]:
             await self.set_serving(name, serving=name not in self._held and not (name == "" and self._held))
         await self._server.start()
-        self._announce()
+        try:
+            self._announce()
+        except OSError as error:
+            await self.stop(0)
+            raise FailedPrecondition(
+                f"{self.service_name} cannot write {settings.announce_path} ({error.strerror}); "
+                f"set {self._variable('announce_path')} to a file in a writable folder",
+                reason="ANNOUNCE_PATH_UNUSABLE",
+            ) from error
         _log.info("listening", port=self.port, metrics_port=self.metrics_port)
         return self.port
 

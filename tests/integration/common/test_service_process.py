@@ -43,7 +43,11 @@ def test_a_signal_during_the_start_still_closes_what_was_opened(number):
 
 @pytest.mark.parametrize(
     ("settings", "reason"),
-    [({"TERROIR_PORT": "x"}, "INVALID_SETTING"), ({"TERROIR_HOST": "0.0.0.0"}, "INSECURE_LISTEN_REFUSED")],
+    [
+        ({"TERROIR_PORT": "x"}, "INVALID_SETTING"),
+        ({"TERROIR_HOST": "0.0.0.0"}, "INSECURE_LISTEN_REFUSED"),
+        ({"TERROIR_ANNOUNCE_PATH": "/nowhere/probe.json"}, "ANNOUNCE_PATH_UNUSABLE"),
+    ],
 )
 def test_a_failure_to_start_is_one_line_with_its_reason_and_status_1(settings, reason):
     done = run(**settings)
