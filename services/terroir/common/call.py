@@ -32,9 +32,7 @@ def remaining_seconds(context: _Context) -> float | None:
     """Seconds until the caller's deadline; None without one. Raises DeadlineExceeded once it has passed."""
     left: float | None = context.time_remaining()
     if left is not None and left <= 0:
-        raise errors.DeadlineExceeded(
-            "the deadline of this call has passed; give it more time", reason="DEADLINE_EXPIRED"
-        )
+        raise errors.DeadlineExceeded("the deadline of this call has passed; give it more time")
     return left
 
 

@@ -1,7 +1,5 @@
 """Servicer of terroir.dataset.v1.DatasetService: parse, call the domain, map."""
 
-# gRPC dictates the methods' arguments, and the contract's comments document them.
-# ruff: noqa: ARG002, D102
 from __future__ import annotations
 
 import asyncio

@@ -129,8 +129,24 @@ def pickled() -> bytes:
     return buffer.getvalue()
 
 
+STEM = "unet.down_blocks.0.attentions.0.transformer_blocks.0.attn1.to_q"
 ONES = np.ones((2, 8), np.float32)
+PAIR = {f"{STEM}.lora_A.weight": ONES, f"{STEM}.lora_B.weight": np.ones((8, 2), np.float32)}
+
+
+def with_config(text: str) -> bytes:
+    return save(PAIR, {"lora_adapter_metadata": text})
+
+
 BAD_FILES = {
+    "an alpha of NaN in the header": (with_config('{"unet.lora_alpha": NaN}'), "ADAPTER_NOT_FINITE"),
+    "an infinite alpha in the header": (with_config('{"unet.lora_alpha": 1e999}'), "ADAPTER_NOT_FINITE"),
+    "an alpha beyond floats": (with_config('{"unet.lora_alpha": 1' + "0" * 400 + "}"), "ADAPTER_NOT_FINITE"),
+    "a bottomless config": (with_config("[" * 200_000), "ADAPTER_STRENGTH_UNKNOWN"),
+    "a config that is no JSON": (with_config("{oops"), "ADAPTER_STRENGTH_UNKNOWN"),
+    "a dotted alpha": (save({**PAIR, f"{STEM}.alpha": np.asarray(1, np.float32)}), "ADAPTER_STRENGTH_UNKNOWN"),
+    "an alpha of two values": (with_key(f"{Q}.alpha", np.ones(2, np.float32)), "ADAPTER_STRENGTH_UNKNOWN"),
+    "a factor named twice": (save({**PAIR, f"{STEM}.lora.down.weight": ONES}), "ADAPTER_DUPLICATE_KEY"),
     "nothing": (b"", "ADAPTER_FILE_UNREADABLE"),
     "garbage": (b"not a file at all", "ADAPTER_FILE_UNREADABLE"),
     "a header of 2^60 bytes": (struct.pack("<Q", 2**60) + b"{}", "ADAPTER_FILE_UNREADABLE"),

@@ -77,7 +77,7 @@ class DrawingLoop:
         for drawing in [d for d in self._running if d.job.deadline is not None and d.job.deadline <= now]:
             self._leave(drawing)
             message = f"the deadline passed after {drawing.step} of {drawing.job.steps} steps; give the call more time"
-            self._emit(Failed(drawing.job.id, ErrorCode.DEADLINE_EXCEEDED, "DEADLINE_EXPIRED", message))
+            self._emit(Failed(drawing.job.id, ErrorCode.DEADLINE_EXCEEDED, "DEADLINE_EXCEEDED", message))
 
     def _next_group(self) -> list[Drawing]:
         group: list[Drawing] = []

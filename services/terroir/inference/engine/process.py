@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import multiprocessing
 import os
 import signal
@@ -19,6 +20,8 @@ def run_engine(connection: Connection, config: EngineConfig) -> None:
     # Threads that spin while they wait for each other stall on busy cores: beside a training on two cores one picture
     # took 8 to 60 s instead of 1.2 s. Read once, when torch loads its OpenMP.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    # The collector would walk the imports' million lasting objects again and again: more than a second of the start.
+    gc.disable()
     # Deferred: the parent imports this module too and must stay without torch.
     import torch
 
@@ -32,6 +35,8 @@ def run_engine(connection: Connection, config: EngineConfig) -> None:
     except Exception as error:
         connection.send(LoadFailed(f"{type(error).__name__}: {error}"))
         return
+    gc.freeze()
+    gc.enable()
     merger = Merger(model.layers(), config.merged_budget_bytes)
     loop = DrawingLoop(model, merger, config.max_batch_rows, connection.send)
     commands: SimpleQueue[Command] = SimpleQueue()

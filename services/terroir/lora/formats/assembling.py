@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Literal
 
 import numpy as np
 
 from terroir.lora.adapter import Adapter, Array, LoraModule
-from terroir.lora.errors import IncompleteModule, WrongShape
+from terroir.lora.errors import IncompleteModule, NotFinite, UnsupportedAdapter, WrongShape
 from terroir.lora.key_table import KeyTable
 
 
@@ -40,6 +42,17 @@ class Reading:
         """The layer's factors so far."""
         return self.layers.setdefault(layer, Factors())
 
+    def put(self, layer: str, part: Literal["down", "up"], key: str, tensor: Array) -> None:
+        """Set a factor; raises UnsupportedAdapter if another key of the file named it already."""
+        factors = self.of(layer)
+        if getattr(factors, part) is not None:
+            raise UnsupportedAdapter(
+                f"{key}: {layer} already has its {part} factor under another name; keep one of the two in the file",
+                key=key,
+                reason="ADAPTER_DUPLICATE_KEY",
+            )
+        setattr(factors, part, tensor)
+
 
 def assemble(layers: Mapping[str, Factors], table: KeyTable) -> Adapter:
     """Check every layer against the base; raises IncompleteModule or WrongShape naming the layer."""
@@ -64,4 +77,6 @@ def _module(layer: str, factors: Factors, weight: tuple[int, ...]) -> LoraModule
             key=layer,
         )
     alpha = float(rank) if factors.alpha is None else factors.alpha
+    if not math.isfinite(alpha):
+        raise NotFinite(f"{layer}: alpha is {alpha}; it must be a finite number", key=layer)
     return LoraModule(np.ascontiguousarray(down), np.ascontiguousarray(up), alpha)

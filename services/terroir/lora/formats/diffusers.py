@@ -17,7 +17,7 @@ import numpy as np
 
 from terroir.lora import safetensors_bytes
 from terroir.lora.adapter import Adapter, Array
-from terroir.lora.errors import UnsupportedAdapter
+from terroir.lora.errors import NotFinite, UnsupportedAdapter
 from terroir.lora.formats.assembling import Ignored, Reading
 from terroir.lora.key_table import KeyTable
 
@@ -34,6 +34,12 @@ def read(tensors: Mapping[str, Array], metadata: Mapping[str, str], table: KeyTa
     for key, tensor in sorted(tensors.items()):
         if "lora_magnitude_vector" in key or key.endswith(".dora_scale"):
             raise UnsupportedAdapter(f"{key}: this is a DoRA adapter; only LoRA is supported: merge it first", key=key)
+        if key.endswith((".alpha", ".scale")):
+            raise UnsupportedAdapter(
+                f"{key}: strength tensors are not part of this format; save the file with kohya keys",
+                key=key,
+                reason="ADAPTER_STRENGTH_UNKNOWN",
+            )
         stem, is_down = _stem(key)
         layer = _layer(stem, table)
         if not stem:
@@ -41,10 +47,10 @@ def read(tensors: Mapping[str, Array], metadata: Mapping[str, str], table: KeyTa
         elif layer is None:
             reading.ignored.append(Ignored(key, "no such layer in the base"))
         elif is_down:
-            reading.of(layer).down = tensor
+            reading.put(layer, "down", key, tensor)
             reading.of(layer).alpha = _alpha(config, layer, int(tensor.shape[0]) if tensor.ndim else 0)
         else:
-            reading.of(layer).up = tensor
+            reading.put(layer, "up", key, tensor)
     return reading
 
 
@@ -81,8 +87,12 @@ def _lora_config(component: str, ranks: Mapping[str, int]) -> dict[str, Any]:
 def _config(metadata: Mapping[str, str]) -> dict[str, Any]:
     try:
         config = json.loads(metadata.get(_METADATA_KEY, "{}"))
-    except ValueError:
-        return {}
+    except (ValueError, RecursionError) as error:
+        raise UnsupportedAdapter(
+            f"{_METADATA_KEY} in the header is no JSON ({error}), so the strength is unknown; save the file again",
+            key=_METADATA_KEY,
+            reason="ADAPTER_STRENGTH_UNKNOWN",
+        ) from error
     return config if isinstance(config, dict) else {}
 
 
@@ -113,5 +123,9 @@ def _alpha(config: Mapping[str, Any], layer: str, rank: int) -> float | None:
     alpha = pattern.get(path, common) if isinstance(pattern, dict) else common
     if not isinstance(alpha, int | float):
         return None
+    try:
+        alpha = float(alpha)
+    except OverflowError as error:
+        raise NotFinite(f"{layer}: alpha in the header exceeds every float", key=layer) from error
     # rsLoRA scales by alpha / sqrt(r) (Kalajdzievski, arXiv 2312.03732); the canonical scale is alpha / r.
-    return float(alpha) * math.sqrt(rank) if config.get(f"{component}.use_rslora") else float(alpha)
+    return alpha * math.sqrt(rank) if config.get(f"{component}.use_rslora") else alpha

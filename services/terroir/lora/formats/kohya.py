@@ -38,11 +38,17 @@ def read(tensors: Mapping[str, Array], table: KeyTable) -> Reading:
         if layer is None:
             reading.ignored.append(Ignored(key, _why_unknown(stem)))
         elif part == "lora_down.weight":
-            reading.of(layer).down = tensor
+            reading.put(layer, "down", key, tensor)
         elif part == "lora_up.weight":
-            reading.of(layer).up = tensor
+            reading.put(layer, "up", key, tensor)
         elif part == "alpha" and tensor.size == 1:
             reading.of(layer).alpha = float(tensor.reshape(()))
+        elif part in ("alpha", "scale"):
+            raise UnsupportedAdapter(
+                f"{key} of shape {list(tensor.shape)} sets an unknown strength; only alphas of one value are read",
+                key=key,
+                reason="ADAPTER_STRENGTH_UNKNOWN",
+            )
         else:
             reading.ignored.append(Ignored(key, f"{part} is no part of a LoRA layer"))
     return reading
