@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from terroir._proto.registry.v1 import recipe_pb2
 from terroir._proto.registry.v1 import region_pb2 as pb
 from terroir.cli.session import resource, session
 from terroir.common.errors import InvalidArgument
@@ -69,8 +70,8 @@ def put(
     if adapter:
         weights = [parse_adapter(text) for text in adapter]
         region.recipe.CopyFrom(
-            pb.StyleRecipe(
-                adapters=[pb.RecipeAdapter(adapter=name, weight=weight) for name, weight in weights],
+            recipe_pb2.StyleRecipe(
+                adapters=[recipe_pb2.RecipeAdapter(adapter=name, weight=weight) for name, weight in weights],
                 prompt_prefix=prefix,
             )
         )

@@ -12,7 +12,7 @@ from PIL import Image
 
 from terroir._proto.dataset.v1 import dataset_pb2
 from terroir._proto.inference.v1 import inference_pb2
-from terroir._proto.registry.v1 import region_pb2
+from terroir._proto.registry.v1 import recipe_pb2, region_pb2
 from terroir._proto.training.v1 import training_pb2
 from terroir.client import Client, scan_folder
 from terroir.client.pictures import adapter_weights
@@ -69,8 +69,8 @@ def promote(client: Client, style: Style, version: str) -> None:
     """Point `production` at the version and give the style to its region."""
     adapter = f"adapters/{style.adapter}"
     client.registry.set_alias(adapter, "production", version, actor="demo", reason="first version of the demo")
-    recipe = region_pb2.StyleRecipe(
-        adapters=[region_pb2.RecipeAdapter(adapter=f"{adapter}@production", weight=1.0)],
+    recipe = recipe_pb2.StyleRecipe(
+        adapters=[recipe_pb2.RecipeAdapter(adapter=f"{adapter}@production", weight=1.0)],
         prompt_prefix=style.trigger,
     )
     client.regions.put(region_pb2.Region(name=f"regions/{style.region}", display_name=style.title, recipe=recipe))

@@ -7,7 +7,7 @@ from typing import Final
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from terroir._proto.registry.v1 import region_pb2
+from terroir._proto.registry.v1 import recipe_pb2, region_pb2
 from terroir._proto.registry.v1 import registry_pb2 as pb
 from terroir.registry.adapters import Adapter
 from terroir.registry.aliases import Alias
@@ -137,11 +137,11 @@ def resolution_message(resolution: Resolution) -> region_pb2.ResolveRegionRespon
     )
 
 
-def _recipe_message(recipe: StyleRecipe | None) -> region_pb2.StyleRecipe | None:
+def _recipe_message(recipe: StyleRecipe | None) -> recipe_pb2.StyleRecipe | None:
     if recipe is None:
         return None
-    adapters = [region_pb2.RecipeAdapter(adapter=entry.adapter, weight=entry.weight) for entry in recipe.adapters]
-    return region_pb2.StyleRecipe(adapters=adapters, prompt_prefix=recipe.prompt_prefix)
+    adapters = [recipe_pb2.RecipeAdapter(adapter=entry.adapter, weight=entry.weight) for entry in recipe.adapters]
+    return recipe_pb2.StyleRecipe(adapters=adapters, prompt_prefix=recipe.prompt_prefix)
 
 
 def _timestamp(text: str) -> Timestamp:

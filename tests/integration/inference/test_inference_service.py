@@ -17,7 +17,7 @@ import pytest
 from PIL import Image
 
 from terroir._proto.inference.v1 import inference_pb2 as pb
-from terroir._proto.registry.v1 import region_pb2, region_pb2_grpc, registry_pb2_grpc
+from terroir._proto.registry.v1 import recipe_pb2, region_pb2, region_pb2_grpc, registry_pb2_grpc
 from terroir.common.grpc_client import channel, error_from_rpc
 from terroir.inference.settings import InferenceSettings
 from terroir.lora.adapter import Adapter, LoraModule
@@ -128,8 +128,8 @@ def test_the_same_adapter_twice_adds_up_and_zero_weights_vanish(rig: Rig) -> Non
 
 def test_a_region_brings_its_recipe(rig: Rig) -> None:
     version = rig.publish("regional", adapter_file(4))
-    recipe = region_pb2.StyleRecipe(
-        adapters=[region_pb2.RecipeAdapter(adapter="adapters/regional", weight=0.5)], prompt_prefix="a misty"
+    recipe = recipe_pb2.StyleRecipe(
+        adapters=[recipe_pb2.RecipeAdapter(adapter="adapters/regional", weight=0.5)], prompt_prefix="a misty"
     )
     region = region_pb2.Region(name="regions/CN-ZJ", display_name="Zhejiang", recipe=recipe)
     rig.registry.regions.PutRegion(region_pb2.PutRegionRequest(region=region), timeout=10)

@@ -22,33 +22,36 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from terroir._proto.registry.v1 import recipe_pb2 as terroir_dot_registry_dot_v1_dot_recipe__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n terroir/registry/v1/region.proto\x12\x13terroir.registry.v1\"|\n\x06Region\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x14\n\x0c\x64isplay_name\x18\x02 \x01(\t\x12\x0e\n\x06parent\x18\x03 \x01(\t\x12\x30\n\x06recipe\x18\x04 \x01(\x0b\x32 .terroir.registry.v1.StyleRecipe\x12\x0c\n\x04\x65tag\x18\x05 \x01(\t\"Z\n\x0bStyleRecipe\x12\x34\n\x08\x61\x64\x61pters\x18\x01 \x03(\x0b\x32\".terroir.registry.v1.RecipeAdapter\x12\x15\n\rprompt_prefix\x18\x02 \x01(\t\"0\n\rRecipeAdapter\x12\x0f\n\x07\x61\x64\x61pter\x18\x01 \x01(\t\x12\x0e\n\x06weight\x18\x02 \x01(\x01\" \n\x10GetRegionRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\";\n\x12ListRegionsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"\\\n\x13ListRegionsResponse\x12,\n\x07regions\x18\x01 \x03(\x0b\x32\x1b.terroir.registry.v1.Region\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"S\n\x10PutRegionRequest\x12+\n\x06region\x18\x01 \x01(\x0b\x32\x1b.terroir.registry.v1.Region\x12\x12\n\nrequest_id\x18\x02 \x01(\t\"$\n\x14ResolveRegionRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"h\n\x15ResolveRegionResponse\x12\x30\n\x06recipe\x18\x01 \x01(\x0b\x32 .terroir.registry.v1.StyleRecipe\x12\x0e\n\x06source\x18\x02 \x01(\t\x12\r\n\x05tried\x18\x03 \x03(\t2\xfb\x02\n\rRegionService\x12O\n\tGetRegion\x12%.terroir.registry.v1.GetRegionRequest\x1a\x1b.terroir.registry.v1.Region\x12`\n\x0bListRegions\x12\'.terroir.registry.v1.ListRegionsRequest\x1a(.terroir.registry.v1.ListRegionsResponse\x12O\n\tPutRegion\x12%.terroir.registry.v1.PutRegionRequest\x1a\x1b.terroir.registry.v1.Region\x12\x66\n\rResolveRegion\x12).terroir.registry.v1.ResolveRegionRequest\x1a*.terroir.registry.v1.ResolveRegionResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n terroir/registry/v1/region.proto\x12\x13terroir.registry.v1\x1a terroir/registry/v1/recipe.proto\"\xc8\x01\n\x06Region\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x14\n\x0c\x64isplay_name\x18\x02 \x01(\t\x12\x0e\n\x06parent\x18\x03 \x01(\t\x12\x30\n\x06recipe\x18\x04 \x01(\x0b\x32 .terroir.registry.v1.StyleRecipe\x12\x0c\n\x04\x65tag\x18\x05 \x01(\t\x12\x14\n\x0csaved_recipe\x18\x06 \x01(\t\x12\x34\n\x07seasons\x18\x07 \x03(\x0b\x32#.terroir.registry.v1.SeasonalRecipe\"\x9a\x01\n\x0eSeasonalRecipe\x12\n\n\x02id\x18\x01 \x01(\t\x12\x11\n\tfrom_date\x18\x02 \x01(\t\x12\x0f\n\x07to_date\x18\x03 \x01(\t\x12\x10\n\x08\x63\x61mpaign\x18\x04 \x01(\t\x12\x30\n\x06recipe\x18\x05 \x01(\x0b\x32 .terroir.registry.v1.StyleRecipe\x12\x14\n\x0csaved_recipe\x18\x06 \x01(\t\" \n\x10GetRegionRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\";\n\x12ListRegionsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"\\\n\x13ListRegionsResponse\x12,\n\x07regions\x18\x01 \x03(\x0b\x32\x1b.terroir.registry.v1.Region\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"S\n\x10PutRegionRequest\x12+\n\x06region\x18\x01 \x01(\x0b\x32\x1b.terroir.registry.v1.Region\x12\x12\n\nrequest_id\x18\x02 \x01(\t\"E\n\x13\x44\x65leteRegionRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04\x65tag\x18\x02 \x01(\t\x12\x12\n\nrequest_id\x18\x03 \x01(\t\"\x16\n\x14\x44\x65leteRegionResponse\"D\n\x14ResolveRegionRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04\x64\x61te\x18\x02 \x01(\t\x12\x10\n\x08\x63\x61mpaign\x18\x03 \x01(\t\"\x8e\x01\n\x15ResolveRegionResponse\x12\x30\n\x06recipe\x18\x01 \x01(\x0b\x32 .terroir.registry.v1.StyleRecipe\x12\x0e\n\x06source\x18\x02 \x01(\t\x12\r\n\x05tried\x18\x03 \x03(\t\x12\x0e\n\x06season\x18\x04 \x01(\t\x12\x14\n\x0csaved_recipe\x18\x05 \x01(\t2\xe0\x03\n\rRegionService\x12O\n\tGetRegion\x12%.terroir.registry.v1.GetRegionRequest\x1a\x1b.terroir.registry.v1.Region\x12`\n\x0bListRegions\x12\'.terroir.registry.v1.ListRegionsRequest\x1a(.terroir.registry.v1.ListRegionsResponse\x12O\n\tPutRegion\x12%.terroir.registry.v1.PutRegionRequest\x1a\x1b.terroir.registry.v1.Region\x12\x63\n\x0c\x44\x65leteRegion\x12(.terroir.registry.v1.DeleteRegionRequest\x1a).terroir.registry.v1.DeleteRegionResponse\x12\x66\n\rResolveRegion\x12).terroir.registry.v1.ResolveRegionRequest\x1a*.terroir.registry.v1.ResolveRegionResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'terroir.registry.v1.region_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_REGION']._serialized_start=57
-  _globals['_REGION']._serialized_end=181
-  _globals['_STYLERECIPE']._serialized_start=183
-  _globals['_STYLERECIPE']._serialized_end=273
-  _globals['_RECIPEADAPTER']._serialized_start=275
-  _globals['_RECIPEADAPTER']._serialized_end=323
-  _globals['_GETREGIONREQUEST']._serialized_start=325
-  _globals['_GETREGIONREQUEST']._serialized_end=357
-  _globals['_LISTREGIONSREQUEST']._serialized_start=359
-  _globals['_LISTREGIONSREQUEST']._serialized_end=418
-  _globals['_LISTREGIONSRESPONSE']._serialized_start=420
-  _globals['_LISTREGIONSRESPONSE']._serialized_end=512
-  _globals['_PUTREGIONREQUEST']._serialized_start=514
-  _globals['_PUTREGIONREQUEST']._serialized_end=597
-  _globals['_RESOLVEREGIONREQUEST']._serialized_start=599
-  _globals['_RESOLVEREGIONREQUEST']._serialized_end=635
-  _globals['_RESOLVEREGIONRESPONSE']._serialized_start=637
-  _globals['_RESOLVEREGIONRESPONSE']._serialized_end=741
-  _globals['_REGIONSERVICE']._serialized_start=744
-  _globals['_REGIONSERVICE']._serialized_end=1123
+  _globals['_REGION']._serialized_start=92
+  _globals['_REGION']._serialized_end=292
+  _globals['_SEASONALRECIPE']._serialized_start=295
+  _globals['_SEASONALRECIPE']._serialized_end=449
+  _globals['_GETREGIONREQUEST']._serialized_start=451
+  _globals['_GETREGIONREQUEST']._serialized_end=483
+  _globals['_LISTREGIONSREQUEST']._serialized_start=485
+  _globals['_LISTREGIONSREQUEST']._serialized_end=544
+  _globals['_LISTREGIONSRESPONSE']._serialized_start=546
+  _globals['_LISTREGIONSRESPONSE']._serialized_end=638
+  _globals['_PUTREGIONREQUEST']._serialized_start=640
+  _globals['_PUTREGIONREQUEST']._serialized_end=723
+  _globals['_DELETEREGIONREQUEST']._serialized_start=725
+  _globals['_DELETEREGIONREQUEST']._serialized_end=794
+  _globals['_DELETEREGIONRESPONSE']._serialized_start=796
+  _globals['_DELETEREGIONRESPONSE']._serialized_end=818
+  _globals['_RESOLVEREGIONREQUEST']._serialized_start=820
+  _globals['_RESOLVEREGIONREQUEST']._serialized_end=888
+  _globals['_RESOLVEREGIONRESPONSE']._serialized_start=891
+  _globals['_RESOLVEREGIONRESPONSE']._serialized_end=1033
+  _globals['_REGIONSERVICE']._serialized_start=1036
+  _globals['_REGIONSERVICE']._serialized_end=1516
 # @@protoc_insertion_point(module_scope)

@@ -7,6 +7,7 @@ from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
+from terroir._proto.registry.v1 import recipe_pb2 as _recipe_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -29,17 +30,27 @@ class Region(_message.Message):
     PARENT_FIELD_NUMBER: _builtins.int
     RECIPE_FIELD_NUMBER: _builtins.int
     ETAG_FIELD_NUMBER: _builtins.int
+    SAVED_RECIPE_FIELD_NUMBER: _builtins.int
+    SEASONS_FIELD_NUMBER: _builtins.int
     name: _builtins.str
-    """Resource name, `regions/{code}`; the code matches [A-Z0-9][A-Za-z0-9-]{0,62}, such as `CN-ZJ`."""
+    """Resource name, `regions/{code}`; the code matches [A-Za-z0-9][A-Za-z0-9-]{0,62}: ISO 3166-1 or -2 (`CN-ZJ`), GB/T
+    2260 (`330100`) or an area of one's own (`x-jiangnan`).
+    """
     display_name: _builtins.str
     """Name for people, at most 120 characters."""
     parent: _builtins.str
-    """Parent, `regions/{code}`; empty at the root."""
+    """Parent, `regions/{code}`; empty: the one that the code's spelling tells, if any."""
     etag: _builtins.str
     """Changes with every change."""
+    saved_recipe: _builtins.str
+    """A saved recipe, `recipes/{id}`, if it has none of its own."""
     @_builtins.property
-    def recipe(self) -> Global___StyleRecipe:
-        """Its own recipe; absent means the parent's."""
+    def recipe(self) -> _recipe_pb2.StyleRecipe:
+        """Its own recipe; absent means the saved one, else the parent's."""
+
+    @_builtins.property
+    def seasons(self) -> _containers.RepeatedCompositeFieldContainer[Global___SeasonalRecipe]:
+        """Recipes for a time or a campaign, the first that applies wins; at most 32."""
 
     def __init__(
         self,
@@ -47,70 +58,62 @@ class Region(_message.Message):
         name: _builtins.str = ...,
         display_name: _builtins.str = ...,
         parent: _builtins.str = ...,
-        recipe: Global___StyleRecipe | None = ...,
+        recipe: _recipe_pb2.StyleRecipe | None = ...,
         etag: _builtins.str = ...,
+        saved_recipe: _builtins.str = ...,
+        seasons: _abc.Iterable[Global___SeasonalRecipe] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["recipe", b"recipe"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["display_name", b"display_name", "etag", b"etag", "name", b"name", "parent", b"parent", "recipe", b"recipe"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["display_name", b"display_name", "etag", b"etag", "name", b"name", "parent", b"parent", "recipe", b"recipe", "saved_recipe", b"saved_recipe", "seasons", b"seasons"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Region: _TypeAlias = Region  # noqa: Y015
 
 @_typing.final
-class StyleRecipe(_message.Message):
-    """How pictures of a region are styled."""
+class SeasonalRecipe(_message.Message):
+    """A recipe that replaces a region's own for a time or a campaign."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
-    ADAPTERS_FIELD_NUMBER: _builtins.int
-    PROMPT_PREFIX_FIELD_NUMBER: _builtins.int
-    prompt_prefix: _builtins.str
-    """Put before every prompt; at most 200 characters."""
+    ID_FIELD_NUMBER: _builtins.int
+    FROM_DATE_FIELD_NUMBER: _builtins.int
+    TO_DATE_FIELD_NUMBER: _builtins.int
+    CAMPAIGN_FIELD_NUMBER: _builtins.int
+    RECIPE_FIELD_NUMBER: _builtins.int
+    SAVED_RECIPE_FIELD_NUMBER: _builtins.int
+    id: _builtins.str
+    """Name, unique in the region, [a-z][a-z0-9-]{0,62}, such as `spring-festival`."""
+    from_date: _builtins.str
+    """First day, `MM-DD` for every year or `YYYY-MM-DD` once; empty: no bound."""
+    to_date: _builtins.str
+    """Last day, inclusive, in the same form; with `MM-DD` the window may span New Year."""
+    campaign: _builtins.str
+    """Applies only to requests that name this campaign, [a-z][a-z0-9-]{0,62}; empty: to all."""
+    saved_recipe: _builtins.str
+    """A saved recipe, `recipes/{id}`."""
     @_builtins.property
-    def adapters(self) -> _containers.RepeatedCompositeFieldContainer[Global___RecipeAdapter]:
-        """Adapters, at most 8."""
+    def recipe(self) -> _recipe_pb2.StyleRecipe:
+        """The recipe, if it is not a saved one."""
 
     def __init__(
         self,
         *,
-        adapters: _abc.Iterable[Global___RecipeAdapter] | None = ...,
-        prompt_prefix: _builtins.str = ...,
+        id: _builtins.str = ...,
+        from_date: _builtins.str = ...,
+        to_date: _builtins.str = ...,
+        campaign: _builtins.str = ...,
+        recipe: _recipe_pb2.StyleRecipe | None = ...,
+        saved_recipe: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["recipe", b"recipe"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["adapters", b"adapters", "prompt_prefix", b"prompt_prefix"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["campaign", b"campaign", "from_date", b"from_date", "id", b"id", "recipe", b"recipe", "saved_recipe", b"saved_recipe", "to_date", b"to_date"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___StyleRecipe: _TypeAlias = StyleRecipe  # noqa: Y015
-
-@_typing.final
-class RecipeAdapter(_message.Message):
-    """One adapter of a recipe."""
-
-    DESCRIPTOR: _descriptor.Descriptor
-
-    ADAPTER_FIELD_NUMBER: _builtins.int
-    WEIGHT_FIELD_NUMBER: _builtins.int
-    adapter: _builtins.str
-    """`adapters/{id}`, `adapters/{id}@{alias}` or `adapters/{id}/versions/{number}`."""
-    weight: _builtins.float
-    """Weight, -2 … 2."""
-    def __init__(
-        self,
-        *,
-        adapter: _builtins.str = ...,
-        weight: _builtins.float = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["adapter", b"adapter", "weight", b"weight"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-Global___RecipeAdapter: _TypeAlias = RecipeAdapter  # noqa: Y015
+Global___SeasonalRecipe: _TypeAlias = SeasonalRecipe  # noqa: Y015
 
 @_typing.final
 class GetRegionRequest(_message.Message):
@@ -217,22 +220,77 @@ class PutRegionRequest(_message.Message):
 Global___PutRegionRequest: _TypeAlias = PutRegionRequest  # noqa: Y015
 
 @_typing.final
+class DeleteRegionRequest(_message.Message):
+    """Request of DeleteRegion."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    ETAG_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """`regions/{code}`."""
+    etag: _builtins.str
+    """Refuses the change if the region changed since; empty removes in any case."""
+    request_id: _builtins.str
+    """Makes a retry safe; a UUID."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        etag: _builtins.str = ...,
+        request_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["etag", b"etag", "name", b"name", "request_id", b"request_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DeleteRegionRequest: _TypeAlias = DeleteRegionRequest  # noqa: Y015
+
+@_typing.final
+class DeleteRegionResponse(_message.Message):
+    """Answer of DeleteRegion."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DeleteRegionResponse: _TypeAlias = DeleteRegionResponse  # noqa: Y015
+
+@_typing.final
 class ResolveRegionRequest(_message.Message):
     """Request of ResolveRegion."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     NAME_FIELD_NUMBER: _builtins.int
+    DATE_FIELD_NUMBER: _builtins.int
+    CAMPAIGN_FIELD_NUMBER: _builtins.int
     name: _builtins.str
-    """`regions/{code}`."""
+    """`regions/{code}`; need not exist as long as an ancestor does."""
+    date: _builtins.str
+    """Day for which it is asked, `YYYY-MM-DD`; empty: today, UTC."""
+    campaign: _builtins.str
+    """Campaign, [a-z][a-z0-9-]{0,62}; empty: none."""
     def __init__(
         self,
         *,
         name: _builtins.str = ...,
+        date: _builtins.str = ...,
+        campaign: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["campaign", b"campaign", "date", b"date", "name", b"name"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -247,10 +305,16 @@ class ResolveRegionResponse(_message.Message):
     RECIPE_FIELD_NUMBER: _builtins.int
     SOURCE_FIELD_NUMBER: _builtins.int
     TRIED_FIELD_NUMBER: _builtins.int
+    SEASON_FIELD_NUMBER: _builtins.int
+    SAVED_RECIPE_FIELD_NUMBER: _builtins.int
     source: _builtins.str
     """Region that it came from, `regions/{code}`; empty if none has one."""
+    season: _builtins.str
+    """Season of the source that applied; empty if its plain recipe did."""
+    saved_recipe: _builtins.str
+    """Saved recipe that it came from, `recipes/{id}`; empty if the region's own."""
     @_builtins.property
-    def recipe(self) -> Global___StyleRecipe:
+    def recipe(self) -> _recipe_pb2.StyleRecipe:
         """The recipe; empty if no region of the chain has one."""
 
     @_builtins.property
@@ -260,13 +324,15 @@ class ResolveRegionResponse(_message.Message):
     def __init__(
         self,
         *,
-        recipe: Global___StyleRecipe | None = ...,
+        recipe: _recipe_pb2.StyleRecipe | None = ...,
         source: _builtins.str = ...,
         tried: _abc.Iterable[_builtins.str] | None = ...,
+        season: _builtins.str = ...,
+        saved_recipe: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["recipe", b"recipe"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["recipe", b"recipe", "source", b"source", "tried", b"tried"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["recipe", b"recipe", "saved_recipe", b"saved_recipe", "season", b"season", "source", b"source", "tried", b"tried"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -50,6 +50,11 @@ class RegionServiceStub:
                 request_serializer=terroir_dot_registry_dot_v1_dot_region__pb2.PutRegionRequest.SerializeToString,
                 response_deserializer=terroir_dot_registry_dot_v1_dot_region__pb2.Region.FromString,
                 _registered_method=True)
+        self.DeleteRegion = channel.unary_unary(
+                '/terroir.registry.v1.RegionService/DeleteRegion',
+                request_serializer=terroir_dot_registry_dot_v1_dot_region__pb2.DeleteRegionRequest.SerializeToString,
+                response_deserializer=terroir_dot_registry_dot_v1_dot_region__pb2.DeleteRegionResponse.FromString,
+                _registered_method=True)
         self.ResolveRegion = channel.unary_unary(
                 '/terroir.registry.v1.RegionService/ResolveRegion',
                 request_serializer=terroir_dot_registry_dot_v1_dot_region__pb2.ResolveRegionRequest.SerializeToString,
@@ -82,8 +87,18 @@ class RegionServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def DeleteRegion(self, request, context):
+        """Removes a region; what names it falls back to its code's parent. Errors: NOT_FOUND, FAILED_PRECONDITION (a region
+        names it as parent), ABORTED (etag).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ResolveRegion(self, request, context):
-        """Finds the recipe for a region: its own or that of the nearest ancestor that has one. The answer says what was tried.
+        """Finds the recipe for a region: its own or that of the nearest ancestor that has one. A code that nobody put falls
+        back by its spelling: ISO 3166-2 (`CN-ZJ` → `CN`), GB/T 2260 (`330106` → `330100` → `330000` → `CN-ZJ`). The answer
+        says what was tried.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -106,6 +121,11 @@ def add_RegionServiceServicer_to_server(servicer, server):
                     servicer.PutRegion,
                     request_deserializer=terroir_dot_registry_dot_v1_dot_region__pb2.PutRegionRequest.FromString,
                     response_serializer=terroir_dot_registry_dot_v1_dot_region__pb2.Region.SerializeToString,
+            ),
+            'DeleteRegion': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeleteRegion,
+                    request_deserializer=terroir_dot_registry_dot_v1_dot_region__pb2.DeleteRegionRequest.FromString,
+                    response_serializer=terroir_dot_registry_dot_v1_dot_region__pb2.DeleteRegionResponse.SerializeToString,
             ),
             'ResolveRegion': grpc.unary_unary_rpc_method_handler(
                     servicer.ResolveRegion,
@@ -195,6 +215,33 @@ class RegionService:
             '/terroir.registry.v1.RegionService/PutRegion',
             terroir_dot_registry_dot_v1_dot_region__pb2.PutRegionRequest.SerializeToString,
             terroir_dot_registry_dot_v1_dot_region__pb2.Region.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DeleteRegion(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/terroir.registry.v1.RegionService/DeleteRegion',
+            terroir_dot_registry_dot_v1_dot_region__pb2.DeleteRegionRequest.SerializeToString,
+            terroir_dot_registry_dot_v1_dot_region__pb2.DeleteRegionResponse.FromString,
             options,
             channel_credentials,
             insecure,

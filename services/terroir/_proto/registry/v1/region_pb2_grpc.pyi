@@ -39,8 +39,15 @@ class RegionServiceStub:
     """Lists regions by identifier."""
     PutRegion: _grpc.UnaryUnaryMultiCallable[_region_pb2.PutRegionRequest, _region_pb2.Region]
     """Creates or replaces a region. Errors: NOT_FOUND (parent or adapter), FAILED_PRECONDITION (a cycle), ABORTED (etag)."""
+    DeleteRegion: _grpc.UnaryUnaryMultiCallable[_region_pb2.DeleteRegionRequest, _region_pb2.DeleteRegionResponse]
+    """Removes a region; what names it falls back to its code's parent. Errors: NOT_FOUND, FAILED_PRECONDITION (a region
+    names it as parent), ABORTED (etag).
+    """
     ResolveRegion: _grpc.UnaryUnaryMultiCallable[_region_pb2.ResolveRegionRequest, _region_pb2.ResolveRegionResponse]
-    """Finds the recipe for a region: its own or that of the nearest ancestor that has one. The answer says what was tried."""
+    """Finds the recipe for a region: its own or that of the nearest ancestor that has one. A code that nobody put falls
+    back by its spelling: ISO 3166-2 (`CN-ZJ` → `CN`), GB/T 2260 (`330106` → `330100` → `330000` → `CN-ZJ`). The answer
+    says what was tried.
+    """
 
 @_typing.type_check_only
 class RegionServiceAsyncStub(RegionServiceStub):
@@ -53,8 +60,15 @@ class RegionServiceAsyncStub(RegionServiceStub):
     """Lists regions by identifier."""
     PutRegion: _aio.UnaryUnaryMultiCallable[_region_pb2.PutRegionRequest, _region_pb2.Region]  # type: ignore[assignment]
     """Creates or replaces a region. Errors: NOT_FOUND (parent or adapter), FAILED_PRECONDITION (a cycle), ABORTED (etag)."""
+    DeleteRegion: _aio.UnaryUnaryMultiCallable[_region_pb2.DeleteRegionRequest, _region_pb2.DeleteRegionResponse]  # type: ignore[assignment]
+    """Removes a region; what names it falls back to its code's parent. Errors: NOT_FOUND, FAILED_PRECONDITION (a region
+    names it as parent), ABORTED (etag).
+    """
     ResolveRegion: _aio.UnaryUnaryMultiCallable[_region_pb2.ResolveRegionRequest, _region_pb2.ResolveRegionResponse]  # type: ignore[assignment]
-    """Finds the recipe for a region: its own or that of the nearest ancestor that has one. The answer says what was tried."""
+    """Finds the recipe for a region: its own or that of the nearest ancestor that has one. A code that nobody put falls
+    back by its spelling: ISO 3166-2 (`CN-ZJ` → `CN`), GB/T 2260 (`330106` → `330100` → `330000` → `CN-ZJ`). The answer
+    says what was tried.
+    """
 
 class RegionServiceServicer(metaclass=_abc_1.ABCMeta):
     """Maps regions to style recipes along a tree."""
@@ -84,11 +98,24 @@ class RegionServiceServicer(metaclass=_abc_1.ABCMeta):
         """Creates or replaces a region. Errors: NOT_FOUND (parent or adapter), FAILED_PRECONDITION (a cycle), ABORTED (etag)."""
 
     @_abc_1.abstractmethod
+    def DeleteRegion(
+        self,
+        request: _region_pb2.DeleteRegionRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_region_pb2.DeleteRegionResponse, _abc.Awaitable[_region_pb2.DeleteRegionResponse]]:
+        """Removes a region; what names it falls back to its code's parent. Errors: NOT_FOUND, FAILED_PRECONDITION (a region
+        names it as parent), ABORTED (etag).
+        """
+
+    @_abc_1.abstractmethod
     def ResolveRegion(
         self,
         request: _region_pb2.ResolveRegionRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_region_pb2.ResolveRegionResponse, _abc.Awaitable[_region_pb2.ResolveRegionResponse]]:
-        """Finds the recipe for a region: its own or that of the nearest ancestor that has one. The answer says what was tried."""
+        """Finds the recipe for a region: its own or that of the nearest ancestor that has one. A code that nobody put falls
+        back by its spelling: ISO 3166-2 (`CN-ZJ` → `CN`), GB/T 2260 (`330106` → `330100` → `330000` → `CN-ZJ`). The answer
+        says what was tried.
+        """
 
 def add_RegionServiceServicer_to_server(servicer: RegionServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -9,6 +9,7 @@ from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from terroir._proto.registry.v1 import recipe_pb2 as _recipe_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -43,6 +44,78 @@ ADAPTER_FORMAT_KOHYA: AdapterFormat.ValueType  # 1
 ADAPTER_FORMAT_DIFFUSERS: AdapterFormat.ValueType  # 2
 """`pytorch_lora_weights.safetensors` of diffusers, alpha folded to the rank."""
 Global___AdapterFormat: _TypeAlias = AdapterFormat  # noqa: Y015
+
+class _InterferenceLevel:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _InterferenceLevelEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_InterferenceLevel.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    INTERFERENCE_LEVEL_UNSPECIFIED: _InterferenceLevel.ValueType  # 0
+    """Not known."""
+    INTERFERENCE_LEVEL_LOW: _InterferenceLevel.ValueType  # 1
+    """Both styles stay visible."""
+    INTERFERENCE_LEVEL_MEDIUM: _InterferenceLevel.ValueType  # 2
+    """One may cover the other: look at samples."""
+    INTERFERENCE_LEVEL_HIGH: _InterferenceLevel.ValueType  # 3
+    """Expect one to be lost: lower the weights or choose another pair."""
+
+class InterferenceLevel(_InterferenceLevel, metaclass=_InterferenceLevelEnumTypeWrapper):
+    """Verdict on a pair, calibrated on pictures of the tiny base."""
+
+INTERFERENCE_LEVEL_UNSPECIFIED: InterferenceLevel.ValueType  # 0
+"""Not known."""
+INTERFERENCE_LEVEL_LOW: InterferenceLevel.ValueType  # 1
+"""Both styles stay visible."""
+INTERFERENCE_LEVEL_MEDIUM: InterferenceLevel.ValueType  # 2
+"""One may cover the other: look at samples."""
+INTERFERENCE_LEVEL_HIGH: InterferenceLevel.ValueType  # 3
+"""Expect one to be lost: lower the weights or choose another pair."""
+Global___InterferenceLevel: _TypeAlias = InterferenceLevel  # noqa: Y015
+
+class _ChangeKind:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _ChangeKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ChangeKind.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    CHANGE_KIND_UNSPECIFIED: _ChangeKind.ValueType  # 0
+    """Never sent."""
+    CHANGE_KIND_VERSION_PUBLISHED: _ChangeKind.ValueType  # 1
+    """A version came to be."""
+    CHANGE_KIND_ALIASES_CHANGED: _ChangeKind.ValueType  # 2
+    """An alias was set, rolled back or removed; name is the adapter."""
+    CHANGE_KIND_VERSION_DEPRECATED: _ChangeKind.ValueType  # 3
+    """A version was deprecated or reinstated."""
+    CHANGE_KIND_PRESETS_CHANGED: _ChangeKind.ValueType  # 4
+    """Presets of an adapter changed."""
+    CHANGE_KIND_BASE_REGISTERED: _ChangeKind.ValueType  # 5
+    """A base was registered."""
+    CHANGE_KIND_REGION_CHANGED: _ChangeKind.ValueType  # 6
+    """A region was put or removed."""
+    CHANGE_KIND_RECIPE_CHANGED: _ChangeKind.ValueType  # 7
+    """A saved recipe was put or removed."""
+
+class ChangeKind(_ChangeKind, metaclass=_ChangeKindEnumTypeWrapper):
+    """Kinds of change."""
+
+CHANGE_KIND_UNSPECIFIED: ChangeKind.ValueType  # 0
+"""Never sent."""
+CHANGE_KIND_VERSION_PUBLISHED: ChangeKind.ValueType  # 1
+"""A version came to be."""
+CHANGE_KIND_ALIASES_CHANGED: ChangeKind.ValueType  # 2
+"""An alias was set, rolled back or removed; name is the adapter."""
+CHANGE_KIND_VERSION_DEPRECATED: ChangeKind.ValueType  # 3
+"""A version was deprecated or reinstated."""
+CHANGE_KIND_PRESETS_CHANGED: ChangeKind.ValueType  # 4
+"""Presets of an adapter changed."""
+CHANGE_KIND_BASE_REGISTERED: ChangeKind.ValueType  # 5
+"""A base was registered."""
+CHANGE_KIND_REGION_CHANGED: ChangeKind.ValueType  # 6
+"""A region was put or removed."""
+CHANGE_KIND_RECIPE_CHANGED: ChangeKind.ValueType  # 7
+"""A saved recipe was put or removed."""
+Global___ChangeKind: _TypeAlias = ChangeKind  # noqa: Y015
 
 @_typing.final
 class Base(_message.Message):
@@ -169,6 +242,8 @@ class Alias(_message.Message):
     REASON_FIELD_NUMBER: _builtins.int
     UPDATE_TIME_FIELD_NUMBER: _builtins.int
     ETAG_FIELD_NUMBER: _builtins.int
+    CANARY_FIELD_NUMBER: _builtins.int
+    PROTECTED_FIELD_NUMBER: _builtins.int
     adapter: _builtins.str
     """Adapter, `adapters/{id}`."""
     alias: _builtins.str
@@ -180,10 +255,16 @@ class Alias(_message.Message):
     reason: _builtins.str
     """Why it was moved."""
     etag: _builtins.str
-    """Changes with every move of any alias of the adapter."""
+    """Changes with every change of any alias of the adapter."""
+    protected: _builtins.bool
+    """Only principals with the role `publisher` or `operator` may change it."""
     @_builtins.property
     def update_time(self) -> _timestamp_pb2.Timestamp:
         """When it was moved."""
+
+    @_builtins.property
+    def canary(self) -> Global___Canary:
+        """A share of callers that gets another version; absent without one."""
 
     def __init__(
         self,
@@ -195,14 +276,80 @@ class Alias(_message.Message):
         reason: _builtins.str = ...,
         update_time: _timestamp_pb2.Timestamp | None = ...,
         etag: _builtins.str = ...,
+        canary: Global___Canary | None = ...,
+        protected: _builtins.bool = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["update_time", b"update_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["canary", b"canary", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "adapter", b"adapter", "alias", b"alias", "etag", b"etag", "reason", b"reason", "update_time", b"update_time", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "adapter", b"adapter", "alias", b"alias", "canary", b"canary", "etag", b"etag", "protected", b"protected", "reason", b"reason", "update_time", b"update_time", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Alias: _TypeAlias = Alias  # noqa: Y015
+
+@_typing.final
+class Canary(_message.Message):
+    """A version that a share of an alias's callers gets first."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    VERSION_FIELD_NUMBER: _builtins.int
+    PERCENT_FIELD_NUMBER: _builtins.int
+    EXPIRE_TIME_FIELD_NUMBER: _builtins.int
+    GUARDRAILS_FIELD_NUMBER: _builtins.int
+    version: _builtins.str
+    """The version on trial, `adapters/{id}/versions/{number}`."""
+    percent: _builtins.float
+    """Share of the callers, 0 < percent <= 100. A caller is kept on one side by its `sticky_key`."""
+    @_builtins.property
+    def expire_time(self) -> _timestamp_pb2.Timestamp:
+        """After this moment everybody gets the alias's own version again; absent: never by itself."""
+
+    @_builtins.property
+    def guardrails(self) -> _containers.RepeatedCompositeFieldContainer[Global___Guardrail]:
+        """Conditions under which whoever watches rolls it back; at most 8."""
+
+    def __init__(
+        self,
+        *,
+        version: _builtins.str = ...,
+        percent: _builtins.float = ...,
+        expire_time: _timestamp_pb2.Timestamp | None = ...,
+        guardrails: _abc.Iterable[Global___Guardrail] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["expire_time", b"expire_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["expire_time", b"expire_time", "guardrails", b"guardrails", "percent", b"percent", "version", b"version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Canary: _TypeAlias = Canary  # noqa: Y015
+
+@_typing.final
+class Guardrail(_message.Message):
+    """A bound that a canary must keep."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    METRIC_FIELD_NUMBER: _builtins.int
+    MAXIMUM_FIELD_NUMBER: _builtins.int
+    metric: _builtins.str
+    """Name of the figure, [a-z][a-z0-9_]{0,62}, such as `error_ratio`."""
+    maximum: _builtins.float
+    """Largest value allowed."""
+    def __init__(
+        self,
+        *,
+        metric: _builtins.str = ...,
+        maximum: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["maximum", b"maximum", "metric", b"metric"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Guardrail: _TypeAlias = Guardrail  # noqa: Y015
 
 @_typing.final
 class AdapterVersion(_message.Message):
@@ -212,6 +359,46 @@ class AdapterVersion(_message.Message):
 
     @_typing.final
     class LabelsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    @_typing.final
+    class MetricsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.float
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.float = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    @_typing.final
+    class HashesEntry(_message.Message):
         DESCRIPTOR: _descriptor.Descriptor
 
         KEY_FIELD_NUMBER: _builtins.int
@@ -242,6 +429,16 @@ class AdapterVersion(_message.Message):
     LINEAGE_FIELD_NUMBER: _builtins.int
     LABELS_FIELD_NUMBER: _builtins.int
     CREATE_TIME_FIELD_NUMBER: _builtins.int
+    TAGS_FIELD_NUMBER: _builtins.int
+    REGION_FIELD_NUMBER: _builtins.int
+    METRICS_FIELD_NUMBER: _builtins.int
+    DESCRIPTION_FIELD_NUMBER: _builtins.int
+    DEPRECATION_FIELD_NUMBER: _builtins.int
+    ACTOR_FIELD_NUMBER: _builtins.int
+    UPLOAD_DIGEST_FIELD_NUMBER: _builtins.int
+    UPLOAD_FORMAT_FIELD_NUMBER: _builtins.int
+    SIGNATURE_FIELD_NUMBER: _builtins.int
+    HASHES_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Resource name, `adapters/{id}/versions/{number}`."""
     base: _builtins.str
@@ -258,6 +455,16 @@ class AdapterVersion(_message.Message):
     """Largest rank of its modules."""
     trigger_word: _builtins.str
     """Word that calls the style up in a prompt; may be empty."""
+    region: _builtins.str
+    """Region that it was made for, `regions/{code}`; may be empty."""
+    description: _builtins.str
+    """For people, at most 2000 characters."""
+    actor: _builtins.str
+    """Principal that published it, as the server saw it."""
+    upload_digest: _builtins.str
+    """SHA-256 of the file as it was uploaded, lower-case hexadecimal."""
+    upload_format: _builtins.str
+    """Format of the upload: `kohya`, `diffusers` or `peft`."""
     @_builtins.property
     def coverage(self) -> Global___Coverage:
         """How much of the file was understood."""
@@ -274,6 +481,26 @@ class AdapterVersion(_message.Message):
     def create_time(self) -> _timestamp_pb2.Timestamp:
         """Time of publishing."""
 
+    @_builtins.property
+    def tags(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Words to find it by, at most 32, each [a-z0-9][a-z0-9-]{0,62}."""
+
+    @_builtins.property
+    def metrics(self) -> _containers.ScalarMap[_builtins.str, _builtins.float]:
+        """Measured figures, such as `style_similarity`, at most 64."""
+
+    @_builtins.property
+    def deprecation(self) -> Global___Deprecation:
+        """Set once it must no longer be used."""
+
+    @_builtins.property
+    def signature(self) -> Global___Signature:
+        """Signature over the manifest; absent if the registry does not sign."""
+
+    @_builtins.property
+    def hashes(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """Other digests of the kohya file by which model sites name it: `autov1`, `autov2`, `autov3`, `kohya`."""
+
     def __init__(
         self,
         *,
@@ -289,14 +516,90 @@ class AdapterVersion(_message.Message):
         lineage: Global___Lineage | None = ...,
         labels: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         create_time: _timestamp_pb2.Timestamp | None = ...,
+        tags: _abc.Iterable[_builtins.str] | None = ...,
+        region: _builtins.str = ...,
+        metrics: _abc.Mapping[_builtins.str, _builtins.float] | None = ...,
+        description: _builtins.str = ...,
+        deprecation: Global___Deprecation | None = ...,
+        actor: _builtins.str = ...,
+        upload_digest: _builtins.str = ...,
+        upload_format: _builtins.str = ...,
+        signature: Global___Signature | None = ...,
+        hashes: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["coverage", b"coverage", "create_time", b"create_time", "lineage", b"lineage"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["coverage", b"coverage", "create_time", b"create_time", "deprecation", b"deprecation", "lineage", b"lineage", "signature", b"signature"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["base", b"base", "base_digest", b"base_digest", "coverage", b"coverage", "create_time", b"create_time", "file_digest", b"file_digest", "labels", b"labels", "lineage", b"lineage", "name", b"name", "rank", b"rank", "size_bytes", b"size_bytes", "tensor_digest", b"tensor_digest", "trigger_word", b"trigger_word"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "base", b"base", "base_digest", b"base_digest", "coverage", b"coverage", "create_time", b"create_time", "deprecation", b"deprecation", "description", b"description", "file_digest", b"file_digest", "hashes", b"hashes", "labels", b"labels", "lineage", b"lineage", "metrics", b"metrics", "name", b"name", "rank", b"rank", "region", b"region", "signature", b"signature", "size_bytes", b"size_bytes", "tags", b"tags", "tensor_digest", b"tensor_digest", "trigger_word", b"trigger_word", "upload_digest", b"upload_digest", "upload_format", b"upload_format"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___AdapterVersion: _TypeAlias = AdapterVersion  # noqa: Y015
+
+@_typing.final
+class Deprecation(_message.Message):
+    """Why a version must no longer be used."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REASON_FIELD_NUMBER: _builtins.int
+    FOR_CAUSE_FIELD_NUMBER: _builtins.int
+    ACTOR_FIELD_NUMBER: _builtins.int
+    CREATE_TIME_FIELD_NUMBER: _builtins.int
+    REPLACEMENT_FIELD_NUMBER: _builtins.int
+    reason: _builtins.str
+    """Why, 1 … 500 characters."""
+    for_cause: _builtins.bool
+    """It must not be served any more, not even where it still is in memory."""
+    actor: _builtins.str
+    """Principal who said so."""
+    replacement: _builtins.str
+    """What to use instead, `adapters/{id}/versions/{number}`; may be empty."""
+    @_builtins.property
+    def create_time(self) -> _timestamp_pb2.Timestamp:
+        """When."""
+
+    def __init__(
+        self,
+        *,
+        reason: _builtins.str = ...,
+        for_cause: _builtins.bool = ...,
+        actor: _builtins.str = ...,
+        create_time: _timestamp_pb2.Timestamp | None = ...,
+        replacement: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "create_time", b"create_time", "for_cause", b"for_cause", "reason", b"reason", "replacement", b"replacement"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Deprecation: _TypeAlias = Deprecation  # noqa: Y015
+
+@_typing.final
+class Signature(_message.Message):
+    """A signature over a version's files, as OpenSSF model-signing makes it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KEY_ID_FIELD_NUMBER: _builtins.int
+    BUNDLE_FIELD_NUMBER: _builtins.int
+    key_id: _builtins.str
+    """Identifier of the key: SHA-256 of its public part (DER), lower-case hexadecimal."""
+    bundle: _builtins.bytes
+    """The sigstore bundle, JSON."""
+    def __init__(
+        self,
+        *,
+        key_id: _builtins.str = ...,
+        bundle: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bundle", b"bundle", "key_id", b"key_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Signature: _TypeAlias = Signature  # noqa: Y015
 
 @_typing.final
 class Coverage(_message.Message):
@@ -306,21 +609,31 @@ class Coverage(_message.Message):
 
     MATCHED_LAYERS_FIELD_NUMBER: _builtins.int
     IGNORED_FIELD_NUMBER: _builtins.int
+    UNKNOWN_FIELD_NUMBER: _builtins.int
+    MISSING_LAYERS_FIELD_NUMBER: _builtins.int
     matched_layers: _builtins.int
     """Layers of the base that the adapter changes."""
+    missing_layers: _builtins.int
+    """Layers that adapters of this family usually change and this one does not."""
     @_builtins.property
     def ignored(self) -> _containers.RepeatedCompositeFieldContainer[Global___IgnoredKey]:
-        """Keys that were left out, each with its reason."""
+        """Keys that were understood but left out, each with its reason."""
+
+    @_builtins.property
+    def unknown(self) -> _containers.RepeatedCompositeFieldContainer[Global___IgnoredKey]:
+        """Keys that no known format has, or that name no layer of the base, each with its reason."""
 
     def __init__(
         self,
         *,
         matched_layers: _builtins.int = ...,
         ignored: _abc.Iterable[Global___IgnoredKey] | None = ...,
+        unknown: _abc.Iterable[Global___IgnoredKey] | None = ...,
+        missing_layers: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["ignored", b"ignored", "matched_layers", b"matched_layers"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["ignored", b"ignored", "matched_layers", b"matched_layers", "missing_layers", b"missing_layers", "unknown", b"unknown"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -328,7 +641,7 @@ Global___Coverage: _TypeAlias = Coverage  # noqa: Y015
 
 @_typing.final
 class IgnoredKey(_message.Message):
-    """A key that was left out."""
+    """A key that was left out on purpose or unknown."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -363,6 +676,8 @@ class Lineage(_message.Message):
     DATASET_DIGEST_FIELD_NUMBER: _builtins.int
     CONFIG_DIGEST_FIELD_NUMBER: _builtins.int
     CODE_VERSION_FIELD_NUMBER: _builtins.int
+    PARENT_FIELD_NUMBER: _builtins.int
+    CHECKPOINT_FIELD_NUMBER: _builtins.int
     job: _builtins.str
     """Training job, `jobs/{id}`; empty for an uploaded file."""
     dataset_version: _builtins.str
@@ -373,6 +688,10 @@ class Lineage(_message.Message):
     """SHA-256 of the configuration."""
     code_version: _builtins.str
     """Version of the training code."""
+    parent: _builtins.str
+    """Version that training started from, `adapters/{id}/versions/{number}`; empty for a fresh start."""
+    checkpoint: _builtins.str
+    """Checkpoint that was published, `jobs/{id}/checkpoints/{step}`."""
     def __init__(
         self,
         *,
@@ -381,14 +700,118 @@ class Lineage(_message.Message):
         dataset_digest: _builtins.str = ...,
         config_digest: _builtins.str = ...,
         code_version: _builtins.str = ...,
+        parent: _builtins.str = ...,
+        checkpoint: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["code_version", b"code_version", "config_digest", b"config_digest", "dataset_digest", b"dataset_digest", "dataset_version", b"dataset_version", "job", b"job"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["checkpoint", b"checkpoint", "code_version", b"code_version", "config_digest", b"config_digest", "dataset_digest", b"dataset_digest", "dataset_version", b"dataset_version", "job", b"job", "parent", b"parent"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Lineage: _TypeAlias = Lineage  # noqa: Y015
+
+@_typing.final
+class RegisterBaseRequest(_message.Message):
+    """Request of RegisterBase."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class ComponentDigestsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    NAME_FIELD_NUMBER: _builtins.int
+    FAMILY_FIELD_NUMBER: _builtins.int
+    PREDICTION_TYPE_FIELD_NUMBER: _builtins.int
+    COMPONENT_DIGESTS_FIELD_NUMBER: _builtins.int
+    NATIVE_RESOLUTION_FIELD_NUMBER: _builtins.int
+    LAYERS_FIELD_NUMBER: _builtins.int
+    SOURCE_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """`bases/{id}`; the id matches [a-z][a-z0-9-]{0,62}."""
+    family: _builtins.str
+    """`sd15` or `sdxl`."""
+    prediction_type: _builtins.str
+    """`epsilon` or `v_prediction`."""
+    native_resolution: _builtins.int
+    """Side of the square pictures that it was trained on, 32 … 4096 pixels."""
+    source: _builtins.str
+    """Where its weights came from: a hub name with its revision, or empty for a folder."""
+    request_id: _builtins.str
+    """Makes a retry safe; a UUID."""
+    @_builtins.property
+    def component_digests(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """SHA-256 of each component's weight file, by component; the base's digest is computed from these."""
+
+    @_builtins.property
+    def layers(self) -> _containers.RepeatedCompositeFieldContainer[Global___LayerShape]:
+        """Layers that an adapter may change; at most 20,000."""
+
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        family: _builtins.str = ...,
+        prediction_type: _builtins.str = ...,
+        component_digests: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        native_resolution: _builtins.int = ...,
+        layers: _abc.Iterable[Global___LayerShape] | None = ...,
+        source: _builtins.str = ...,
+        request_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["component_digests", b"component_digests", "family", b"family", "layers", b"layers", "name", b"name", "native_resolution", b"native_resolution", "prediction_type", b"prediction_type", "request_id", b"request_id", "source", b"source"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RegisterBaseRequest: _TypeAlias = RegisterBaseRequest  # noqa: Y015
+
+@_typing.final
+class LayerShape(_message.Message):
+    """Name and shape of a layer's weight."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LAYER_FIELD_NUMBER: _builtins.int
+    SHAPE_FIELD_NUMBER: _builtins.int
+    layer: _builtins.str
+    """`<component>.<layer path>`, such as `unet.mid_block.attentions.0.proj_in`."""
+    @_builtins.property
+    def shape(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """`[out, in]` or `[out, in, kh, kw]`."""
+
+    def __init__(
+        self,
+        *,
+        layer: _builtins.str = ...,
+        shape: _abc.Iterable[_builtins.int] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["layer", b"layer", "shape", b"shape"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LayerShape: _TypeAlias = LayerShape  # noqa: Y015
 
 @_typing.final
 class GetBaseRequest(_message.Message):
@@ -509,6 +932,26 @@ class PublishHeader(_message.Message):
         def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
         def WhichOneof(self, oneof_group: _Never) -> None: ...
 
+    @_typing.final
+    class MetricsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.float
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.float = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     ADAPTER_FIELD_NUMBER: _builtins.int
     BASE_FIELD_NUMBER: _builtins.int
     BASE_DIGEST_FIELD_NUMBER: _builtins.int
@@ -518,6 +961,10 @@ class PublishHeader(_message.Message):
     LINEAGE_FIELD_NUMBER: _builtins.int
     LABELS_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
+    TAGS_FIELD_NUMBER: _builtins.int
+    REGION_FIELD_NUMBER: _builtins.int
+    METRICS_FIELD_NUMBER: _builtins.int
+    DESCRIPTION_FIELD_NUMBER: _builtins.int
     adapter: _builtins.str
     """`adapters/{id}`."""
     base: _builtins.str
@@ -532,6 +979,10 @@ class PublishHeader(_message.Message):
     """Word that calls the style up; at most 64 characters."""
     request_id: _builtins.str
     """Makes a retry safe; a UUID, or the job's name."""
+    region: _builtins.str
+    """Region that it was made for, `regions/{code}`; may be empty."""
+    description: _builtins.str
+    """For people, at most 2000 characters."""
     @_builtins.property
     def lineage(self) -> Global___Lineage:
         """Where it came from."""
@@ -539,6 +990,14 @@ class PublishHeader(_message.Message):
     @_builtins.property
     def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
         """Free notes, at most 64 entries of at most 256 characters."""
+
+    @_builtins.property
+    def tags(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Words to find it by, at most 32, each [a-z0-9][a-z0-9-]{0,62}."""
+
+    @_builtins.property
+    def metrics(self) -> _containers.ScalarMap[_builtins.str, _builtins.float]:
+        """Measured figures, at most 64, names [a-z][a-z0-9_]{0,62}, finite."""
 
     def __init__(
         self,
@@ -552,10 +1011,14 @@ class PublishHeader(_message.Message):
         lineage: Global___Lineage | None = ...,
         labels: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         request_id: _builtins.str = ...,
+        tags: _abc.Iterable[_builtins.str] | None = ...,
+        region: _builtins.str = ...,
+        metrics: _abc.Mapping[_builtins.str, _builtins.float] | None = ...,
+        description: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["lineage", b"lineage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["adapter", b"adapter", "base", b"base", "base_digest", b"base_digest", "file_digest", b"file_digest", "labels", b"labels", "lineage", b"lineage", "request_id", b"request_id", "size_bytes", b"size_bytes", "trigger_word", b"trigger_word"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["adapter", b"adapter", "base", b"base", "base_digest", b"base_digest", "description", b"description", "file_digest", b"file_digest", "labels", b"labels", "lineage", b"lineage", "metrics", b"metrics", "region", b"region", "request_id", b"request_id", "size_bytes", b"size_bytes", "tags", b"tags", "trigger_word", b"trigger_word"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -591,23 +1054,132 @@ class ListAdaptersRequest(_message.Message):
 
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    FILTER_FIELD_NUMBER: _builtins.int
     page_size: _builtins.int
     """At most this many results, 1 … 200; 0 means 50."""
     page_token: _builtins.str
-    """Token of the next page."""
+    """Token of the next page; belongs to one filter."""
+    @_builtins.property
+    def filter(self) -> Global___AdapterFilter:
+        """Conditions; empty finds all."""
+
     def __init__(
         self,
         *,
         page_size: _builtins.int = ...,
         page_token: _builtins.str = ...,
+        filter: Global___AdapterFilter | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["filter", b"filter"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["page_size", b"page_size", "page_token", b"page_token"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["filter", b"filter", "page_size", b"page_size", "page_token", b"page_token"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ListAdaptersRequest: _TypeAlias = ListAdaptersRequest  # noqa: Y015
+
+@_typing.final
+class AdapterFilter(_message.Message):
+    """Conditions on an adapter's newest version, all of which must hold; empty fields ask for nothing."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    QUERY_FIELD_NUMBER: _builtins.int
+    REGION_FIELD_NUMBER: _builtins.int
+    BASE_FIELD_NUMBER: _builtins.int
+    TAGS_FIELD_NUMBER: _builtins.int
+    TRIGGER_WORD_FIELD_NUMBER: _builtins.int
+    ALIAS_FIELD_NUMBER: _builtins.int
+    PUBLISHED_AFTER_FIELD_NUMBER: _builtins.int
+    PUBLISHED_BEFORE_FIELD_NUMBER: _builtins.int
+    METRICS_FIELD_NUMBER: _builtins.int
+    INCLUDE_DEPRECATED_FIELD_NUMBER: _builtins.int
+    query: _builtins.str
+    """Part of the identifier, the trigger word or the description, in any case."""
+    region: _builtins.str
+    """`regions/{code}`; finds also what was made for regions below it."""
+    base: _builtins.str
+    """`bases/{id}`."""
+    trigger_word: _builtins.str
+    """Trigger word, exactly."""
+    alias: _builtins.str
+    """Name of an alias that it must have."""
+    include_deprecated: _builtins.bool
+    """Find deprecated ones too."""
+    @_builtins.property
+    def tags(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Tags that it must all have."""
+
+    @_builtins.property
+    def published_after(self) -> _timestamp_pb2.Timestamp:
+        """Published at or after this moment."""
+
+    @_builtins.property
+    def published_before(self) -> _timestamp_pb2.Timestamp:
+        """Published before this moment."""
+
+    @_builtins.property
+    def metrics(self) -> _containers.RepeatedCompositeFieldContainer[Global___MetricBound]:
+        """Bounds on figures."""
+
+    def __init__(
+        self,
+        *,
+        query: _builtins.str = ...,
+        region: _builtins.str = ...,
+        base: _builtins.str = ...,
+        tags: _abc.Iterable[_builtins.str] | None = ...,
+        trigger_word: _builtins.str = ...,
+        alias: _builtins.str = ...,
+        published_after: _timestamp_pb2.Timestamp | None = ...,
+        published_before: _timestamp_pb2.Timestamp | None = ...,
+        metrics: _abc.Iterable[Global___MetricBound] | None = ...,
+        include_deprecated: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["published_after", b"published_after", "published_before", b"published_before"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["alias", b"alias", "base", b"base", "include_deprecated", b"include_deprecated", "metrics", b"metrics", "published_after", b"published_after", "published_before", b"published_before", "query", b"query", "region", b"region", "tags", b"tags", "trigger_word", b"trigger_word"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AdapterFilter: _TypeAlias = AdapterFilter  # noqa: Y015
+
+@_typing.final
+class MetricBound(_message.Message):
+    """A bound on a figure; a version without the figure does not meet it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    METRIC_FIELD_NUMBER: _builtins.int
+    MINIMUM_FIELD_NUMBER: _builtins.int
+    MAXIMUM_FIELD_NUMBER: _builtins.int
+    metric: _builtins.str
+    """Name of the figure."""
+    minimum: _builtins.float
+    """Smallest value; absent: none."""
+    maximum: _builtins.float
+    """Largest value; absent: none."""
+    def __init__(
+        self,
+        *,
+        metric: _builtins.str = ...,
+        minimum: _builtins.float | None = ...,
+        maximum: _builtins.float | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_maximum", b"_maximum", "_minimum", b"_minimum", "maximum", b"maximum", "minimum", b"minimum"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_maximum", b"_maximum", "_minimum", b"_minimum", "maximum", b"maximum", "metric", b"metric", "minimum", b"minimum"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__maximum: _TypeAlias = _typing.Literal["maximum"]  # noqa: Y015
+    _WhichOneofArgType__maximum: _TypeAlias = _typing.Literal["_maximum", b"_maximum"]  # noqa: Y015
+    _WhichOneofReturnType__minimum: _TypeAlias = _typing.Literal["minimum"]  # noqa: Y015
+    _WhichOneofArgType__minimum: _TypeAlias = _typing.Literal["_minimum", b"_minimum"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__maximum) -> _WhichOneofReturnType__maximum | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__minimum) -> _WhichOneofReturnType__minimum | None: ...
+
+Global___MetricBound: _TypeAlias = MetricBound  # noqa: Y015
 
 @_typing.final
 class ListAdaptersResponse(_message.Message):
@@ -644,16 +1216,26 @@ class GetVersionRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     NAME_FIELD_NUMBER: _builtins.int
+    STICKY_KEY_FIELD_NUMBER: _builtins.int
+    STRONG_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """`adapters/{id}/versions/{number}`, `adapters/{id}@{alias}`, or `adapters/{id}` for the newest."""
+    sticky_key: _builtins.str
+    """Whoever asks with the same key gets the same side of an alias's canary; empty gets the alias's own version. At most
+    256 characters.
+    """
+    strong: _builtins.bool
+    """Read the store, not what this replica knows."""
     def __init__(
         self,
         *,
         name: _builtins.str = ...,
+        sticky_key: _builtins.str = ...,
+        strong: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "sticky_key", b"sticky_key", "strong", b"strong"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -726,7 +1308,53 @@ class SetAliasRequest(_message.Message):
     ADAPTER_FIELD_NUMBER: _builtins.int
     ALIAS_FIELD_NUMBER: _builtins.int
     VERSION_FIELD_NUMBER: _builtins.int
-    ACTOR_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    ETAG_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    CANARY_FIELD_NUMBER: _builtins.int
+    adapter: _builtins.str
+    """`adapters/{id}`."""
+    alias: _builtins.str
+    """Name, [a-z][a-z0-9-]{0,62}."""
+    version: _builtins.str
+    """Target, `adapters/{id}/versions/{number}`."""
+    reason: _builtins.str
+    """Why, at most 500 characters; needed for a protected alias."""
+    etag: _builtins.str
+    """Refuses the move if the aliases changed since; empty moves in any case."""
+    request_id: _builtins.str
+    """Makes a retry safe; a UUID."""
+    @_builtins.property
+    def canary(self) -> Global___Canary:
+        """A share of the callers gets another version; absent ends a running canary."""
+
+    def __init__(
+        self,
+        *,
+        adapter: _builtins.str = ...,
+        alias: _builtins.str = ...,
+        version: _builtins.str = ...,
+        reason: _builtins.str = ...,
+        etag: _builtins.str = ...,
+        request_id: _builtins.str = ...,
+        canary: Global___Canary | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["canary", b"canary"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["adapter", b"adapter", "alias", b"alias", "canary", b"canary", "etag", b"etag", "reason", b"reason", "request_id", b"request_id", "version", b"version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SetAliasRequest: _TypeAlias = SetAliasRequest  # noqa: Y015
+
+@_typing.final
+class RollbackAliasRequest(_message.Message):
+    """Request of RollbackAlias."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ADAPTER_FIELD_NUMBER: _builtins.int
+    ALIAS_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
     ETAG_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
@@ -734,14 +1362,10 @@ class SetAliasRequest(_message.Message):
     """`adapters/{id}`."""
     alias: _builtins.str
     """Name, [a-z][a-z0-9-]{0,62}."""
-    version: _builtins.str
-    """Target, `adapters/{id}/versions/{number}`."""
-    actor: _builtins.str
-    """Who moves it, 1 … 120 characters."""
     reason: _builtins.str
-    """Why, at most 500 characters."""
+    """Why, 1 … 500 characters."""
     etag: _builtins.str
-    """Refuses the move if the aliases changed since; empty moves in any case."""
+    """Refuses the change if the aliases changed since; empty changes in any case."""
     request_id: _builtins.str
     """Makes a retry safe; a UUID."""
     def __init__(
@@ -749,19 +1373,989 @@ class SetAliasRequest(_message.Message):
         *,
         adapter: _builtins.str = ...,
         alias: _builtins.str = ...,
-        version: _builtins.str = ...,
-        actor: _builtins.str = ...,
         reason: _builtins.str = ...,
         etag: _builtins.str = ...,
         request_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "adapter", b"adapter", "alias", b"alias", "etag", b"etag", "reason", b"reason", "request_id", b"request_id", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["adapter", b"adapter", "alias", b"alias", "etag", b"etag", "reason", b"reason", "request_id", b"request_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___SetAliasRequest: _TypeAlias = SetAliasRequest  # noqa: Y015
+Global___RollbackAliasRequest: _TypeAlias = RollbackAliasRequest  # noqa: Y015
+
+@_typing.final
+class DeleteAliasRequest(_message.Message):
+    """Request of DeleteAlias."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ADAPTER_FIELD_NUMBER: _builtins.int
+    ALIAS_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    ETAG_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    adapter: _builtins.str
+    """`adapters/{id}`."""
+    alias: _builtins.str
+    """Name, [a-z][a-z0-9-]{0,62}."""
+    reason: _builtins.str
+    """Why, 1 … 500 characters."""
+    etag: _builtins.str
+    """Refuses the change if the aliases changed since; empty changes in any case."""
+    request_id: _builtins.str
+    """Makes a retry safe; a UUID."""
+    def __init__(
+        self,
+        *,
+        adapter: _builtins.str = ...,
+        alias: _builtins.str = ...,
+        reason: _builtins.str = ...,
+        etag: _builtins.str = ...,
+        request_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["adapter", b"adapter", "alias", b"alias", "etag", b"etag", "reason", b"reason", "request_id", b"request_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DeleteAliasRequest: _TypeAlias = DeleteAliasRequest  # noqa: Y015
+
+@_typing.final
+class DeleteAliasResponse(_message.Message):
+    """Answer of DeleteAlias."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DeleteAliasResponse: _TypeAlias = DeleteAliasResponse  # noqa: Y015
+
+@_typing.final
+class DeprecateVersionRequest(_message.Message):
+    """Request of DeprecateVersion."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    FOR_CAUSE_FIELD_NUMBER: _builtins.int
+    REPLACEMENT_FIELD_NUMBER: _builtins.int
+    REINSTATE_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """`adapters/{id}/versions/{number}`."""
+    reason: _builtins.str
+    """Why, 1 … 500 characters."""
+    for_cause: _builtins.bool
+    """It must not be served any more, not even where it still is in memory; aliases may still point at it."""
+    replacement: _builtins.str
+    """What to use instead, `adapters/{id}/versions/{number}`; may be empty."""
+    reinstate: _builtins.bool
+    """Take an earlier deprecation back."""
+    request_id: _builtins.str
+    """Makes a retry safe; a UUID."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        reason: _builtins.str = ...,
+        for_cause: _builtins.bool = ...,
+        replacement: _builtins.str = ...,
+        reinstate: _builtins.bool = ...,
+        request_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["for_cause", b"for_cause", "name", b"name", "reason", b"reason", "reinstate", b"reinstate", "replacement", b"replacement", "request_id", b"request_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DeprecateVersionRequest: _TypeAlias = DeprecateVersionRequest  # noqa: Y015
+
+@_typing.final
+class FindByHashRequest(_message.Message):
+    """Request of FindByHash."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    HASH_FIELD_NUMBER: _builtins.int
+    hash: _builtins.str
+    """SHA-256 of the stored or of the uploaded file, a tensor digest, or one of `hashes`: 8 … 64 hexadecimal digits."""
+    def __init__(
+        self,
+        *,
+        hash: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["hash", b"hash"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___FindByHashRequest: _TypeAlias = FindByHashRequest  # noqa: Y015
+
+@_typing.final
+class FindByHashResponse(_message.Message):
+    """Answer of FindByHash."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    VERSIONS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def versions(self) -> _containers.RepeatedCompositeFieldContainer[Global___AdapterVersion]:
+        """Versions, oldest first; empty if none has it. At most 200."""
+
+    def __init__(
+        self,
+        *,
+        versions: _abc.Iterable[Global___AdapterVersion] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["versions", b"versions"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___FindByHashResponse: _TypeAlias = FindByHashResponse  # noqa: Y015
+
+@_typing.final
+class CheckCompatibilityRequest(_message.Message):
+    """Request of CheckCompatibility."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ADAPTERS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def adapters(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """2 … 8 adapters: `adapters/{id}/versions/{number}`, `adapters/{id}@{alias}`, or `adapters/{id}`."""
+
+    def __init__(
+        self,
+        *,
+        adapters: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["adapters", b"adapters"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CheckCompatibilityRequest: _TypeAlias = CheckCompatibilityRequest  # noqa: Y015
+
+@_typing.final
+class CheckCompatibilityResponse(_message.Message):
+    """Answer of CheckCompatibility."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PAIRS_FIELD_NUMBER: _builtins.int
+    SUGGESTED_WEIGHTS_FIELD_NUMBER: _builtins.int
+    LEVEL_FIELD_NUMBER: _builtins.int
+    level: Global___InterferenceLevel.ValueType
+    """Worst level of all pairs."""
+    @_builtins.property
+    def pairs(self) -> _containers.RepeatedCompositeFieldContainer[Global___PairCompatibility]:
+        """Every pair, in order of the request."""
+
+    @_builtins.property
+    def suggested_weights(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
+        """Weights at which all of them together change the base as much as one of them alone, in order of the request."""
+
+    def __init__(
+        self,
+        *,
+        pairs: _abc.Iterable[Global___PairCompatibility] | None = ...,
+        suggested_weights: _abc.Iterable[_builtins.float] | None = ...,
+        level: Global___InterferenceLevel.ValueType = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["level", b"level", "pairs", b"pairs", "suggested_weights", b"suggested_weights"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CheckCompatibilityResponse: _TypeAlias = CheckCompatibilityResponse  # noqa: Y015
+
+@_typing.final
+class PairCompatibility(_message.Message):
+    """How two adapters get along."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FIRST_FIELD_NUMBER: _builtins.int
+    SECOND_FIELD_NUMBER: _builtins.int
+    INTERFERENCE_FIELD_NUMBER: _builtins.int
+    DELTA_COSINE_FIELD_NUMBER: _builtins.int
+    INPUT_OVERLAP_FIELD_NUMBER: _builtins.int
+    OUTPUT_OVERLAP_FIELD_NUMBER: _builtins.int
+    SHARED_LAYERS_FIELD_NUMBER: _builtins.int
+    LAYERS_FIELD_NUMBER: _builtins.int
+    LEVEL_FIELD_NUMBER: _builtins.int
+    first: _builtins.str
+    """First version, `adapters/{id}/versions/{number}`."""
+    second: _builtins.str
+    """Second version."""
+    interference: _builtins.float
+    """0: they change different things; 1: they change the same things in opposite or equal ways. See docs."""
+    delta_cosine: _builtins.float
+    """Cosine of the two changes over all layers, -1 … 1."""
+    input_overlap: _builtins.float
+    """Energy-weighted overlap of what the two read (row spaces), 0 … 1."""
+    output_overlap: _builtins.float
+    """Energy-weighted overlap of what the two write (column spaces), 0 … 1."""
+    shared_layers: _builtins.int
+    """Layers that both change."""
+    layers: _builtins.int
+    """Layers that one of them changes."""
+    level: Global___InterferenceLevel.ValueType
+    """Verdict."""
+    def __init__(
+        self,
+        *,
+        first: _builtins.str = ...,
+        second: _builtins.str = ...,
+        interference: _builtins.float = ...,
+        delta_cosine: _builtins.float = ...,
+        input_overlap: _builtins.float = ...,
+        output_overlap: _builtins.float = ...,
+        shared_layers: _builtins.int = ...,
+        layers: _builtins.int = ...,
+        level: Global___InterferenceLevel.ValueType = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["delta_cosine", b"delta_cosine", "first", b"first", "input_overlap", b"input_overlap", "interference", b"interference", "layers", b"layers", "level", b"level", "output_overlap", b"output_overlap", "second", b"second", "shared_layers", b"shared_layers"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PairCompatibility: _TypeAlias = PairCompatibility  # noqa: Y015
+
+@_typing.final
+class GetLineageRequest(_message.Message):
+    """Request of GetLineage."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """`adapters/{id}/versions/{number}`, `adapters/{id}@{alias}`, or `adapters/{id}`."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetLineageRequest: _TypeAlias = GetLineageRequest  # noqa: Y015
+
+@_typing.final
+class GetLineageResponse(_message.Message):
+    """Answer of GetLineage: a graph around one version."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NODES_FIELD_NUMBER: _builtins.int
+    EDGES_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def nodes(self) -> _containers.RepeatedCompositeFieldContainer[Global___LineageNode]:
+        """Things, the version first."""
+
+    @_builtins.property
+    def edges(self) -> _containers.RepeatedCompositeFieldContainer[Global___LineageEdge]:
+        """How they depend on each other."""
+
+    def __init__(
+        self,
+        *,
+        nodes: _abc.Iterable[Global___LineageNode] | None = ...,
+        edges: _abc.Iterable[Global___LineageEdge] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["edges", b"edges", "nodes", b"nodes"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetLineageResponse: _TypeAlias = GetLineageResponse  # noqa: Y015
+
+@_typing.final
+class LineageNode(_message.Message):
+    """A thing in a lineage."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    KIND_FIELD_NUMBER: _builtins.int
+    DIGEST_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Resource name, or `config:{digest}`, `code:{version}`."""
+    kind: _builtins.str
+    """`adapter_version`, `alias`, `base`, `job`, `checkpoint`, `dataset_version`, `config` or `code`."""
+    digest: _builtins.str
+    """Digest of its content, if it has one."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        kind: _builtins.str = ...,
+        digest: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["digest", b"digest", "kind", b"kind", "name", b"name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LineageNode: _TypeAlias = LineageNode  # noqa: Y015
+
+@_typing.final
+class LineageEdge(_message.Message):
+    """`target` was made from or points at `source`."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SOURCE_FIELD_NUMBER: _builtins.int
+    TARGET_FIELD_NUMBER: _builtins.int
+    RELATION_FIELD_NUMBER: _builtins.int
+    source: _builtins.str
+    """Name of the node that was there before."""
+    target: _builtins.str
+    """Name of the node that depends on it."""
+    relation: _builtins.str
+    """`trained_on`, `made_by`, `configured_by`, `ran`, `continued_from`, `based_on` or `points_at`."""
+    def __init__(
+        self,
+        *,
+        source: _builtins.str = ...,
+        target: _builtins.str = ...,
+        relation: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["relation", b"relation", "source", b"source", "target", b"target"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LineageEdge: _TypeAlias = LineageEdge  # noqa: Y015
+
+@_typing.final
+class WatchRequest(_message.Message):
+    """Request of Watch."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RESUME_TOKEN_FIELD_NUMBER: _builtins.int
+    resume_token: _builtins.str
+    """`resume_token` of the last response that was seen: changes after it follow. Empty: from now on."""
+    def __init__(
+        self,
+        *,
+        resume_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["resume_token", b"resume_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WatchRequest: _TypeAlias = WatchRequest  # noqa: Y015
+
+@_typing.final
+class WatchResponse(_message.Message):
+    """Message of the watch stream."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RESUME_TOKEN_FIELD_NUMBER: _builtins.int
+    CHANGE_FIELD_NUMBER: _builtins.int
+    resume_token: _builtins.str
+    """Give it to the next Watch to miss nothing."""
+    @_builtins.property
+    def change(self) -> Global___Change:
+        """What changed; absent in the first response, which tells that the watch has begun, and in keep-alives (every 15 s)."""
+
+    def __init__(
+        self,
+        *,
+        resume_token: _builtins.str = ...,
+        change: Global___Change | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["change", b"change"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["change", b"change", "resume_token", b"resume_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WatchResponse: _TypeAlias = WatchResponse  # noqa: Y015
+
+@_typing.final
+class Change(_message.Message):
+    """A change."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    KIND_FIELD_NUMBER: _builtins.int
+    TIME_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """What changed: `adapters/{id}`, `adapters/{id}/versions/{number}`, `bases/{id}`, `regions/{code}`, `recipes/{id}`."""
+    kind: Global___ChangeKind.ValueType
+    """How."""
+    @_builtins.property
+    def time(self) -> _timestamp_pb2.Timestamp:
+        """When it was written."""
+
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        kind: Global___ChangeKind.ValueType = ...,
+        time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["time", b"time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["kind", b"kind", "name", b"name", "time", b"time"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Change: _TypeAlias = Change  # noqa: Y015
+
+@_typing.final
+class ListAuditEventsRequest(_message.Message):
+    """Request of ListAuditEvents."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ADAPTER_FIELD_NUMBER: _builtins.int
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    adapter: _builtins.str
+    """`adapters/{id}`."""
+    page_size: _builtins.int
+    """At most this many results, 1 … 200; 0 means 50."""
+    page_token: _builtins.str
+    """Token of the next page."""
+    def __init__(
+        self,
+        *,
+        adapter: _builtins.str = ...,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["adapter", b"adapter", "page_size", b"page_size", "page_token", b"page_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListAuditEventsRequest: _TypeAlias = ListAuditEventsRequest  # noqa: Y015
+
+@_typing.final
+class ListAuditEventsResponse(_message.Message):
+    """Answer of ListAuditEvents."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EVENTS_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    """Empty on the last page."""
+    @_builtins.property
+    def events(self) -> _containers.RepeatedCompositeFieldContainer[Global___AuditEvent]:
+        """One page of events, newest first."""
+
+    def __init__(
+        self,
+        *,
+        events: _abc.Iterable[Global___AuditEvent] | None = ...,
+        next_page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["events", b"events", "next_page_token", b"next_page_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListAuditEventsResponse: _TypeAlias = ListAuditEventsResponse  # noqa: Y015
+
+@_typing.final
+class AuditEvent(_message.Message):
+    """One change, by whom and why."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TIME_FIELD_NUMBER: _builtins.int
+    ACTOR_FIELD_NUMBER: _builtins.int
+    ACTION_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    BEFORE_FIELD_NUMBER: _builtins.int
+    AFTER_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    actor: _builtins.str
+    """Principal that the server derived, such as `local:ana`."""
+    action: _builtins.str
+    """`publish`, `set_alias`, `rollback_alias`, `delete_alias`, `deprecate`, `reinstate` or `set_presets`."""
+    name: _builtins.str
+    """What was changed."""
+    reason: _builtins.str
+    """Why, as the actor said."""
+    before: _builtins.str
+    """State before, for people; empty if there was none."""
+    after: _builtins.str
+    """State after, for people; empty if there is none."""
+    request_id: _builtins.str
+    """The caller's request_id."""
+    @_builtins.property
+    def time(self) -> _timestamp_pb2.Timestamp:
+        """When."""
+
+    def __init__(
+        self,
+        *,
+        time: _timestamp_pb2.Timestamp | None = ...,
+        actor: _builtins.str = ...,
+        action: _builtins.str = ...,
+        name: _builtins.str = ...,
+        reason: _builtins.str = ...,
+        before: _builtins.str = ...,
+        after: _builtins.str = ...,
+        request_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["time", b"time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "actor", b"actor", "after", b"after", "before", b"before", "name", b"name", "reason", b"reason", "request_id", b"request_id", "time", b"time"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AuditEvent: _TypeAlias = AuditEvent  # noqa: Y015
+
+@_typing.final
+class GetPresetsRequest(_message.Message):
+    """Request of GetPresets."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ADAPTER_FIELD_NUMBER: _builtins.int
+    adapter: _builtins.str
+    """`adapters/{id}`."""
+    def __init__(
+        self,
+        *,
+        adapter: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["adapter", b"adapter"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetPresetsRequest: _TypeAlias = GetPresetsRequest  # noqa: Y015
+
+@_typing.final
+class AdapterPresets(_message.Message):
+    """How an adapter is best used."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ADAPTER_FIELD_NUMBER: _builtins.int
+    PRESETS_FIELD_NUMBER: _builtins.int
+    SAMPLES_FIELD_NUMBER: _builtins.int
+    ETAG_FIELD_NUMBER: _builtins.int
+    adapter: _builtins.str
+    """`adapters/{id}`."""
+    etag: _builtins.str
+    """Changes with every change."""
+    @_builtins.property
+    def presets(self) -> _containers.RepeatedCompositeFieldContainer[Global___Preset]:
+        """Presets, the first being the default; at most 16."""
+
+    @_builtins.property
+    def samples(self) -> _containers.RepeatedCompositeFieldContainer[Global___Sample]:
+        """Sample pictures, newest first; at most 32."""
+
+    def __init__(
+        self,
+        *,
+        adapter: _builtins.str = ...,
+        presets: _abc.Iterable[Global___Preset] | None = ...,
+        samples: _abc.Iterable[Global___Sample] | None = ...,
+        etag: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["adapter", b"adapter", "etag", b"etag", "presets", b"presets", "samples", b"samples"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AdapterPresets: _TypeAlias = AdapterPresets  # noqa: Y015
+
+@_typing.final
+class Preset(_message.Message):
+    """One way of using an adapter."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DISPLAY_NAME_FIELD_NUMBER: _builtins.int
+    TRIGGER_WORDS_FIELD_NUMBER: _builtins.int
+    PROMPT_TEMPLATE_FIELD_NUMBER: _builtins.int
+    NEGATIVE_PROMPT_FIELD_NUMBER: _builtins.int
+    WEIGHT_FIELD_NUMBER: _builtins.int
+    display_name: _builtins.str
+    """Name for people, unique in the adapter, 1 … 120 characters."""
+    prompt_template: _builtins.str
+    """Prompt in which `{prompt}` stands for the caller's words; at most 500 characters."""
+    negative_prompt: _builtins.str
+    """Negative prompt, at most 500 characters."""
+    weight: _builtins.float
+    """Weight that suits it, -2 … 2."""
+    @_builtins.property
+    def trigger_words(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Words that call the style up, at most 16 of at most 64 characters."""
+
+    def __init__(
+        self,
+        *,
+        display_name: _builtins.str = ...,
+        trigger_words: _abc.Iterable[_builtins.str] | None = ...,
+        prompt_template: _builtins.str = ...,
+        negative_prompt: _builtins.str = ...,
+        weight: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["display_name", b"display_name", "negative_prompt", b"negative_prompt", "prompt_template", b"prompt_template", "trigger_words", b"trigger_words", "weight", b"weight"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Preset: _TypeAlias = Preset  # noqa: Y015
+
+@_typing.final
+class SetPresetsRequest(_message.Message):
+    """Request of SetPresets."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PRESETS_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.str
+    """Makes a retry safe; a UUID."""
+    @_builtins.property
+    def presets(self) -> Global___AdapterPresets:
+        """The presets as they shall be; `samples` is ignored. `etag` as last read refuses a lost update."""
+
+    def __init__(
+        self,
+        *,
+        presets: Global___AdapterPresets | None = ...,
+        request_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["presets", b"presets"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["presets", b"presets", "request_id", b"request_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SetPresetsRequest: _TypeAlias = SetPresetsRequest  # noqa: Y015
+
+@_typing.final
+class Sample(_message.Message):
+    """A sample picture."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DIGEST_FIELD_NUMBER: _builtins.int
+    MEDIA_TYPE_FIELD_NUMBER: _builtins.int
+    CAPTION_FIELD_NUMBER: _builtins.int
+    VERSION_FIELD_NUMBER: _builtins.int
+    WIDTH_FIELD_NUMBER: _builtins.int
+    HEIGHT_FIELD_NUMBER: _builtins.int
+    digest: _builtins.str
+    """SHA-256 of the picture, lower-case hexadecimal."""
+    media_type: _builtins.str
+    """`image/png`, `image/jpeg` or `image/webp`."""
+    caption: _builtins.str
+    """What it shows or how it was made; at most 500 characters."""
+    version: _builtins.str
+    """Version that drew it, `adapters/{id}/versions/{number}`; may be empty."""
+    width: _builtins.int
+    """Width in pixels."""
+    height: _builtins.int
+    """Height in pixels."""
+    def __init__(
+        self,
+        *,
+        digest: _builtins.str = ...,
+        media_type: _builtins.str = ...,
+        caption: _builtins.str = ...,
+        version: _builtins.str = ...,
+        width: _builtins.int = ...,
+        height: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["caption", b"caption", "digest", b"digest", "height", b"height", "media_type", b"media_type", "version", b"version", "width", b"width"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Sample: _TypeAlias = Sample  # noqa: Y015
+
+@_typing.final
+class AddSampleRequest(_message.Message):
+    """Request of AddSample."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ADAPTER_FIELD_NUMBER: _builtins.int
+    PICTURE_FIELD_NUMBER: _builtins.int
+    CAPTION_FIELD_NUMBER: _builtins.int
+    VERSION_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    adapter: _builtins.str
+    """`adapters/{id}`."""
+    picture: _builtins.bytes
+    """A PNG, JPEG or WebP file of at most 4 MiB."""
+    caption: _builtins.str
+    """What it shows or how it was made; at most 500 characters."""
+    version: _builtins.str
+    """Version that drew it, `adapters/{id}/versions/{number}`; may be empty."""
+    request_id: _builtins.str
+    """Makes a retry safe; a UUID."""
+    def __init__(
+        self,
+        *,
+        adapter: _builtins.str = ...,
+        picture: _builtins.bytes = ...,
+        caption: _builtins.str = ...,
+        version: _builtins.str = ...,
+        request_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["adapter", b"adapter", "caption", b"caption", "picture", b"picture", "request_id", b"request_id", "version", b"version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AddSampleRequest: _TypeAlias = AddSampleRequest  # noqa: Y015
+
+@_typing.final
+class GetSampleRequest(_message.Message):
+    """Request of GetSample."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ADAPTER_FIELD_NUMBER: _builtins.int
+    DIGEST_FIELD_NUMBER: _builtins.int
+    adapter: _builtins.str
+    """`adapters/{id}`."""
+    digest: _builtins.str
+    """Digest as listed."""
+    def __init__(
+        self,
+        *,
+        adapter: _builtins.str = ...,
+        digest: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["adapter", b"adapter", "digest", b"digest"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetSampleRequest: _TypeAlias = GetSampleRequest  # noqa: Y015
+
+@_typing.final
+class GetSampleResponse(_message.Message):
+    """Answer of GetSample."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SAMPLE_FIELD_NUMBER: _builtins.int
+    PICTURE_FIELD_NUMBER: _builtins.int
+    picture: _builtins.bytes
+    """The file."""
+    @_builtins.property
+    def sample(self) -> Global___Sample:
+        """What is known of it."""
+
+    def __init__(
+        self,
+        *,
+        sample: Global___Sample | None = ...,
+        picture: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["sample", b"sample"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["picture", b"picture", "sample", b"sample"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetSampleResponse: _TypeAlias = GetSampleResponse  # noqa: Y015
+
+@_typing.final
+class GetRecipeRequest(_message.Message):
+    """Request of GetRecipe."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """`recipes/{id}`."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetRecipeRequest: _TypeAlias = GetRecipeRequest  # noqa: Y015
+
+@_typing.final
+class ListRecipesRequest(_message.Message):
+    """Request of ListRecipes."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    page_size: _builtins.int
+    """At most this many results, 1 … 200; 0 means 50."""
+    page_token: _builtins.str
+    """Token of the next page."""
+    def __init__(
+        self,
+        *,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["page_size", b"page_size", "page_token", b"page_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListRecipesRequest: _TypeAlias = ListRecipesRequest  # noqa: Y015
+
+@_typing.final
+class ListRecipesResponse(_message.Message):
+    """Answer of ListRecipes."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RECIPES_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    """Empty on the last page."""
+    @_builtins.property
+    def recipes(self) -> _containers.RepeatedCompositeFieldContainer[_recipe_pb2.Recipe]:
+        """One page of recipes."""
+
+    def __init__(
+        self,
+        *,
+        recipes: _abc.Iterable[_recipe_pb2.Recipe] | None = ...,
+        next_page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["next_page_token", b"next_page_token", "recipes", b"recipes"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListRecipesResponse: _TypeAlias = ListRecipesResponse  # noqa: Y015
+
+@_typing.final
+class PutRecipeRequest(_message.Message):
+    """Request of PutRecipe."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RECIPE_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.str
+    """Makes a retry safe; a UUID."""
+    @_builtins.property
+    def recipe(self) -> _recipe_pb2.Recipe:
+        """The recipe as it shall be; `etag` as last read refuses a lost update, empty replaces in any case."""
+
+    def __init__(
+        self,
+        *,
+        recipe: _recipe_pb2.Recipe | None = ...,
+        request_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["recipe", b"recipe"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["recipe", b"recipe", "request_id", b"request_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PutRecipeRequest: _TypeAlias = PutRecipeRequest  # noqa: Y015
+
+@_typing.final
+class DeleteRecipeRequest(_message.Message):
+    """Request of DeleteRecipe."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    ETAG_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """`recipes/{id}`."""
+    etag: _builtins.str
+    """Refuses the change if the recipe changed since; empty removes in any case."""
+    request_id: _builtins.str
+    """Makes a retry safe; a UUID."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        etag: _builtins.str = ...,
+        request_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["etag", b"etag", "name", b"name", "request_id", b"request_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DeleteRecipeRequest: _TypeAlias = DeleteRecipeRequest  # noqa: Y015
+
+@_typing.final
+class DeleteRecipeResponse(_message.Message):
+    """Answer of DeleteRecipe."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DeleteRecipeResponse: _TypeAlias = DeleteRecipeResponse  # noqa: Y015
 
 @_typing.final
 class DownloadVersionRequest(_message.Message):

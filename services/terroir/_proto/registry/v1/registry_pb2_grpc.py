@@ -3,6 +3,7 @@
 import grpc
 import warnings
 
+from terroir._proto.registry.v1 import recipe_pb2 as terroir_dot_registry_dot_v1_dot_recipe__pb2
 from terroir._proto.registry.v1 import registry_pb2 as terroir_dot_registry_dot_v1_dot_registry__pb2
 
 GRPC_GENERATED_VERSION = '1.85.1'
@@ -26,7 +27,8 @@ if _version_not_supported:
 
 
 class RegistryServiceStub:
-    """Keeps adapters. A version never changes; an alias is the only thing that moves.
+    """Keeps adapters. A version never changes; an alias is the only thing that moves. What is read may lag behind another
+    replica's write by a second, unless the request says `strong`; a replica always sees its own writes.
     """
 
     def __init__(self, channel):
@@ -35,6 +37,11 @@ class RegistryServiceStub:
         Args:
             channel: A grpc.Channel.
         """
+        self.RegisterBase = channel.unary_unary(
+                '/terroir.registry.v1.RegistryService/RegisterBase',
+                request_serializer=terroir_dot_registry_dot_v1_dot_registry__pb2.RegisterBaseRequest.SerializeToString,
+                response_deserializer=terroir_dot_registry_dot_v1_dot_registry__pb2.Base.FromString,
+                _registered_method=True)
         self.GetBase = channel.unary_unary(
                 '/terroir.registry.v1.RegistryService/GetBase',
                 request_serializer=terroir_dot_registry_dot_v1_dot_registry__pb2.GetBaseRequest.SerializeToString,
@@ -70,21 +77,110 @@ class RegistryServiceStub:
                 request_serializer=terroir_dot_registry_dot_v1_dot_registry__pb2.ListVersionsRequest.SerializeToString,
                 response_deserializer=terroir_dot_registry_dot_v1_dot_registry__pb2.ListVersionsResponse.FromString,
                 _registered_method=True)
+        self.FindByHash = channel.unary_unary(
+                '/terroir.registry.v1.RegistryService/FindByHash',
+                request_serializer=terroir_dot_registry_dot_v1_dot_registry__pb2.FindByHashRequest.SerializeToString,
+                response_deserializer=terroir_dot_registry_dot_v1_dot_registry__pb2.FindByHashResponse.FromString,
+                _registered_method=True)
         self.SetAlias = channel.unary_unary(
                 '/terroir.registry.v1.RegistryService/SetAlias',
                 request_serializer=terroir_dot_registry_dot_v1_dot_registry__pb2.SetAliasRequest.SerializeToString,
                 response_deserializer=terroir_dot_registry_dot_v1_dot_registry__pb2.Alias.FromString,
+                _registered_method=True)
+        self.RollbackAlias = channel.unary_unary(
+                '/terroir.registry.v1.RegistryService/RollbackAlias',
+                request_serializer=terroir_dot_registry_dot_v1_dot_registry__pb2.RollbackAliasRequest.SerializeToString,
+                response_deserializer=terroir_dot_registry_dot_v1_dot_registry__pb2.Alias.FromString,
+                _registered_method=True)
+        self.DeleteAlias = channel.unary_unary(
+                '/terroir.registry.v1.RegistryService/DeleteAlias',
+                request_serializer=terroir_dot_registry_dot_v1_dot_registry__pb2.DeleteAliasRequest.SerializeToString,
+                response_deserializer=terroir_dot_registry_dot_v1_dot_registry__pb2.DeleteAliasResponse.FromString,
+                _registered_method=True)
+        self.DeprecateVersion = channel.unary_unary(
+                '/terroir.registry.v1.RegistryService/DeprecateVersion',
+                request_serializer=terroir_dot_registry_dot_v1_dot_registry__pb2.DeprecateVersionRequest.SerializeToString,
+                response_deserializer=terroir_dot_registry_dot_v1_dot_registry__pb2.AdapterVersion.FromString,
                 _registered_method=True)
         self.DownloadVersion = channel.unary_stream(
                 '/terroir.registry.v1.RegistryService/DownloadVersion',
                 request_serializer=terroir_dot_registry_dot_v1_dot_registry__pb2.DownloadVersionRequest.SerializeToString,
                 response_deserializer=terroir_dot_registry_dot_v1_dot_registry__pb2.DownloadVersionResponse.FromString,
                 _registered_method=True)
+        self.CheckCompatibility = channel.unary_unary(
+                '/terroir.registry.v1.RegistryService/CheckCompatibility',
+                request_serializer=terroir_dot_registry_dot_v1_dot_registry__pb2.CheckCompatibilityRequest.SerializeToString,
+                response_deserializer=terroir_dot_registry_dot_v1_dot_registry__pb2.CheckCompatibilityResponse.FromString,
+                _registered_method=True)
+        self.GetLineage = channel.unary_unary(
+                '/terroir.registry.v1.RegistryService/GetLineage',
+                request_serializer=terroir_dot_registry_dot_v1_dot_registry__pb2.GetLineageRequest.SerializeToString,
+                response_deserializer=terroir_dot_registry_dot_v1_dot_registry__pb2.GetLineageResponse.FromString,
+                _registered_method=True)
+        self.Watch = channel.unary_stream(
+                '/terroir.registry.v1.RegistryService/Watch',
+                request_serializer=terroir_dot_registry_dot_v1_dot_registry__pb2.WatchRequest.SerializeToString,
+                response_deserializer=terroir_dot_registry_dot_v1_dot_registry__pb2.WatchResponse.FromString,
+                _registered_method=True)
+        self.ListAuditEvents = channel.unary_unary(
+                '/terroir.registry.v1.RegistryService/ListAuditEvents',
+                request_serializer=terroir_dot_registry_dot_v1_dot_registry__pb2.ListAuditEventsRequest.SerializeToString,
+                response_deserializer=terroir_dot_registry_dot_v1_dot_registry__pb2.ListAuditEventsResponse.FromString,
+                _registered_method=True)
+        self.GetPresets = channel.unary_unary(
+                '/terroir.registry.v1.RegistryService/GetPresets',
+                request_serializer=terroir_dot_registry_dot_v1_dot_registry__pb2.GetPresetsRequest.SerializeToString,
+                response_deserializer=terroir_dot_registry_dot_v1_dot_registry__pb2.AdapterPresets.FromString,
+                _registered_method=True)
+        self.SetPresets = channel.unary_unary(
+                '/terroir.registry.v1.RegistryService/SetPresets',
+                request_serializer=terroir_dot_registry_dot_v1_dot_registry__pb2.SetPresetsRequest.SerializeToString,
+                response_deserializer=terroir_dot_registry_dot_v1_dot_registry__pb2.AdapterPresets.FromString,
+                _registered_method=True)
+        self.AddSample = channel.unary_unary(
+                '/terroir.registry.v1.RegistryService/AddSample',
+                request_serializer=terroir_dot_registry_dot_v1_dot_registry__pb2.AddSampleRequest.SerializeToString,
+                response_deserializer=terroir_dot_registry_dot_v1_dot_registry__pb2.Sample.FromString,
+                _registered_method=True)
+        self.GetSample = channel.unary_unary(
+                '/terroir.registry.v1.RegistryService/GetSample',
+                request_serializer=terroir_dot_registry_dot_v1_dot_registry__pb2.GetSampleRequest.SerializeToString,
+                response_deserializer=terroir_dot_registry_dot_v1_dot_registry__pb2.GetSampleResponse.FromString,
+                _registered_method=True)
+        self.GetRecipe = channel.unary_unary(
+                '/terroir.registry.v1.RegistryService/GetRecipe',
+                request_serializer=terroir_dot_registry_dot_v1_dot_registry__pb2.GetRecipeRequest.SerializeToString,
+                response_deserializer=terroir_dot_registry_dot_v1_dot_recipe__pb2.Recipe.FromString,
+                _registered_method=True)
+        self.ListRecipes = channel.unary_unary(
+                '/terroir.registry.v1.RegistryService/ListRecipes',
+                request_serializer=terroir_dot_registry_dot_v1_dot_registry__pb2.ListRecipesRequest.SerializeToString,
+                response_deserializer=terroir_dot_registry_dot_v1_dot_registry__pb2.ListRecipesResponse.FromString,
+                _registered_method=True)
+        self.PutRecipe = channel.unary_unary(
+                '/terroir.registry.v1.RegistryService/PutRecipe',
+                request_serializer=terroir_dot_registry_dot_v1_dot_registry__pb2.PutRecipeRequest.SerializeToString,
+                response_deserializer=terroir_dot_registry_dot_v1_dot_recipe__pb2.Recipe.FromString,
+                _registered_method=True)
+        self.DeleteRecipe = channel.unary_unary(
+                '/terroir.registry.v1.RegistryService/DeleteRecipe',
+                request_serializer=terroir_dot_registry_dot_v1_dot_registry__pb2.DeleteRecipeRequest.SerializeToString,
+                response_deserializer=terroir_dot_registry_dot_v1_dot_registry__pb2.DeleteRecipeResponse.FromString,
+                _registered_method=True)
 
 
 class RegistryServiceServicer:
-    """Keeps adapters. A version never changes; an alias is the only thing that moves.
+    """Keeps adapters. A version never changes; an alias is the only thing that moves. What is read may lag behind another
+    replica's write by a second, unless the request says `strong`; a replica always sees its own writes.
     """
+
+    def RegisterBase(self, request, context):
+        """Registers a base model under an id, or confirms it. Errors: INVALID_ARGUMENT, FAILED_PRECONDITION (the id holds
+        other weights).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
 
     def GetBase(self, request, context):
         """Returns one base model. Errors: NOT_FOUND.
@@ -117,7 +213,7 @@ class RegistryServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ListAdapters(self, request, context):
-        """Lists adapters by identifier.
+        """Lists the adapters that meet every condition of the filter, by identifier.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -137,8 +233,38 @@ class RegistryServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def FindByHash(self, request, context):
+        """Finds versions by a digest of their file or tensors, in any of the spellings that model sites show.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def SetAlias(self, request, context):
-        """Points an alias at a version. Every change keeps actor and reason. Errors: NOT_FOUND, ABORTED (etag).
+        """Points an alias at a version, and a share of its callers at a canary. Every change keeps who, when and why. Errors:
+        NOT_FOUND, ABORTED (etag), FAILED_PRECONDITION (a deprecated target), PERMISSION_DENIED (a protected alias).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RollbackAlias(self, request, context):
+        """Points an alias at the version that it pointed at before, and ends its canary. Errors as SetAlias.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DeleteAlias(self, request, context):
+        """Removes an alias; its history stays. Errors as SetAlias.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DeprecateVersion(self, request, context):
+        """Marks a version as no longer to be used, or takes that back; it stays readable. Errors: NOT_FOUND,
+        FAILED_PRECONDITION (an alias still points at it).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -151,9 +277,98 @@ class RegistryServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def CheckCompatibility(self, request, context):
+        """Says how well adapters stack. Errors: NOT_FOUND, FAILED_PRECONDITION (different bases).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetLineage(self, request, context):
+        """Follows a version back to its pictures, and forward to aliases and the adapters trained on it.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Watch(self, request, context):
+        """Streams changes of all adapters, bases and regions from a moment on, until the caller goes away.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListAuditEvents(self, request, context):
+        """Lists what was changed by whom, newest first.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetPresets(self, request, context):
+        """Returns the presets of an adapter. Errors: NOT_FOUND.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def SetPresets(self, request, context):
+        """Replaces the presets of an adapter. Errors: NOT_FOUND, ABORTED (etag).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def AddSample(self, request, context):
+        """Keeps a sample picture of an adapter. Errors: NOT_FOUND, INVALID_ARGUMENT (no picture).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetSample(self, request, context):
+        """Returns a sample picture. Errors: NOT_FOUND.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetRecipe(self, request, context):
+        """Returns a saved recipe. Errors: NOT_FOUND.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListRecipes(self, request, context):
+        """Lists saved recipes by identifier.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def PutRecipe(self, request, context):
+        """Creates or replaces a saved recipe. Errors: NOT_FOUND (an adapter), ABORTED (etag).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DeleteRecipe(self, request, context):
+        """Removes a saved recipe. Errors: NOT_FOUND, FAILED_PRECONDITION (a region uses it).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_RegistryServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
+            'RegisterBase': grpc.unary_unary_rpc_method_handler(
+                    servicer.RegisterBase,
+                    request_deserializer=terroir_dot_registry_dot_v1_dot_registry__pb2.RegisterBaseRequest.FromString,
+                    response_serializer=terroir_dot_registry_dot_v1_dot_registry__pb2.Base.SerializeToString,
+            ),
             'GetBase': grpc.unary_unary_rpc_method_handler(
                     servicer.GetBase,
                     request_deserializer=terroir_dot_registry_dot_v1_dot_registry__pb2.GetBaseRequest.FromString,
@@ -189,15 +404,95 @@ def add_RegistryServiceServicer_to_server(servicer, server):
                     request_deserializer=terroir_dot_registry_dot_v1_dot_registry__pb2.ListVersionsRequest.FromString,
                     response_serializer=terroir_dot_registry_dot_v1_dot_registry__pb2.ListVersionsResponse.SerializeToString,
             ),
+            'FindByHash': grpc.unary_unary_rpc_method_handler(
+                    servicer.FindByHash,
+                    request_deserializer=terroir_dot_registry_dot_v1_dot_registry__pb2.FindByHashRequest.FromString,
+                    response_serializer=terroir_dot_registry_dot_v1_dot_registry__pb2.FindByHashResponse.SerializeToString,
+            ),
             'SetAlias': grpc.unary_unary_rpc_method_handler(
                     servicer.SetAlias,
                     request_deserializer=terroir_dot_registry_dot_v1_dot_registry__pb2.SetAliasRequest.FromString,
                     response_serializer=terroir_dot_registry_dot_v1_dot_registry__pb2.Alias.SerializeToString,
             ),
+            'RollbackAlias': grpc.unary_unary_rpc_method_handler(
+                    servicer.RollbackAlias,
+                    request_deserializer=terroir_dot_registry_dot_v1_dot_registry__pb2.RollbackAliasRequest.FromString,
+                    response_serializer=terroir_dot_registry_dot_v1_dot_registry__pb2.Alias.SerializeToString,
+            ),
+            'DeleteAlias': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeleteAlias,
+                    request_deserializer=terroir_dot_registry_dot_v1_dot_registry__pb2.DeleteAliasRequest.FromString,
+                    response_serializer=terroir_dot_registry_dot_v1_dot_registry__pb2.DeleteAliasResponse.SerializeToString,
+            ),
+            'DeprecateVersion': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeprecateVersion,
+                    request_deserializer=terroir_dot_registry_dot_v1_dot_registry__pb2.DeprecateVersionRequest.FromString,
+                    response_serializer=terroir_dot_registry_dot_v1_dot_registry__pb2.AdapterVersion.SerializeToString,
+            ),
             'DownloadVersion': grpc.unary_stream_rpc_method_handler(
                     servicer.DownloadVersion,
                     request_deserializer=terroir_dot_registry_dot_v1_dot_registry__pb2.DownloadVersionRequest.FromString,
                     response_serializer=terroir_dot_registry_dot_v1_dot_registry__pb2.DownloadVersionResponse.SerializeToString,
+            ),
+            'CheckCompatibility': grpc.unary_unary_rpc_method_handler(
+                    servicer.CheckCompatibility,
+                    request_deserializer=terroir_dot_registry_dot_v1_dot_registry__pb2.CheckCompatibilityRequest.FromString,
+                    response_serializer=terroir_dot_registry_dot_v1_dot_registry__pb2.CheckCompatibilityResponse.SerializeToString,
+            ),
+            'GetLineage': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetLineage,
+                    request_deserializer=terroir_dot_registry_dot_v1_dot_registry__pb2.GetLineageRequest.FromString,
+                    response_serializer=terroir_dot_registry_dot_v1_dot_registry__pb2.GetLineageResponse.SerializeToString,
+            ),
+            'Watch': grpc.unary_stream_rpc_method_handler(
+                    servicer.Watch,
+                    request_deserializer=terroir_dot_registry_dot_v1_dot_registry__pb2.WatchRequest.FromString,
+                    response_serializer=terroir_dot_registry_dot_v1_dot_registry__pb2.WatchResponse.SerializeToString,
+            ),
+            'ListAuditEvents': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListAuditEvents,
+                    request_deserializer=terroir_dot_registry_dot_v1_dot_registry__pb2.ListAuditEventsRequest.FromString,
+                    response_serializer=terroir_dot_registry_dot_v1_dot_registry__pb2.ListAuditEventsResponse.SerializeToString,
+            ),
+            'GetPresets': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetPresets,
+                    request_deserializer=terroir_dot_registry_dot_v1_dot_registry__pb2.GetPresetsRequest.FromString,
+                    response_serializer=terroir_dot_registry_dot_v1_dot_registry__pb2.AdapterPresets.SerializeToString,
+            ),
+            'SetPresets': grpc.unary_unary_rpc_method_handler(
+                    servicer.SetPresets,
+                    request_deserializer=terroir_dot_registry_dot_v1_dot_registry__pb2.SetPresetsRequest.FromString,
+                    response_serializer=terroir_dot_registry_dot_v1_dot_registry__pb2.AdapterPresets.SerializeToString,
+            ),
+            'AddSample': grpc.unary_unary_rpc_method_handler(
+                    servicer.AddSample,
+                    request_deserializer=terroir_dot_registry_dot_v1_dot_registry__pb2.AddSampleRequest.FromString,
+                    response_serializer=terroir_dot_registry_dot_v1_dot_registry__pb2.Sample.SerializeToString,
+            ),
+            'GetSample': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetSample,
+                    request_deserializer=terroir_dot_registry_dot_v1_dot_registry__pb2.GetSampleRequest.FromString,
+                    response_serializer=terroir_dot_registry_dot_v1_dot_registry__pb2.GetSampleResponse.SerializeToString,
+            ),
+            'GetRecipe': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetRecipe,
+                    request_deserializer=terroir_dot_registry_dot_v1_dot_registry__pb2.GetRecipeRequest.FromString,
+                    response_serializer=terroir_dot_registry_dot_v1_dot_recipe__pb2.Recipe.SerializeToString,
+            ),
+            'ListRecipes': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListRecipes,
+                    request_deserializer=terroir_dot_registry_dot_v1_dot_registry__pb2.ListRecipesRequest.FromString,
+                    response_serializer=terroir_dot_registry_dot_v1_dot_registry__pb2.ListRecipesResponse.SerializeToString,
+            ),
+            'PutRecipe': grpc.unary_unary_rpc_method_handler(
+                    servicer.PutRecipe,
+                    request_deserializer=terroir_dot_registry_dot_v1_dot_registry__pb2.PutRecipeRequest.FromString,
+                    response_serializer=terroir_dot_registry_dot_v1_dot_recipe__pb2.Recipe.SerializeToString,
+            ),
+            'DeleteRecipe': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeleteRecipe,
+                    request_deserializer=terroir_dot_registry_dot_v1_dot_registry__pb2.DeleteRecipeRequest.FromString,
+                    response_serializer=terroir_dot_registry_dot_v1_dot_registry__pb2.DeleteRecipeResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -208,8 +503,36 @@ def add_RegistryServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class RegistryService:
-    """Keeps adapters. A version never changes; an alias is the only thing that moves.
+    """Keeps adapters. A version never changes; an alias is the only thing that moves. What is read may lag behind another
+    replica's write by a second, unless the request says `strong`; a replica always sees its own writes.
     """
+
+    @staticmethod
+    def RegisterBase(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/terroir.registry.v1.RegistryService/RegisterBase',
+            terroir_dot_registry_dot_v1_dot_registry__pb2.RegisterBaseRequest.SerializeToString,
+            terroir_dot_registry_dot_v1_dot_registry__pb2.Base.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
 
     @staticmethod
     def GetBase(request,
@@ -401,6 +724,33 @@ class RegistryService:
             _registered_method=True)
 
     @staticmethod
+    def FindByHash(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/terroir.registry.v1.RegistryService/FindByHash',
+            terroir_dot_registry_dot_v1_dot_registry__pb2.FindByHashRequest.SerializeToString,
+            terroir_dot_registry_dot_v1_dot_registry__pb2.FindByHashResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
     def SetAlias(request,
             target,
             options=(),
@@ -428,6 +778,87 @@ class RegistryService:
             _registered_method=True)
 
     @staticmethod
+    def RollbackAlias(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/terroir.registry.v1.RegistryService/RollbackAlias',
+            terroir_dot_registry_dot_v1_dot_registry__pb2.RollbackAliasRequest.SerializeToString,
+            terroir_dot_registry_dot_v1_dot_registry__pb2.Alias.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DeleteAlias(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/terroir.registry.v1.RegistryService/DeleteAlias',
+            terroir_dot_registry_dot_v1_dot_registry__pb2.DeleteAliasRequest.SerializeToString,
+            terroir_dot_registry_dot_v1_dot_registry__pb2.DeleteAliasResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DeprecateVersion(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/terroir.registry.v1.RegistryService/DeprecateVersion',
+            terroir_dot_registry_dot_v1_dot_registry__pb2.DeprecateVersionRequest.SerializeToString,
+            terroir_dot_registry_dot_v1_dot_registry__pb2.AdapterVersion.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
     def DownloadVersion(request,
             target,
             options=(),
@@ -444,6 +875,330 @@ class RegistryService:
             '/terroir.registry.v1.RegistryService/DownloadVersion',
             terroir_dot_registry_dot_v1_dot_registry__pb2.DownloadVersionRequest.SerializeToString,
             terroir_dot_registry_dot_v1_dot_registry__pb2.DownloadVersionResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CheckCompatibility(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/terroir.registry.v1.RegistryService/CheckCompatibility',
+            terroir_dot_registry_dot_v1_dot_registry__pb2.CheckCompatibilityRequest.SerializeToString,
+            terroir_dot_registry_dot_v1_dot_registry__pb2.CheckCompatibilityResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetLineage(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/terroir.registry.v1.RegistryService/GetLineage',
+            terroir_dot_registry_dot_v1_dot_registry__pb2.GetLineageRequest.SerializeToString,
+            terroir_dot_registry_dot_v1_dot_registry__pb2.GetLineageResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Watch(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/terroir.registry.v1.RegistryService/Watch',
+            terroir_dot_registry_dot_v1_dot_registry__pb2.WatchRequest.SerializeToString,
+            terroir_dot_registry_dot_v1_dot_registry__pb2.WatchResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListAuditEvents(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/terroir.registry.v1.RegistryService/ListAuditEvents',
+            terroir_dot_registry_dot_v1_dot_registry__pb2.ListAuditEventsRequest.SerializeToString,
+            terroir_dot_registry_dot_v1_dot_registry__pb2.ListAuditEventsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetPresets(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/terroir.registry.v1.RegistryService/GetPresets',
+            terroir_dot_registry_dot_v1_dot_registry__pb2.GetPresetsRequest.SerializeToString,
+            terroir_dot_registry_dot_v1_dot_registry__pb2.AdapterPresets.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SetPresets(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/terroir.registry.v1.RegistryService/SetPresets',
+            terroir_dot_registry_dot_v1_dot_registry__pb2.SetPresetsRequest.SerializeToString,
+            terroir_dot_registry_dot_v1_dot_registry__pb2.AdapterPresets.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def AddSample(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/terroir.registry.v1.RegistryService/AddSample',
+            terroir_dot_registry_dot_v1_dot_registry__pb2.AddSampleRequest.SerializeToString,
+            terroir_dot_registry_dot_v1_dot_registry__pb2.Sample.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetSample(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/terroir.registry.v1.RegistryService/GetSample',
+            terroir_dot_registry_dot_v1_dot_registry__pb2.GetSampleRequest.SerializeToString,
+            terroir_dot_registry_dot_v1_dot_registry__pb2.GetSampleResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetRecipe(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/terroir.registry.v1.RegistryService/GetRecipe',
+            terroir_dot_registry_dot_v1_dot_registry__pb2.GetRecipeRequest.SerializeToString,
+            terroir_dot_registry_dot_v1_dot_recipe__pb2.Recipe.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListRecipes(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/terroir.registry.v1.RegistryService/ListRecipes',
+            terroir_dot_registry_dot_v1_dot_registry__pb2.ListRecipesRequest.SerializeToString,
+            terroir_dot_registry_dot_v1_dot_registry__pb2.ListRecipesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PutRecipe(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/terroir.registry.v1.RegistryService/PutRecipe',
+            terroir_dot_registry_dot_v1_dot_registry__pb2.PutRecipeRequest.SerializeToString,
+            terroir_dot_registry_dot_v1_dot_recipe__pb2.Recipe.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DeleteRecipe(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/terroir.registry.v1.RegistryService/DeleteRecipe',
+            terroir_dot_registry_dot_v1_dot_registry__pb2.DeleteRecipeRequest.SerializeToString,
+            terroir_dot_registry_dot_v1_dot_registry__pb2.DeleteRecipeResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -5,6 +5,7 @@ Registry: base models, adapters as immutable versions, aliases."""
 
 from collections import abc as _abc
 from grpc import aio as _aio
+from terroir._proto.registry.v1 import recipe_pb2 as _recipe_pb2
 from terroir._proto.registry.v1 import registry_pb2 as _registry_pb2
 import abc as _abc_1
 import grpc as _grpc
@@ -27,12 +28,18 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class RegistryServiceStub:
-    """Keeps adapters. A version never changes; an alias is the only thing that moves."""
+    """Keeps adapters. A version never changes; an alias is the only thing that moves. What is read may lag behind another
+    replica's write by a second, unless the request says `strong`; a replica always sees its own writes.
+    """
 
     @_typing.overload
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> RegistryServiceAsyncStub: ...
+    RegisterBase: _grpc.UnaryUnaryMultiCallable[_registry_pb2.RegisterBaseRequest, _registry_pb2.Base]
+    """Registers a base model under an id, or confirms it. Errors: INVALID_ARGUMENT, FAILED_PRECONDITION (the id holds
+    other weights).
+    """
     GetBase: _grpc.UnaryUnaryMultiCallable[_registry_pb2.GetBaseRequest, _registry_pb2.Base]
     """Returns one base model. Errors: NOT_FOUND."""
     ListBases: _grpc.UnaryUnaryMultiCallable[_registry_pb2.ListBasesRequest, _registry_pb2.ListBasesResponse]
@@ -45,21 +52,63 @@ class RegistryServiceStub:
     GetAdapter: _grpc.UnaryUnaryMultiCallable[_registry_pb2.GetAdapterRequest, _registry_pb2.Adapter]
     """Returns one adapter. Errors: NOT_FOUND."""
     ListAdapters: _grpc.UnaryUnaryMultiCallable[_registry_pb2.ListAdaptersRequest, _registry_pb2.ListAdaptersResponse]
-    """Lists adapters by identifier."""
+    """Lists the adapters that meet every condition of the filter, by identifier."""
     GetVersion: _grpc.UnaryUnaryMultiCallable[_registry_pb2.GetVersionRequest, _registry_pb2.AdapterVersion]
     """Returns one version, by number, by alias or the newest. Errors: NOT_FOUND."""
     ListVersions: _grpc.UnaryUnaryMultiCallable[_registry_pb2.ListVersionsRequest, _registry_pb2.ListVersionsResponse]
     """Lists the versions of an adapter, newest first."""
+    FindByHash: _grpc.UnaryUnaryMultiCallable[_registry_pb2.FindByHashRequest, _registry_pb2.FindByHashResponse]
+    """Finds versions by a digest of their file or tensors, in any of the spellings that model sites show."""
     SetAlias: _grpc.UnaryUnaryMultiCallable[_registry_pb2.SetAliasRequest, _registry_pb2.Alias]
-    """Points an alias at a version. Every change keeps actor and reason. Errors: NOT_FOUND, ABORTED (etag)."""
+    """Points an alias at a version, and a share of its callers at a canary. Every change keeps who, when and why. Errors:
+    NOT_FOUND, ABORTED (etag), FAILED_PRECONDITION (a deprecated target), PERMISSION_DENIED (a protected alias).
+    """
+    RollbackAlias: _grpc.UnaryUnaryMultiCallable[_registry_pb2.RollbackAliasRequest, _registry_pb2.Alias]
+    """Points an alias at the version that it pointed at before, and ends its canary. Errors as SetAlias."""
+    DeleteAlias: _grpc.UnaryUnaryMultiCallable[_registry_pb2.DeleteAliasRequest, _registry_pb2.DeleteAliasResponse]
+    """Removes an alias; its history stays. Errors as SetAlias."""
+    DeprecateVersion: _grpc.UnaryUnaryMultiCallable[_registry_pb2.DeprecateVersionRequest, _registry_pb2.AdapterVersion]
+    """Marks a version as no longer to be used, or takes that back; it stays readable. Errors: NOT_FOUND,
+    FAILED_PRECONDITION (an alias still points at it).
+    """
     DownloadVersion: _grpc.UnaryStreamMultiCallable[_registry_pb2.DownloadVersionRequest, _registry_pb2.DownloadVersionResponse]
     """Streams an adapter file in chunks of at most 1 MiB."""
+    CheckCompatibility: _grpc.UnaryUnaryMultiCallable[_registry_pb2.CheckCompatibilityRequest, _registry_pb2.CheckCompatibilityResponse]
+    """Says how well adapters stack. Errors: NOT_FOUND, FAILED_PRECONDITION (different bases)."""
+    GetLineage: _grpc.UnaryUnaryMultiCallable[_registry_pb2.GetLineageRequest, _registry_pb2.GetLineageResponse]
+    """Follows a version back to its pictures, and forward to aliases and the adapters trained on it."""
+    Watch: _grpc.UnaryStreamMultiCallable[_registry_pb2.WatchRequest, _registry_pb2.WatchResponse]
+    """Streams changes of all adapters, bases and regions from a moment on, until the caller goes away."""
+    ListAuditEvents: _grpc.UnaryUnaryMultiCallable[_registry_pb2.ListAuditEventsRequest, _registry_pb2.ListAuditEventsResponse]
+    """Lists what was changed by whom, newest first."""
+    GetPresets: _grpc.UnaryUnaryMultiCallable[_registry_pb2.GetPresetsRequest, _registry_pb2.AdapterPresets]
+    """Returns the presets of an adapter. Errors: NOT_FOUND."""
+    SetPresets: _grpc.UnaryUnaryMultiCallable[_registry_pb2.SetPresetsRequest, _registry_pb2.AdapterPresets]
+    """Replaces the presets of an adapter. Errors: NOT_FOUND, ABORTED (etag)."""
+    AddSample: _grpc.UnaryUnaryMultiCallable[_registry_pb2.AddSampleRequest, _registry_pb2.Sample]
+    """Keeps a sample picture of an adapter. Errors: NOT_FOUND, INVALID_ARGUMENT (no picture)."""
+    GetSample: _grpc.UnaryUnaryMultiCallable[_registry_pb2.GetSampleRequest, _registry_pb2.GetSampleResponse]
+    """Returns a sample picture. Errors: NOT_FOUND."""
+    GetRecipe: _grpc.UnaryUnaryMultiCallable[_registry_pb2.GetRecipeRequest, _recipe_pb2.Recipe]
+    """Returns a saved recipe. Errors: NOT_FOUND."""
+    ListRecipes: _grpc.UnaryUnaryMultiCallable[_registry_pb2.ListRecipesRequest, _registry_pb2.ListRecipesResponse]
+    """Lists saved recipes by identifier."""
+    PutRecipe: _grpc.UnaryUnaryMultiCallable[_registry_pb2.PutRecipeRequest, _recipe_pb2.Recipe]
+    """Creates or replaces a saved recipe. Errors: NOT_FOUND (an adapter), ABORTED (etag)."""
+    DeleteRecipe: _grpc.UnaryUnaryMultiCallable[_registry_pb2.DeleteRecipeRequest, _registry_pb2.DeleteRecipeResponse]
+    """Removes a saved recipe. Errors: NOT_FOUND, FAILED_PRECONDITION (a region uses it)."""
 
 @_typing.type_check_only
 class RegistryServiceAsyncStub(RegistryServiceStub):
-    """Keeps adapters. A version never changes; an alias is the only thing that moves."""
+    """Keeps adapters. A version never changes; an alias is the only thing that moves. What is read may lag behind another
+    replica's write by a second, unless the request says `strong`; a replica always sees its own writes.
+    """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
+    RegisterBase: _aio.UnaryUnaryMultiCallable[_registry_pb2.RegisterBaseRequest, _registry_pb2.Base]  # type: ignore[assignment]
+    """Registers a base model under an id, or confirms it. Errors: INVALID_ARGUMENT, FAILED_PRECONDITION (the id holds
+    other weights).
+    """
     GetBase: _aio.UnaryUnaryMultiCallable[_registry_pb2.GetBaseRequest, _registry_pb2.Base]  # type: ignore[assignment]
     """Returns one base model. Errors: NOT_FOUND."""
     ListBases: _aio.UnaryUnaryMultiCallable[_registry_pb2.ListBasesRequest, _registry_pb2.ListBasesResponse]  # type: ignore[assignment]
@@ -72,18 +121,66 @@ class RegistryServiceAsyncStub(RegistryServiceStub):
     GetAdapter: _aio.UnaryUnaryMultiCallable[_registry_pb2.GetAdapterRequest, _registry_pb2.Adapter]  # type: ignore[assignment]
     """Returns one adapter. Errors: NOT_FOUND."""
     ListAdapters: _aio.UnaryUnaryMultiCallable[_registry_pb2.ListAdaptersRequest, _registry_pb2.ListAdaptersResponse]  # type: ignore[assignment]
-    """Lists adapters by identifier."""
+    """Lists the adapters that meet every condition of the filter, by identifier."""
     GetVersion: _aio.UnaryUnaryMultiCallable[_registry_pb2.GetVersionRequest, _registry_pb2.AdapterVersion]  # type: ignore[assignment]
     """Returns one version, by number, by alias or the newest. Errors: NOT_FOUND."""
     ListVersions: _aio.UnaryUnaryMultiCallable[_registry_pb2.ListVersionsRequest, _registry_pb2.ListVersionsResponse]  # type: ignore[assignment]
     """Lists the versions of an adapter, newest first."""
+    FindByHash: _aio.UnaryUnaryMultiCallable[_registry_pb2.FindByHashRequest, _registry_pb2.FindByHashResponse]  # type: ignore[assignment]
+    """Finds versions by a digest of their file or tensors, in any of the spellings that model sites show."""
     SetAlias: _aio.UnaryUnaryMultiCallable[_registry_pb2.SetAliasRequest, _registry_pb2.Alias]  # type: ignore[assignment]
-    """Points an alias at a version. Every change keeps actor and reason. Errors: NOT_FOUND, ABORTED (etag)."""
+    """Points an alias at a version, and a share of its callers at a canary. Every change keeps who, when and why. Errors:
+    NOT_FOUND, ABORTED (etag), FAILED_PRECONDITION (a deprecated target), PERMISSION_DENIED (a protected alias).
+    """
+    RollbackAlias: _aio.UnaryUnaryMultiCallable[_registry_pb2.RollbackAliasRequest, _registry_pb2.Alias]  # type: ignore[assignment]
+    """Points an alias at the version that it pointed at before, and ends its canary. Errors as SetAlias."""
+    DeleteAlias: _aio.UnaryUnaryMultiCallable[_registry_pb2.DeleteAliasRequest, _registry_pb2.DeleteAliasResponse]  # type: ignore[assignment]
+    """Removes an alias; its history stays. Errors as SetAlias."""
+    DeprecateVersion: _aio.UnaryUnaryMultiCallable[_registry_pb2.DeprecateVersionRequest, _registry_pb2.AdapterVersion]  # type: ignore[assignment]
+    """Marks a version as no longer to be used, or takes that back; it stays readable. Errors: NOT_FOUND,
+    FAILED_PRECONDITION (an alias still points at it).
+    """
     DownloadVersion: _aio.UnaryStreamMultiCallable[_registry_pb2.DownloadVersionRequest, _registry_pb2.DownloadVersionResponse]  # type: ignore[assignment]
     """Streams an adapter file in chunks of at most 1 MiB."""
+    CheckCompatibility: _aio.UnaryUnaryMultiCallable[_registry_pb2.CheckCompatibilityRequest, _registry_pb2.CheckCompatibilityResponse]  # type: ignore[assignment]
+    """Says how well adapters stack. Errors: NOT_FOUND, FAILED_PRECONDITION (different bases)."""
+    GetLineage: _aio.UnaryUnaryMultiCallable[_registry_pb2.GetLineageRequest, _registry_pb2.GetLineageResponse]  # type: ignore[assignment]
+    """Follows a version back to its pictures, and forward to aliases and the adapters trained on it."""
+    Watch: _aio.UnaryStreamMultiCallable[_registry_pb2.WatchRequest, _registry_pb2.WatchResponse]  # type: ignore[assignment]
+    """Streams changes of all adapters, bases and regions from a moment on, until the caller goes away."""
+    ListAuditEvents: _aio.UnaryUnaryMultiCallable[_registry_pb2.ListAuditEventsRequest, _registry_pb2.ListAuditEventsResponse]  # type: ignore[assignment]
+    """Lists what was changed by whom, newest first."""
+    GetPresets: _aio.UnaryUnaryMultiCallable[_registry_pb2.GetPresetsRequest, _registry_pb2.AdapterPresets]  # type: ignore[assignment]
+    """Returns the presets of an adapter. Errors: NOT_FOUND."""
+    SetPresets: _aio.UnaryUnaryMultiCallable[_registry_pb2.SetPresetsRequest, _registry_pb2.AdapterPresets]  # type: ignore[assignment]
+    """Replaces the presets of an adapter. Errors: NOT_FOUND, ABORTED (etag)."""
+    AddSample: _aio.UnaryUnaryMultiCallable[_registry_pb2.AddSampleRequest, _registry_pb2.Sample]  # type: ignore[assignment]
+    """Keeps a sample picture of an adapter. Errors: NOT_FOUND, INVALID_ARGUMENT (no picture)."""
+    GetSample: _aio.UnaryUnaryMultiCallable[_registry_pb2.GetSampleRequest, _registry_pb2.GetSampleResponse]  # type: ignore[assignment]
+    """Returns a sample picture. Errors: NOT_FOUND."""
+    GetRecipe: _aio.UnaryUnaryMultiCallable[_registry_pb2.GetRecipeRequest, _recipe_pb2.Recipe]  # type: ignore[assignment]
+    """Returns a saved recipe. Errors: NOT_FOUND."""
+    ListRecipes: _aio.UnaryUnaryMultiCallable[_registry_pb2.ListRecipesRequest, _registry_pb2.ListRecipesResponse]  # type: ignore[assignment]
+    """Lists saved recipes by identifier."""
+    PutRecipe: _aio.UnaryUnaryMultiCallable[_registry_pb2.PutRecipeRequest, _recipe_pb2.Recipe]  # type: ignore[assignment]
+    """Creates or replaces a saved recipe. Errors: NOT_FOUND (an adapter), ABORTED (etag)."""
+    DeleteRecipe: _aio.UnaryUnaryMultiCallable[_registry_pb2.DeleteRecipeRequest, _registry_pb2.DeleteRecipeResponse]  # type: ignore[assignment]
+    """Removes a saved recipe. Errors: NOT_FOUND, FAILED_PRECONDITION (a region uses it)."""
 
 class RegistryServiceServicer(metaclass=_abc_1.ABCMeta):
-    """Keeps adapters. A version never changes; an alias is the only thing that moves."""
+    """Keeps adapters. A version never changes; an alias is the only thing that moves. What is read may lag behind another
+    replica's write by a second, unless the request says `strong`; a replica always sees its own writes.
+    """
+
+    @_abc_1.abstractmethod
+    def RegisterBase(
+        self,
+        request: _registry_pb2.RegisterBaseRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_registry_pb2.Base, _abc.Awaitable[_registry_pb2.Base]]:
+        """Registers a base model under an id, or confirms it. Errors: INVALID_ARGUMENT, FAILED_PRECONDITION (the id holds
+        other weights).
+        """
 
     @_abc_1.abstractmethod
     def GetBase(
@@ -126,7 +223,7 @@ class RegistryServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _registry_pb2.ListAdaptersRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_registry_pb2.ListAdaptersResponse, _abc.Awaitable[_registry_pb2.ListAdaptersResponse]]:
-        """Lists adapters by identifier."""
+        """Lists the adapters that meet every condition of the filter, by identifier."""
 
     @_abc_1.abstractmethod
     def GetVersion(
@@ -145,12 +242,48 @@ class RegistryServiceServicer(metaclass=_abc_1.ABCMeta):
         """Lists the versions of an adapter, newest first."""
 
     @_abc_1.abstractmethod
+    def FindByHash(
+        self,
+        request: _registry_pb2.FindByHashRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_registry_pb2.FindByHashResponse, _abc.Awaitable[_registry_pb2.FindByHashResponse]]:
+        """Finds versions by a digest of their file or tensors, in any of the spellings that model sites show."""
+
+    @_abc_1.abstractmethod
     def SetAlias(
         self,
         request: _registry_pb2.SetAliasRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_registry_pb2.Alias, _abc.Awaitable[_registry_pb2.Alias]]:
-        """Points an alias at a version. Every change keeps actor and reason. Errors: NOT_FOUND, ABORTED (etag)."""
+        """Points an alias at a version, and a share of its callers at a canary. Every change keeps who, when and why. Errors:
+        NOT_FOUND, ABORTED (etag), FAILED_PRECONDITION (a deprecated target), PERMISSION_DENIED (a protected alias).
+        """
+
+    @_abc_1.abstractmethod
+    def RollbackAlias(
+        self,
+        request: _registry_pb2.RollbackAliasRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_registry_pb2.Alias, _abc.Awaitable[_registry_pb2.Alias]]:
+        """Points an alias at the version that it pointed at before, and ends its canary. Errors as SetAlias."""
+
+    @_abc_1.abstractmethod
+    def DeleteAlias(
+        self,
+        request: _registry_pb2.DeleteAliasRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_registry_pb2.DeleteAliasResponse, _abc.Awaitable[_registry_pb2.DeleteAliasResponse]]:
+        """Removes an alias; its history stays. Errors as SetAlias."""
+
+    @_abc_1.abstractmethod
+    def DeprecateVersion(
+        self,
+        request: _registry_pb2.DeprecateVersionRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_registry_pb2.AdapterVersion, _abc.Awaitable[_registry_pb2.AdapterVersion]]:
+        """Marks a version as no longer to be used, or takes that back; it stays readable. Errors: NOT_FOUND,
+        FAILED_PRECONDITION (an alias still points at it).
+        """
 
     @_abc_1.abstractmethod
     def DownloadVersion(
@@ -159,5 +292,101 @@ class RegistryServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_registry_pb2.DownloadVersionResponse], _abc.AsyncIterator[_registry_pb2.DownloadVersionResponse]]:
         """Streams an adapter file in chunks of at most 1 MiB."""
+
+    @_abc_1.abstractmethod
+    def CheckCompatibility(
+        self,
+        request: _registry_pb2.CheckCompatibilityRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_registry_pb2.CheckCompatibilityResponse, _abc.Awaitable[_registry_pb2.CheckCompatibilityResponse]]:
+        """Says how well adapters stack. Errors: NOT_FOUND, FAILED_PRECONDITION (different bases)."""
+
+    @_abc_1.abstractmethod
+    def GetLineage(
+        self,
+        request: _registry_pb2.GetLineageRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_registry_pb2.GetLineageResponse, _abc.Awaitable[_registry_pb2.GetLineageResponse]]:
+        """Follows a version back to its pictures, and forward to aliases and the adapters trained on it."""
+
+    @_abc_1.abstractmethod
+    def Watch(
+        self,
+        request: _registry_pb2.WatchRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_registry_pb2.WatchResponse], _abc.AsyncIterator[_registry_pb2.WatchResponse]]:
+        """Streams changes of all adapters, bases and regions from a moment on, until the caller goes away."""
+
+    @_abc_1.abstractmethod
+    def ListAuditEvents(
+        self,
+        request: _registry_pb2.ListAuditEventsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_registry_pb2.ListAuditEventsResponse, _abc.Awaitable[_registry_pb2.ListAuditEventsResponse]]:
+        """Lists what was changed by whom, newest first."""
+
+    @_abc_1.abstractmethod
+    def GetPresets(
+        self,
+        request: _registry_pb2.GetPresetsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_registry_pb2.AdapterPresets, _abc.Awaitable[_registry_pb2.AdapterPresets]]:
+        """Returns the presets of an adapter. Errors: NOT_FOUND."""
+
+    @_abc_1.abstractmethod
+    def SetPresets(
+        self,
+        request: _registry_pb2.SetPresetsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_registry_pb2.AdapterPresets, _abc.Awaitable[_registry_pb2.AdapterPresets]]:
+        """Replaces the presets of an adapter. Errors: NOT_FOUND, ABORTED (etag)."""
+
+    @_abc_1.abstractmethod
+    def AddSample(
+        self,
+        request: _registry_pb2.AddSampleRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_registry_pb2.Sample, _abc.Awaitable[_registry_pb2.Sample]]:
+        """Keeps a sample picture of an adapter. Errors: NOT_FOUND, INVALID_ARGUMENT (no picture)."""
+
+    @_abc_1.abstractmethod
+    def GetSample(
+        self,
+        request: _registry_pb2.GetSampleRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_registry_pb2.GetSampleResponse, _abc.Awaitable[_registry_pb2.GetSampleResponse]]:
+        """Returns a sample picture. Errors: NOT_FOUND."""
+
+    @_abc_1.abstractmethod
+    def GetRecipe(
+        self,
+        request: _registry_pb2.GetRecipeRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_recipe_pb2.Recipe, _abc.Awaitable[_recipe_pb2.Recipe]]:
+        """Returns a saved recipe. Errors: NOT_FOUND."""
+
+    @_abc_1.abstractmethod
+    def ListRecipes(
+        self,
+        request: _registry_pb2.ListRecipesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_registry_pb2.ListRecipesResponse, _abc.Awaitable[_registry_pb2.ListRecipesResponse]]:
+        """Lists saved recipes by identifier."""
+
+    @_abc_1.abstractmethod
+    def PutRecipe(
+        self,
+        request: _registry_pb2.PutRecipeRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_recipe_pb2.Recipe, _abc.Awaitable[_recipe_pb2.Recipe]]:
+        """Creates or replaces a saved recipe. Errors: NOT_FOUND (an adapter), ABORTED (etag)."""
+
+    @_abc_1.abstractmethod
+    def DeleteRecipe(
+        self,
+        request: _registry_pb2.DeleteRecipeRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_registry_pb2.DeleteRecipeResponse, _abc.Awaitable[_registry_pb2.DeleteRecipeResponse]]:
+        """Removes a saved recipe. Errors: NOT_FOUND, FAILED_PRECONDITION (a region uses it)."""
 
 def add_RegistryServiceServicer_to_server(servicer: RegistryServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
