@@ -2,9 +2,9 @@
 
     python3 scripts/setup.py
 
-A second call does nothing, unless the locks or this script changed. PyTorch has a lock of its own: where the machine has
-no GPU, a CPU build of the locked version is taken if its index answers within seconds (about 200 MB instead of 5 GB);
-else the locked one is. TORCH_INDEX_URL names another index for it.
+A second call does nothing, unless the locks or this script changed. PyTorch has a lock of its own: where the machine
+has no GPU, a CPU build of the locked version is taken if its index answers within seconds (about 200 MB instead of
+5 GB); else the locked one is. TORCH_INDEX_URL names another index for it.
 """
 
 from __future__ import annotations
