@@ -22,6 +22,8 @@ ROOT: Final = Path(__file__).resolve().parent.parent
 FOLDER: Final = ROOT / "requirements"
 _HEAD: Final = "# Made by scripts/lock.py; change pyproject.toml and run `make lock`.\n# inputs: "
 _BOOTSTRAP: Final = "uv>=0.13\nhatchling>=1.27\n"
+_PEERS: Final = "mlflow-skinny>=3.17\nsqlalchemy>=2.1\nalembic>=1.16\n"
+"""What benchmarks compare with and nothing of ours imports: it lives in an environment of its own."""
 _TORCH_ONLY: Final = re.compile(r"^(torch|triton|nvidia-.*|cuda-.*)$")
 
 
@@ -30,7 +32,7 @@ def inputs_digest() -> str:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     extras = sorted(project["optional-dependencies"].items())
     stated = repr((project["requires-python"], project["dependencies"], extras))
-    return hashlib.sha256((stated + _BOOTSTRAP).encode()).hexdigest()
+    return hashlib.sha256((stated + _BOOTSTRAP + _PEERS).encode()).hexdigest()
 
 
 def recorded_digest(lock: Path) -> str:
@@ -53,13 +55,14 @@ def _packages(lock: str) -> list[str]:
 
 
 def main() -> None:
-    """Compile bootstrap, torch and everything else."""
+    """Compile bootstrap, the benchmarks' peers, torch and everything else."""
     FOLDER.mkdir(exist_ok=True)
     head = f"{_HEAD}{inputs_digest()}\n"
     with tempfile.TemporaryDirectory() as scratch:
-        bootstrap = Path(scratch) / "bootstrap.in"
-        bootstrap.write_text(_BOOTSTRAP)
-        (FOLDER / "bootstrap.txt").write_text(head + _compile(bootstrap))
+        for name, stated in (("bootstrap", _BOOTSTRAP), ("peers", _PEERS)):
+            source = Path(scratch) / f"{name}.in"
+            source.write_text(stated)
+            (FOLDER / f"{name}.txt").write_text(head + _compile(source))
         whole = _compile(ROOT / "pyproject.toml", "--all-extras")
         pins = Path(scratch) / "pins.txt"
         pins.write_text(re.sub(r" \\\n(\s+--hash=\S+( \\\n)?)+", "", whole))

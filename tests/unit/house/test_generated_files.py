@@ -31,13 +31,13 @@ def test_stubs_are_those_of_the_contracts(tmp_path):
     assert (different, unreadable) == ([], [])
 
 
-@pytest.mark.parametrize("name", ["bootstrap.txt", "torch.txt", "all.txt"])
+@pytest.mark.parametrize("name", ["bootstrap.txt", "peers.txt", "torch.txt", "all.txt"])
 def test_locks_were_made_from_todays_requirements(name):
     """Run `make lock` when this fails."""
     assert lock.recorded_digest(lock.FOLDER / name) == lock.inputs_digest()
 
 
-@pytest.mark.parametrize("name", ["bootstrap.txt", "torch.txt", "all.txt"])
+@pytest.mark.parametrize("name", ["bootstrap.txt", "peers.txt", "torch.txt", "all.txt"])
 def test_locks_carry_hashes_and_no_index(name):
     text = (lock.FOLDER / name).read_text()
     assert "--hash=sha256:" in text
