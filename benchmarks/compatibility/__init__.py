@@ -1,0 +1,1 @@
+"""Calibration of the interference score on generated pictures: `python -m benchmarks.compatibility`."""

@@ -1,0 +1,156 @@
+"""Score against survival: which score, how well it ranks, and the files that say so."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Final
+
+from benchmarks.compatibility.candidates import CANDIDATES, choose
+from benchmarks.compatibility.drawing import PROMPTS, SEEDS, STEPS, WEIGHT
+from benchmarks.compatibility.rank_statistics import mantel_p, permutation_p, spearman
+from benchmarks.compatibility.scatter import Plot, Point, draw
+from benchmarks.compatibility.styles import STYLES, TRAINING_STEPS
+from benchmarks.compatibility.survival import Survival
+from benchmarks.machine import Machine
+from terroir.lora.compatibility import HIGH_FROM, MEDIUM_FROM, Overlap, interference, level_of
+
+_PairName = tuple[str, str]
+_RELATED: Final = frozenset({"jiangnan-ink", "jiangnan-ink-again", "sichuan-hotpot", "ink-and-hotpot"})
+_COLOURS: Final = {"different styles": (38, 98, 168), "same style or a mixture of both": (214, 108, 32)}
+
+
+def report(
+    overlaps: Mapping[_PairName, Overlap],
+    survival: Mapping[_PairName, Survival],
+    distances: Mapping[str, Mapping[str, float]],
+    machine: Machine,
+) -> dict[str, Any]:
+    """Everything that was found, for JSON. Odd pairs choose the score, even pairs judge the choice."""
+    pairs = list(overlaps)
+    halves = {"chosen on": pairs[::2], "held out": pairs[1::2], "all": pairs}
+    lesser = {pair: survival[pair].lesser for pair in pairs}
+    half = halves["chosen on"]
+    return {
+        "command": "python -m benchmarks.compatibility",
+        "machine": asdict(machine),
+        "set-up": {
+            "styles": [
+                {"name": s.name, "seed": s.seed, "rank": s.rank, "target_modules": s.targets, "looks": len(s.looks)}
+                for s in STYLES
+            ],
+            "training_steps": TRAINING_STEPS,
+            "weight": WEIGHT,
+            "prompts": PROMPTS,
+            "seeds": SEEDS,
+            "sampler": f"dpmpp-2m, {STEPS} steps, guidance 4",
+            "survival": "(d(base) - d(stacked)) / (d(base) - d(alone at that weight)), of the style that keeps less",
+        },
+        "chosen": choose([overlaps[pair] for pair in half], [lesser[pair] for pair in half]).name,
+        "candidates": [
+            {
+                "score": candidate.name,
+                **{
+                    f"rho, {name}": _rho([candidate.score(overlaps[p]) for p in part], [lesser[p] for p in part])
+                    for name, part in halves.items()
+                },
+            }
+            for candidate in CANDIDATES
+        ],
+        "interference": {
+            **{
+                f"rho, {name}": _rho([interference(overlaps[p]) for p in part], [lesser[p] for p in part])
+                for name, part in halves.items()
+            },
+            **_worth({pair: interference(overlaps[pair]) for pair in pairs}, lesser),
+            "rho, without near-duplicates": _rho(
+                *zip(*((interference(overlaps[p]), lesser[p]) for p in pairs if not related(p)), strict=True)
+            ),
+            "rho, mean of both styles": _rho(
+                [interference(overlaps[p]) for p in pairs], [sum(_both(survival[p])) / 2 for p in pairs]
+            ),
+        },
+        "levels": _levels(overlaps, lesser),
+        "rows": [_row(pair, overlaps[pair], survival[pair], pair in half) for pair in pairs],
+        "distances": {c: {s: round(d, 4) for s, d in row.items()} for c, row in distances.items()},
+    }
+
+
+def related(pair: _PairName) -> bool:
+    """Whether the two share pictures' looks: the same style trained twice, or a mixture with a part of it."""
+    return set(pair) <= _RELATED and set(pair) != {"jiangnan-ink", "sichuan-hotpot"} and set(pair) != {
+        "jiangnan-ink-again", "sichuan-hotpot",
+    }  # fmt: skip
+
+
+def save(found: Mapping[str, Any], json_path: Path, plot_path: Path) -> None:
+    """Write the figures and the plot."""
+    json_path.write_text(json.dumps(found, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    different, alike = _COLOURS
+    points = [
+        Point(
+            row["interference"], row["survival_lesser"], alike if related((row["first"], row["second"])) else different
+        )
+        for row in found["rows"]
+    ]
+    rho, p = found["interference"]["rho, all"], found["interference"]["p, adapters permuted"]
+    plot = Plot(
+        title=f"{len(points)} pairs of styles on the tiny base, stacked at {WEIGHT} + {WEIGHT}: "
+        f"Spearman rho {rho:+.2f} (p {p:.2g})",
+        x_title="interference score, from the weights alone",
+        y_title="share of the lesser style that survives",
+        x_lines=((MEDIUM_FROM, "medium"), (HIGH_FROM, "high")),
+        colours=_COLOURS,
+    )
+    draw(plot_path, plot, points)
+
+
+def _row(pair: _PairName, overlap: Overlap, survival: Survival, chosen_on: bool) -> dict[str, Any]:
+    score = interference(overlap)
+    figures = {
+        "cosine": overlap.cosine, "input_overlap": overlap.input_overlap, "output_overlap": overlap.output_overlap,
+        "joint_overlap": overlap.joint_overlap, "first_norm": overlap.first_norm, "second_norm": overlap.second_norm,
+        "interference": score, "survival_first": survival.first, "survival_second": survival.second,
+        "survival_lesser": survival.lesser,
+    }  # fmt: skip
+    return {
+        "first": pair[0],
+        "second": pair[1],
+        **{name: round(value, 4) for name, value in figures.items()},
+        "shared_layers": overlap.shared_layers,
+        "layers": overlap.layers,
+        "level": level_of(score).name,
+        "half": "chosen on" if chosen_on else "held out",
+    }
+
+
+def _levels(overlaps: Mapping[_PairName, Overlap], lesser: Mapping[_PairName, float]) -> list[dict[str, Any]]:
+    found: dict[str, list[float]] = {}
+    for pair, overlap in overlaps.items():
+        found.setdefault(level_of(interference(overlap)).name, []).append(lesser[pair])
+    return [
+        {
+            "level": name, "pairs": len(values), "survival_mean": round(sum(values) / len(values), 3),
+            "survival_least": round(min(values), 3), "survival_most": round(max(values), 3),
+        }
+        for name, values in sorted(found.items())
+    ]  # fmt: skip
+
+
+def _worth(score: Mapping[_PairName, float], lesser: Mapping[_PairName, float]) -> dict[str, float]:
+    loss = {pair: -value for pair, value in lesser.items()}
+    return {
+        "p, pairs permuted": permutation_p(list(score.values()), [loss[pair] for pair in score]),
+        "p, adapters permuted": mantel_p(score, loss),
+    }
+
+
+def _rho(score: Any, survival: Any) -> float:
+    """Positive where a higher score means that less survives."""
+    return round(-spearman(list(score), list(survival)), 3)
+
+
+def _both(survival: Survival) -> tuple[float, float]:
+    return survival.first, survival.second

@@ -1,0 +1,166 @@
+"""Whether two adapters get in each other's way when stacked, from their factors alone."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
+from enum import IntEnum
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+from terroir.lora.adapter import Adapter
+from terroir.lora.subspaces import Spectrum, energy_overlap, inner_product, spectrum
+
+WEIGHT: Final = 0.7
+"""Of both adapters, in the stack that the score is about and was calibrated with."""
+_OVERWHELMING: Final = 1e6
+"""Ratio of strengths from which nothing changes any more; keeps squares finite."""
+MEDIUM_FROM: Final = 0.33
+HIGH_FROM: Final = 0.66
+
+
+class Level(IntEnum):
+    """Verdict on an interference score, in order of severity."""
+
+    LOW = 1
+    """Both styles stay visible."""
+    MEDIUM = 2
+    """One may cover the other: look at samples."""
+    HIGH = 3
+    """Expect one to be lost."""
+
+
+@dataclass(frozen=True)
+class Overlap:
+    """What two adapters have in common, over all layers; symmetric but for the two norms.
+
+    A layer counts by the geometric mean of its shares in both adapters' energy (squared Frobenius norm), so that one
+    which only one of them changes counts nothing and the cosine is exactly that of the two whole changes.
+    """
+
+    inner: float
+    """⟨Δ1, Δ2⟩ over all layers."""
+    first_norm: float
+    """Frobenius norm of the first change over all layers."""
+    second_norm: float
+    input_overlap: float
+    """Energy-weighted overlap of what they read (row spaces), 0 … 1."""
+    output_overlap: float
+    """Energy-weighted overlap of what they write (column spaces), 0 … 1."""
+    joint_overlap: float
+    """Mean of the product of both overlaps of a layer: they read and write the same there, 0 … 1."""
+    shared_layers: int
+    """Layers that both change."""
+    layers: int
+    """Layers that at least one changes."""
+
+    @property
+    def cosine(self) -> float:
+        """Of the two whole changes, -1 … 1; 0 if one of them is zero."""
+        norms = self.first_norm * self.second_norm
+        return max(-1.0, min(1.0, self.inner / norms)) if norms > 0 else 0.0
+
+    @property
+    def reversed(self) -> Overlap:
+        """The same pair, the other one first."""
+        return replace(self, first_norm=self.second_norm, second_norm=self.first_norm)
+
+
+def compare(first: Adapter, second: Adapter) -> Overlap:
+    """Compare two adapters of one base; rank-sized work and memory a layer."""
+    return compare_pairs([first, second], [(0, 1)])[0, 1]
+
+
+def compare_pairs(adapters: Sequence[Adapter], pairs: Collection[tuple[int, int]]) -> dict[tuple[int, int], Overlap]:
+    """Compare pairs of positions; a layer is decomposed once an adapter, and only one layer's factors at a time."""
+    sums = {pair: _Sums() for pair in pairs}
+    wanted = sorted({position for pair in pairs for position in pair})
+    for layer in sorted({layer for position in wanted for layer in adapters[position].modules}):
+        modules = {at: adapters[at].modules[layer] for at in wanted if layer in adapters[at].modules}
+        spectra = {at: spectrum(module) for at, module in modules.items()}
+        for (first, second), total in sums.items():
+            total.add(spectra.get(first), spectra.get(second))
+            if first in modules and second in modules:
+                total.inner += inner_product(modules[first], modules[second])
+    return {pair: total.overlap() for pair, total in sums.items()}
+
+
+def interference(overlap: Overlap) -> float:
+    """Share of the worse-off style that is expected to be lost when both are stacked at WEIGHT, 0 … 1.
+
+    As if pictures answered to weights linearly. A style's own change Δ1 is its look; alone at weight w it is missed by
+    (1 - w)‖Δ1‖, stacked by ‖w Δ2 - (1 - w) Δ1‖, and base by ‖Δ1‖. The score is 1 minus the part of the way from base
+    that the stack covers, relative to the style alone, for the style that loses more: 0 for changes so alike that they
+    serve each other, about ⅔ for equally strong ones that have nothing in common, 1 where the other one leads further
+    away than the base is, by being opposite or much stronger.
+    """
+    return max(_loss(overlap), _loss(overlap.reversed))
+
+
+def _loss(overlap: Overlap) -> float:
+    """Of the first style."""
+    if overlap.first_norm <= 0:
+        return 0.0
+    strength = min(overlap.second_norm / overlap.first_norm, _OVERWHELMING)
+    rest = 1 - WEIGHT
+    missed = (WEIGHT * strength) ** 2 - 2 * WEIGHT * rest * strength * overlap.cosine + rest**2
+    survival = (1 - float(np.sqrt(max(missed, 0.0)))) / WEIGHT
+    return min(max(1 - survival, 0.0), 1.0)
+
+
+def level_of(score: float) -> Level:
+    """Verdict on a score of `interference`."""
+    if score >= HIGH_FROM:
+        return Level.HIGH
+    return Level.MEDIUM if score >= MEDIUM_FROM else Level.LOW
+
+
+def suggested_weights(gram: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Weights `[n]` at which n adapters together change the base as much as the strongest alone at weight 1.
+
+    `gram[i, j]` is ⟨Δi, Δj⟩ over all layers. All get the one weight max‖Δi‖ / √(1ᵀ G 1), so the proportions that they
+    were trained at stay: n adapters of equal norm that have nothing in common get 1/√n each, n equal ones 1/n. Never
+    above 1: changes that cancel each other are not blown up, and no change at all keeps its weight.
+    """
+    together = max(float(gram.sum()), 0.0)
+    strongest = max(float(np.diag(gram).max()), 0.0)
+    common = 1.0 if together <= strongest else float(np.sqrt(strongest / together))
+    return np.full(gram.shape[0], common)
+
+
+@dataclass
+class _Sums:
+    """Sums over layers; a layer's overlap counts by the product of its two norms."""
+
+    inner: float = 0.0
+    first_energy: float = 0.0
+    second_energy: float = 0.0
+    reading: float = 0.0
+    writing: float = 0.0
+    both: float = 0.0
+    shared: int = 0
+    layers: int = 0
+
+    def add(self, first: Spectrum | None, second: Spectrum | None) -> None:
+        """One layer, None where an adapter leaves it alone."""
+        self.layers += first is not None or second is not None
+        self.first_energy += first.energy if first is not None else 0.0
+        self.second_energy += second.energy if second is not None else 0.0
+        if first is None or second is None:
+            return
+        self.shared += 1
+        weight = float(np.sqrt(first.energy) * np.sqrt(second.energy))
+        reading = energy_overlap(first.right, first.shares, second.right, second.shares)
+        writing = energy_overlap(first.left, first.shares, second.left, second.shares)
+        self.reading += weight * reading
+        self.writing += weight * writing
+        self.both += weight * reading * writing
+
+    def overlap(self) -> Overlap:
+        """The pair's figures; zero overlap if one of them changes nothing."""
+        first, second = float(np.sqrt(self.first_energy)), float(np.sqrt(self.second_energy))
+        whole = first * second or 1.0
+        reading, writing, both = (min(total / whole, 1.0) for total in (self.reading, self.writing, self.both))
+        return Overlap(self.inner, first, second, reading, writing, both, self.shared, self.layers)
