@@ -8,8 +8,8 @@ from typing import Annotated
 import typer
 
 from terroir._proto.inference.v1 import inference_pb2 as pb
-from terroir.cli.region import parse_adapter
 from terroir.cli.session import resource, session
+from terroir.cli.styles import parse_adapter
 from terroir.common.errors import InvalidArgument
 
 _FORMATS = {"png": pb.PICTURE_FORMAT_PNG, "jpeg": pb.PICTURE_FORMAT_JPEG, "webp": pb.PICTURE_FORMAT_WEBP}

@@ -9,7 +9,7 @@ from typing import Annotated, NoReturn
 import typer
 from rich.text import Text
 
-from terroir.cli import adapter, dataset, demo, generate, region, train, up
+from terroir.cli import adapter, dataset, demo, generate, preset, recipe, region, train, up
 from terroir.cli.session import Session, plain_console
 from terroir.common.errors import TerroirError
 from terroir.store.errors import StoreError
@@ -25,7 +25,10 @@ app = typer.Typer(
 app.add_typer(dataset.app, name="dataset")
 app.add_typer(train.app, name="train")
 app.add_typer(adapter.app, name="adapter")
+adapter.app.add_typer(preset.presets, name="preset")
+adapter.app.add_typer(preset.samples, name="sample")
 app.add_typer(region.app, name="region")
+app.add_typer(recipe.app, name="recipe")
 app.command("generate")(generate.generate)
 app.command("up")(up.up)
 app.command("demo")(demo.demo)

@@ -47,6 +47,13 @@ class Session:
             for line in lines:
                 self.console.print(line, soft_wrap=True)
 
+    def done(self, fact: dict[str, Any], line: str) -> None:
+        """The end of a command that has no message to show: JSON, or a line for people."""
+        if self.as_json:
+            self.print_json(fact)
+        else:
+            self.say(line)
+
     def table(self, messages: Iterable[Message], columns: Sequence[Column], *, empty: str) -> None:
         """Many results: a JSON array, or a table; `empty` says what to do where there are none."""
         rows = list(messages)

@@ -10,7 +10,9 @@ from terroir._proto.inference.v1 import inference_pb2
 from terroir.client.datasets import Datasets
 from terroir.client.endpoints import Endpoints
 from terroir.client.pictures import Generated, Pictures, adapter_weights
-from terroir.client.registry import Regions, Registry
+from terroir.client.presets import Presets
+from terroir.client.regions import Recipes, Regions
+from terroir.client.registry import Registry
 from terroir.client.training import Training
 from terroir.common.grpc_client import channel
 
@@ -29,6 +31,8 @@ class Client:
         self.training = Training(targets["training"])
         self.registry = Registry(targets["registry"])
         self.regions = Regions(targets["registry"])
+        self.recipes = Recipes(targets["registry"])
+        self.presets = Presets(targets["registry"])
         self.pictures = Pictures(targets["inference"])
 
     def generate(

@@ -1,17 +1,20 @@
-"""Adapters, aliases and regions from a program."""
+"""Adapters and aliases from a program."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Final
 
 import grpc
 
-from terroir._proto.registry.v1 import region_pb2, region_pb2_grpc, registry_pb2_grpc
 from terroir._proto.registry.v1 import registry_pb2 as pb
+from terroir._proto.registry.v1 import registry_pb2_grpc
 from terroir.client.calls import UNARY_SECONDS, chunks, new_request_id, typed_errors, typed_stream
 from terroir.common.errors import Unavailable
+
+_COMPARING_SECONDS: Final = 300.0
 
 
 @dataclass(frozen=True)
@@ -94,6 +97,13 @@ class Registry:
         with typed_errors():
             return self._stub.SetAlias(request, timeout=UNARY_SECONDS)
 
+    def compatibility(self, adapters: Sequence[str]) -> pb.CheckCompatibilityResponse:
+        """How 2 … 8 adapters get along when stacked; raises FailedPrecondition (COMPATIBILITY_BASES_DIFFER)."""
+        with typed_errors():
+            return self._stub.CheckCompatibility(
+                pb.CheckCompatibilityRequest(adapters=adapters), timeout=_COMPARING_SECONDS
+            )
+
     def download(self, name: str, adapter_format: pb.AdapterFormat.ValueType = pb.ADAPTER_FORMAT_KOHYA) -> AdapterFile:
         """An adapter file; raises Unavailable (DOWNLOAD_CORRUPT) if what arrived is not what was announced."""
         header = pb.DownloadHeader()
@@ -108,36 +118,3 @@ class Registry:
         if hashlib.sha256(data).hexdigest() != header.digest:
             raise Unavailable(f"download of {name} arrived damaged; try again", reason="DOWNLOAD_CORRUPT")
         return AdapterFile(header.version, header.file_name, data)
-
-
-class Regions:
-    """Calls of RegionService."""
-
-    def __init__(self, channel: grpc.Channel) -> None:
-        self._stub = region_pb2_grpc.RegionServiceStub(channel)
-
-    def get(self, name: str) -> region_pb2.Region:
-        """One region, by `regions/{code}`."""
-        with typed_errors():
-            return self._stub.GetRegion(region_pb2.GetRegionRequest(name=name), timeout=UNARY_SECONDS)
-
-    def list(self) -> Iterator[region_pb2.Region]:
-        """All regions, page by page."""
-        token = ""
-        while True:
-            with typed_errors():
-                page = self._stub.ListRegions(region_pb2.ListRegionsRequest(page_token=token), timeout=UNARY_SECONDS)
-            yield from page.regions
-            if not (token := page.next_page_token):
-                return
-
-    def put(self, region: region_pb2.Region) -> region_pb2.Region:
-        """Create or replace a region."""
-        request = region_pb2.PutRegionRequest(region=region, request_id=new_request_id())
-        with typed_errors():
-            return self._stub.PutRegion(request, timeout=UNARY_SECONDS)
-
-    def resolve(self, name: str) -> region_pb2.ResolveRegionResponse:
-        """The recipe that a region gets, and the chain that was tried."""
-        with typed_errors():
-            return self._stub.ResolveRegion(region_pb2.ResolveRegionRequest(name=name), timeout=UNARY_SECONDS)

@@ -14,7 +14,7 @@ from typing import Any, Final
 from terroir.common.errors import InvalidArgument
 
 _IDENTIFIER: Final = re.compile(r"[a-z][a-z0-9-]{0,62}\Z")
-_REGION_CODE: Final = re.compile(r"[A-Z0-9][A-Za-z0-9-]{0,62}\Z")
+_REGION_CODE: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9-]{0,62}\Z")
 _NUMBER: Final = re.compile(r"[1-9][0-9]{0,8}\Z")
 _DIGEST: Final = re.compile(r"[0-9a-f]{64}\Z")
 _TOKEN_CHARACTERS: Final = 4096

@@ -132,7 +132,7 @@ def _job(wish: Wish, style: Style, deadline: float | None) -> DrawJob:
     return DrawJob(
         id=uuid.uuid4().hex,
         prompt=style.prompt,
-        negative_prompt=wish.negative_prompt,
+        negative_prompt=style.negative_prompt,
         composition=style.composition,
         adapters=style.adapters,
         width=wish.width,
@@ -165,7 +165,7 @@ def _provenance(base: Base, adapters: tuple[AppliedAdapter, ...], wish: Wish, st
         base_digest=base.digest,
         adapters=adapters,
         prompt=style.prompt,
-        negative_prompt=wish.negative_prompt,
+        negative_prompt=style.negative_prompt,
         seed=seed,
         width=wish.width,
         height=wish.height,

@@ -43,7 +43,8 @@ class RegistryGateway:
         with _typed_errors():
             found = await self._regions.ResolveRegion(request, timeout=_LOOKUP_SECONDS)
         adapters = tuple((entry.adapter, entry.weight) for entry in found.recipe.adapters)
-        return Recipe(adapters, found.recipe.prompt_prefix, tuple(found.tried))
+        recipe = found.recipe
+        return Recipe(adapters, recipe.prompt_prefix, recipe.negative_prompt, tuple(found.tried))
 
 
 @contextmanager

@@ -25,6 +25,8 @@ class Recipe:
     adapters: tuple[tuple[str, float], ...]
     """Names with weights."""
     prompt_prefix: str
+    negative_prompt: str
+    """For requests that bring none."""
     tried: tuple[str, ...]
     """Regions that were asked, in order."""
 

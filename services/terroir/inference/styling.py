@@ -35,6 +35,8 @@ class Style:
 
     prompt: str
     """With the region's prefix."""
+    negative_prompt: str
+    """The request's, or else the region's."""
     composition: Composition
     loaded: Mapping[str, LoadedAdapter]
     """By digest."""
@@ -79,13 +81,14 @@ class Stylist:
 
         Raises TooManyAdapters, NotFound, AdapterBaseMismatch and what loading raises.
         """
-        asked, prompt = list(wish.adapters), wish.prompt
+        asked, prompt, negative_prompt = list(wish.adapters), wish.prompt, wish.negative_prompt
         chain: tuple[str, ...] = ()
         _ensure_few(asked)
         if wish.region:
             recipe = await self._source.recipe(wish.region)
             asked += [Tag(name, weight, weight) for name, weight in recipe.adapters]
             prompt = f"{recipe.prompt_prefix} {prompt}".strip()
+            negative_prompt = negative_prompt or recipe.negative_prompt
             chain = recipe.tried
             _ensure_few(asked)
         versions = await self.resolve([tag.adapter for tag in asked], base)
@@ -99,7 +102,7 @@ class Stylist:
                 digest: await held.enter_async_context(self._residency.hold(by_digest[digest], base.key_table))
                 for digest in composition.digests
             }
-            yield Style(prompt, composition, loaded, chain)
+            yield Style(prompt, negative_prompt, composition, loaded, chain)
 
     async def resolve(self, names: Sequence[str], base: Base) -> list[VersionInfo]:
         """Versions of names, all of the loaded base; raises NotFound or AdapterBaseMismatch."""

@@ -14,6 +14,7 @@ from terroir.common.errors import InvalidArgument
 from terroir.common.validation import ensure_identifier, ensure_text
 from terroir.registry.aliases import Move
 from terroir.registry.assembly import Registry
+from terroir.registry.compatibility_messages import compatibility_message, compatibility_references
 from terroir.registry.downloads import AdapterFormat
 from terroir.registry.errors import UploadInvalid
 from terroir.registry.messages import (
@@ -27,6 +28,7 @@ from terroir.registry.metrics import RegistryMetrics
 from terroir.registry.names import parse_adapter, parse_base, parse_reference, parse_version
 from terroir.registry.operations import operation_id
 from terroir.registry.paging import PageQuery
+from terroir.registry.recipe_api import RecipeCalls
 from terroir.registry.uploads import Upload
 
 _Context: TypeAlias = grpc.aio.ServicerContext[Any, Any]
@@ -37,16 +39,21 @@ _FORMATS: Final = {
 }
 
 
-class RegistryServicer(registry_pb2_grpc.RegistryServiceServicer):
+class RegistryServicer(RecipeCalls, registry_pb2_grpc.RegistryServiceServicer):
     """RegistryService on the domain."""
 
-    def __init__(self, registry: Registry, metrics: RegistryMetrics, max_parallel_publishes: int) -> None:
+    def __init__(
+        self, registry: Registry, metrics: RegistryMetrics, max_parallel_publishes: int, max_parallel_comparisons: int
+    ) -> None:
         self._bases = registry.bases
         self._adapters = registry.adapters
         self._publisher = registry.publisher
         self._downloads = registry.downloads
+        self._recipes = registry.recipes
+        self._compatibility = registry.compatibility
         self._metrics = metrics
         self._parsing = asyncio.Semaphore(max_parallel_publishes)
+        self._comparing = asyncio.Semaphore(max_parallel_comparisons)
 
     async def GetBase(self, request: pb.GetBaseRequest, _context: _Context) -> pb.Base:
         """Return one base model."""
@@ -121,6 +128,14 @@ class RegistryServicer(registry_pb2_grpc.RegistryServiceServicer):
         while (chunk := await asyncio.to_thread(next, download.chunks, None)) is not None:
             self._metrics.sent(len(chunk))
             yield pb.DownloadVersionResponse(chunk=chunk)
+
+    async def CheckCompatibility(
+        self, request: pb.CheckCompatibilityRequest, _context: _Context
+    ) -> pb.CheckCompatibilityResponse:
+        """Compare every pair of the adapters."""
+        references = compatibility_references(request)
+        async with self._comparing:
+            return compatibility_message(await asyncio.to_thread(self._compatibility.check, references))
 
 
 async def _header(messages: AsyncIterator[pb.PublishVersionRequest]) -> pb.PublishHeader:

@@ -8,9 +8,12 @@ from terroir.common.clock import Clock
 from terroir.registry.adapters import Adapters
 from terroir.registry.aliases import Aliases
 from terroir.registry.bases import Bases
+from terroir.registry.compatibility import CompatibilityCheck
 from terroir.registry.downloads import Downloads
 from terroir.registry.publishing import Publisher
+from terroir.registry.region_log import RegionLog
 from terroir.registry.regions import Regions
+from terroir.registry.saved_recipes import SavedRecipes
 from terroir.registry.settings import RegistrySettings
 from terroir.registry.versions import Versions
 from terroir.store.blobs import Blobs
@@ -27,6 +30,8 @@ class Registry:
     publisher: Publisher
     downloads: Downloads
     regions: Regions
+    recipes: SavedRecipes
+    compatibility: CompatibilityCheck
 
 
 def assemble(store: ObjectStore, clock: Clock, settings: RegistrySettings) -> Registry:
@@ -37,10 +42,13 @@ def assemble(store: ObjectStore, clock: Clock, settings: RegistrySettings) -> Re
         bases.register(base, folder)
     versions = Versions(Collection(store, "adapters", clock))
     adapters = Adapters(versions, Aliases(Collection(store, "aliases", clock), clock))
+    region_log = RegionLog(DocumentSequence(store, "regions", clock))
     return Registry(
         bases=bases,
         adapters=adapters,
         publisher=Publisher(bases, versions, blobs, settings.max_upload_bytes),
         downloads=Downloads(adapters, blobs),
-        regions=Regions(DocumentSequence(store, "regions", clock), adapters),
+        regions=Regions(region_log, adapters, clock),
+        recipes=SavedRecipes(region_log, adapters),
+        compatibility=CompatibilityCheck(store, adapters, bases),
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from terroir.common.errors import Aborted, FailedPrecondition, InvalidArgument, NotFound
+from terroir.common.errors import Aborted, AlreadyExists, FailedPrecondition, InvalidArgument, NotFound
 
 
 class BaseNotFound(NotFound):
@@ -53,6 +53,12 @@ class BaseMismatch(FailedPrecondition):
     reason = "ADAPTER_BASE_MISMATCH"
 
 
+class BasesDiffer(FailedPrecondition):
+    """Adapters of different bases were to be compared; their changes have nothing to do with each other."""
+
+    reason = "COMPATIBILITY_BASES_DIFFER"
+
+
 class AdapterFileInvalid(InvalidArgument):
     """The uploaded file is no adapter for this base; the reason is one of `terroir.lora.errors`."""
 
@@ -75,3 +81,45 @@ class RegionEtagMismatch(Aborted):
     """The region changed since the caller read it."""
 
     reason = "REGION_ETAG_MISMATCH"
+
+
+class RegionDuplicate(AlreadyExists):
+    """A region whose code differs only by case is there."""
+
+    reason = "REGION_DUPLICATE"
+
+
+class RegionInUse(FailedPrecondition):
+    """Other regions name it as their parent."""
+
+    reason = "REGION_IN_USE"
+
+
+class RecipeNotFound(NotFound):
+    """No saved recipe under this id."""
+
+    reason = "RECIPE_NOT_FOUND"
+
+
+class RecipeInUse(FailedPrecondition):
+    """Regions name the saved recipe."""
+
+    reason = "RECIPE_IN_USE"
+
+
+class RecipeEtagMismatch(Aborted):
+    """The saved recipe changed since the caller read it."""
+
+    reason = "RECIPE_ETAG_MISMATCH"
+
+
+class SampleInvalid(InvalidArgument):
+    """The sample is no picture, or too large a one."""
+
+    reason = "SAMPLE_INVALID"
+
+
+class SampleNotFound(NotFound):
+    """The adapter has no such sample picture."""
+
+    reason = "SAMPLE_NOT_FOUND"

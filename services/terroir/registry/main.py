@@ -16,7 +16,7 @@ from terroir.registry.assembly import assemble
 from terroir.registry.metrics import RegistryMetrics
 from terroir.registry.region_api import RegionServicer
 from terroir.registry.settings import RegistrySettings
-from terroir.store.local import LocalStore
+from terroir.store.opening import open_for_writing
 
 REGISTRY_SERVICE: Final = "terroir.registry.v1.RegistryService"
 REGION_SERVICE: Final = "terroir.registry.v1.RegionService"
@@ -25,12 +25,11 @@ REGION_SERVICE: Final = "terroir.registry.v1.RegionService"
 @asynccontextmanager
 async def build(settings: RegistrySettings, server: Server) -> AsyncIterator[None]:
     """Add both servicers; raises StoreUnavailable, BaseFolderInvalid or BaseChanged."""
-    store = LocalStore(settings.data_dir)
-    store.ensure_writable()
+    store = open_for_writing(settings)
     clock = SystemClock()
     registry = assemble(store, clock, settings)
     metrics = RegistryMetrics(clock, server.registry)
-    servicer = RegistryServicer(registry, metrics, settings.max_parallel_publishes)
+    servicer = RegistryServicer(registry, metrics, settings.max_parallel_publishes, settings.max_parallel_comparisons)
     server.add(servicer, registry_pb2_grpc.add_RegistryServiceServicer_to_server, REGISTRY_SERVICE)
     server.add(RegionServicer(registry.regions), region_pb2_grpc.add_RegionServiceServicer_to_server, REGION_SERVICE)
     yield

@@ -7,7 +7,6 @@ from typing import Final
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from terroir._proto.registry.v1 import recipe_pb2, region_pb2
 from terroir._proto.registry.v1 import registry_pb2 as pb
 from terroir.registry.adapters import Adapter
 from terroir.registry.aliases import Alias
@@ -17,13 +16,9 @@ from terroir.registry.names import (
     base_name,
     parse_adapter,
     parse_base,
-    parse_region,
-    region_name,
     version_name,
 )
 from terroir.registry.publishing import PublishRequest
-from terroir.registry.recipes import RecipeAdapter, StyleRecipe
-from terroir.registry.regions import Region, RegionSpec, Resolution
 from terroir.registry.versions import Lineage, Version
 
 _LINEAGE_FIELDS: Final = ("job", "dataset_version", "dataset_digest", "config_digest", "code_version")
@@ -100,48 +95,6 @@ def publish_request(header: pb.PublishHeader) -> PublishRequest:
         lineage=Lineage(**{field: getattr(header.lineage, field) for field in _LINEAGE_FIELDS}),
         labels=dict(header.labels),
     )
-
-
-def region_message(region: Region) -> region_pb2.Region:
-    """A region as the contract shows it."""
-    spec = region.spec
-    return region_pb2.Region(
-        name=region_name(spec.code),
-        display_name=spec.display_name,
-        parent=region_name(spec.parent) if spec.parent is not None else "",
-        recipe=_recipe_message(spec.recipe),
-        etag=region.etag,
-    )
-
-
-def region_spec(message: region_pb2.Region) -> RegionSpec:
-    """The region that a caller wants; raises InvalidArgument (INVALID_NAME)."""
-    recipe = None
-    if message.HasField("recipe"):
-        entries = tuple(RecipeAdapter(entry.adapter, entry.weight) for entry in message.recipe.adapters)
-        recipe = StyleRecipe(entries, message.recipe.prompt_prefix)
-    return RegionSpec(
-        code=parse_region(message.name, "region.name"),
-        display_name=message.display_name,
-        parent=parse_region(message.parent, "region.parent") if message.parent else None,
-        recipe=recipe,
-    )
-
-
-def resolution_message(resolution: Resolution) -> region_pb2.ResolveRegionResponse:
-    """The answer of ResolveRegion."""
-    return region_pb2.ResolveRegionResponse(
-        recipe=_recipe_message(resolution.recipe),
-        source=region_name(resolution.source) if resolution.source is not None else "",
-        tried=[region_name(code) for code in resolution.tried],
-    )
-
-
-def _recipe_message(recipe: StyleRecipe | None) -> recipe_pb2.StyleRecipe | None:
-    if recipe is None:
-        return None
-    adapters = [recipe_pb2.RecipeAdapter(adapter=entry.adapter, weight=entry.weight) for entry in recipe.adapters]
-    return recipe_pb2.StyleRecipe(adapters=adapters, prompt_prefix=recipe.prompt_prefix)
 
 
 def _timestamp(text: str) -> Timestamp:

@@ -47,6 +47,11 @@ def region_name(code: str) -> str:
     return f"regions/{code}"
 
 
+def recipe_name(recipe: str) -> str:
+    """`recipes/{id}`."""
+    return f"recipes/{recipe}"
+
+
 def parse_adapter(name: str, field: str = "name") -> str:
     """The id in `adapters/{id}`; raises InvalidArgument (INVALID_NAME)."""
     return ensure_name(name, field, "adapters/{id}")["id"]
@@ -60,6 +65,11 @@ def parse_base(name: str, field: str = "name") -> str:
 def parse_region(name: str, field: str = "name") -> str:
     """The code in `regions/{code}`; raises InvalidArgument (INVALID_NAME)."""
     return ensure_name(name, field, "regions/{code}")["code"]
+
+
+def parse_recipe(name: str, field: str = "name") -> str:
+    """The id in `recipes/{id}`; raises InvalidArgument (INVALID_NAME)."""
+    return ensure_name(name, field, "recipes/{id}")["id"]
 
 
 def parse_version(name: str, field: str = "version") -> tuple[str, int]:

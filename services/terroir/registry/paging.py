@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final, Generic, TypeVar
@@ -40,6 +41,18 @@ def page_of(keys: Sequence[str], query: PageQuery, load: Callable[[str], Item], 
     rest = keys if request.after is None else keys[_position(keys, request.after) :]
     shown = rest[: request.size]
     return Page(tuple(map(load, shown)), request.next_token(shown[-1]) if len(rest) > len(shown) else "")
+
+
+def sorted_page_of(keys: Sequence[str], query: PageQuery, load: Callable[[str], Item], *, listing: str) -> Page[Item]:
+    """As `page_of` for keys in ascending order, which may come and go between two pages.
+
+    Raises InvalidArgument (OUT_OF_RANGE, INVALID_PAGE_TOKEN).
+    """
+    request = page(query.size, query.token, default=DEFAULT_PAGE_SIZE, limit=MAX_PAGE_SIZE, query=listing)
+    start = 0 if request.after is None else bisect_right(keys, request.after)
+    shown = keys[start : start + request.size]
+    more = start + len(shown) < len(keys)
+    return Page(tuple(map(load, shown)), request.next_token(shown[-1]) if more else "")
 
 
 def _position(keys: Sequence[str], after: str) -> int:

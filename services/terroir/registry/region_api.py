@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 from typing import Any, TypeAlias
 
 import grpc
 
 from terroir._proto.registry.v1 import region_pb2 as pb
 from terroir._proto.registry.v1 import region_pb2_grpc
-from terroir.registry.messages import region_message, region_spec, resolution_message
 from terroir.registry.names import parse_region
 from terroir.registry.operations import operation_id
 from terroir.registry.paging import PageQuery
+from terroir.registry.region_messages import region_message, region_spec, resolution_message
 from terroir.registry.regions import Regions
+from terroir.registry.seasons import ensure_day
 
 _Context: TypeAlias = grpc.aio.ServicerContext[Any, Any]
 
@@ -40,6 +42,15 @@ class RegionServicer(region_pb2_grpc.RegionServiceServicer):
         spec, op_id = region_spec(request.region), operation_id(request.request_id)
         return region_message(await asyncio.to_thread(self._regions.put, spec, op_id=op_id, etag=request.region.etag))
 
+    async def DeleteRegion(self, request: pb.DeleteRegionRequest, _context: _Context) -> pb.DeleteRegionResponse:
+        """Remove a region."""
+        code, op_id = parse_region(request.name), operation_id(request.request_id)
+        await asyncio.to_thread(self._regions.delete, code, op_id=op_id, etag=request.etag)
+        return pb.DeleteRegionResponse()
+
     async def ResolveRegion(self, request: pb.ResolveRegionRequest, _context: _Context) -> pb.ResolveRegionResponse:
         """Find the recipe that a region gets, and tell the chain that was tried."""
-        return resolution_message(await asyncio.to_thread(self._regions.resolve, parse_region(request.name)))
+        code = parse_region(request.name)
+        day = ensure_day(request.date, "date") if request.date else None
+        resolve = partial(self._regions.resolve, day=day, campaign=request.campaign)
+        return resolution_message(await asyncio.to_thread(resolve, code))

@@ -1,46 +1,24 @@
-"""The region tree: which style recipe a place gets.
-
-All regions share one document sequence, one changed region a document: its order decides between replicas, so neither
-a cycle nor a lost update can slip between a check and a write. Each process keeps the folded tree and reads on from
-the last document that it knows.
-"""
+"""Regions: which style recipe a place gets, on a day and in a campaign."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from threading import Lock
+from dataclasses import dataclass, replace
+from datetime import date
 from typing import Any, Final
 
-from terroir.common.validation import ensure_text
+from terroir.common.clock import Clock
+from terroir.common.validation import ensure_identifier, ensure_text
 from terroir.registry.adapters import Adapters
-from terroir.registry.errors import RegionCycle, RegionEtagMismatch, RegionNotFound
-from terroir.registry.names import parse_reference, region_name
-from terroir.registry.paging import Page, PageQuery, page_of
-from terroir.registry.recipes import StyleRecipe, ensure_recipe
-from terroir.store.documents import Document, DocumentSequence
+from terroir.registry.errors import RegionDuplicate, RegionEtagMismatch, RegionNotFound
+from terroir.registry.names import region_name
+from terroir.registry.paging import Page, PageQuery, sorted_page_of
+from terroir.registry.recipes import RecipeChoice, StyleRecipe
+from terroir.registry.region_log import RegionLog, RegionState, region_body, region_of
+from terroir.registry.region_tree import Region, RegionSpec, RegionTree
+from terroir.registry.saved_recipes import ensure_adapters_exist, find_recipe
+from terroir.registry.seasons import ensure_seasons
 
 MAX_DISPLAY_NAME_CHARACTERS: Final = 120
-
-
-@dataclass(frozen=True)
-class RegionSpec:
-    """A region as somebody wants it."""
-
-    code: str
-    display_name: str = ""
-    parent: str | None = None
-    """Code of the parent; None at a root."""
-    recipe: StyleRecipe | None = None
-    """None means the parent's."""
-
-
-@dataclass(frozen=True)
-class Region:
-    """A region as it is."""
-
-    spec: RegionSpec
-    etag: str
 
 
 @dataclass(frozen=True)
@@ -48,93 +26,121 @@ class Resolution:
     """What a region gets, and how that was found."""
 
     recipe: StyleRecipe | None
-    source: str | None
-    """Code of the region that the recipe came from."""
     tried: tuple[str, ...]
-    """Codes that were asked, in order."""
+    """Codes that were asked, in order, also those that nobody put."""
+    source: str | None = None
+    """Code of the region that the recipe came from."""
+    season: str | None = None
+    """Its season that applied; None if its plain recipe did."""
+    saved_recipe: str | None = None
+    """Id of the saved recipe that it names; None if the recipe is its own."""
 
 
 class Regions:
     """Reads and changes the region tree; safe for threads."""
 
-    def __init__(self, sequence: DocumentSequence, adapters: Adapters) -> None:
-        self._sequence = sequence
+    def __init__(self, log: RegionLog, adapters: Adapters, clock: Clock) -> None:
+        """`clock` tells today, for callers that name no day."""
+        self._log = log
         self._adapters = adapters
-        self._lock = Lock()
-        self._read_up_to = 0
-        self._tree: Mapping[str, Region] = {}
+        self._clock = clock
 
     def get(self, code: str) -> Region:
-        """One region; raises RegionNotFound."""
-        return _find(self._current(), code)
+        """One region, its code in any case; raises RegionNotFound."""
+        return self._log.current().tree.find(code)
 
     def page(self, query: PageQuery) -> Page[Region]:
         """Regions by code."""
-        tree = self._current()
-        return page_of(sorted(tree), query, tree.__getitem__, listing="regions")
+        tree = self._log.current().tree
+        return sorted_page_of(tree.codes(), query, tree.find, listing="regions")
+
+    def chain(self, code: str) -> tuple[str, ...]:
+        """`code` and all that it lies in, nearest first; codes that nobody put lie where their spelling tells."""
+        return tuple(self._log.current().tree.chain(code))
 
     def put(self, spec: RegionSpec, *, op_id: str, etag: str = "") -> Region:
         """Create or replace a region, once however often this is repeated with one `op_id`.
 
-        Raises InvalidArgument for a bad recipe, RegionNotFound for the parent, AdapterNotFound, VersionNotFound or
-        AliasNotFound for the recipe, RegionCycle, RegionEtagMismatch when `etag` is not empty and the region changed
-        since, and OperationConflict when `op_id` put something else.
+        Raises InvalidArgument for a bad recipe or season, RegionNotFound for the parent, RecipeNotFound for a saved
+        recipe, AdapterNotFound, VersionNotFound or AliasNotFound for a recipe's adapter, RegionCycle, RegionDuplicate
+        when its code differs only by case from another's, RegionEtagMismatch when `etag` is not empty and the region
+        changed since, and OperationConflict when `op_id` did something else.
         """
         ensure_text(spec.display_name, "region.display_name", MAX_DISPLAY_NAME_CHARACTERS)
-        if spec.recipe is not None:
-            ensure_recipe(spec.recipe, "region.recipe")
-            for index, entry in enumerate(spec.recipe.adapters):
-                self._adapters.resolve(parse_reference(entry.adapter, f"region.recipe.adapters[{index}].adapter"))
+        spec.choice.ensure("region")
+        ensure_seasons(spec.seasons, "region.seasons")
 
-        def build(_: Document | None) -> dict[str, Any]:
-            tree = self._current()
-            _ensure_etag(tree, spec.code, etag)
-            _ensure_parent(tree, spec)
-            return asdict(spec)
+        def build(state: RegionState) -> dict[str, Any]:
+            _ensure_only_spelling(state.tree, spec.code)
+            _ensure_etag(state.tree, spec.code, etag)
+            tree = state.tree.put(Region(spec, ""))
+            self._ensure_choice(state, spec.choice, "region")
+            for index, season in enumerate(spec.seasons):
+                self._ensure_choice(state, season.choice, f"region.seasons[{index}]")
+            parent = tree.find(spec.parent).spec.code if spec.parent is not None else None
+            return region_body(spec.code, replace(spec, parent=parent))
 
-        document = self._sequence.append_with(build, op_id=op_id, request={**asdict(spec), "etag": etag})
-        return _region(document)
+        request = {"put": region_body(spec.code, spec), "etag": etag}
+        return region_of(self._log.append(build, op_id=op_id, request=request))
 
-    def resolve(self, code: str) -> Resolution:
-        """The recipe of a region or of its nearest ancestor that has one; raises RegionNotFound."""
-        tree = self._current()
+    def delete(self, code: str, *, op_id: str, etag: str = "") -> None:
+        """Remove a region, once however often this is repeated with one `op_id`.
+
+        Raises RegionNotFound, RegionInUse while others name it as parent, RegionCycle when its code's spelling would
+        close one, RegionEtagMismatch and OperationConflict as `put`.
+        """
+
+        def build(state: RegionState) -> dict[str, Any]:
+            found = state.tree.find(code)
+            _ensure_etag(state.tree, code, etag)
+            state.tree.remove(code)
+            return region_body(found.spec.code, None)
+
+        self._log.append(build, op_id=op_id, request={"delete": region_name(code), "etag": etag})
+
+    def resolve(self, code: str, *, day: date | None = None, campaign: str = "") -> Resolution:
+        """The recipe of a region, or of the nearest that it lies in and that has one; `day` is today (UTC) if None.
+
+        Raises RegionNotFound when nobody put any region of the chain, and InvalidArgument for a bad campaign.
+        """
+        if campaign:
+            ensure_identifier(campaign, "campaign")
+        state, day = self._log.current(), day or self._clock.now().date()
         tried: list[str] = []
-        at: str | None = code
-        while at is not None:
-            spec = _find(tree, at).spec
+        known = False
+        for at in state.tree.chain(code):
             tried.append(at)
-            if spec.recipe is not None:
-                return Resolution(spec.recipe, at, tuple(tried))
-            at = spec.parent
-        return Resolution(None, None, tuple(tried))
+            region = state.tree.get(at)
+            if region is None:
+                continue
+            known = True
+            choice, season = region.spec.choice_on(day, campaign)
+            if not choice.is_empty:
+                recipe = choice.recipe if choice.saved is None else find_recipe(state, choice.saved).style
+                return Resolution(recipe, tuple(tried), at, season, choice.saved)
+        if not known:
+            raise _nowhere(code, tried)
+        return Resolution(None, tuple(tried))
 
-    def _current(self) -> Mapping[str, Region]:
-        """The tree up to the newest document; never changed in place, so a reader may keep it."""
-        with self._lock:
-            missed = list(self._sequence.after(self._read_up_to))
-            if missed:
-                self._tree = {**self._tree, **{document.body["code"]: _region(document) for document in missed}}
-                self._read_up_to = missed[-1].number
-            return self._tree
-
-
-def _region(document: Document) -> Region:
-    fields = dict(document.body)
-    recipe = fields.pop("recipe")
-    return Region(RegionSpec(**fields, recipe=recipe and StyleRecipe.from_body(recipe)), document.etag)
+    def _ensure_choice(self, state: RegionState, choice: RecipeChoice, field: str) -> None:
+        if choice.saved is not None:
+            find_recipe(state, choice.saved)
+        if choice.recipe is not None:
+            ensure_adapters_exist(self._adapters, choice.recipe, f"{field}.recipe")
 
 
-def _find(tree: Mapping[str, Region], code: str) -> Region:
-    if code not in tree:
-        raise RegionNotFound(
-            f"{region_name(code)} does not exist (create it with PutRegion, list regions with ListRegions)",
-            metadata={"region": region_name(code)},
+def _ensure_only_spelling(tree: RegionTree, code: str) -> None:
+    there = tree.get(code)
+    if there is not None and there.spec.code != code:
+        raise RegionDuplicate(
+            f"{region_name(code)} differs only by case from {region_name(there.spec.code)}; put that one",
+            metadata={"region": region_name(there.spec.code)},
         )
-    return tree[code]
 
 
-def _ensure_etag(tree: Mapping[str, Region], code: str, etag: str) -> None:
-    current = tree[code].etag if code in tree else "none"
+def _ensure_etag(tree: RegionTree, code: str, etag: str) -> None:
+    region = tree.get(code)
+    current = region.etag if region is not None else "none"
     if etag and etag != current:
         raise RegionEtagMismatch(
             f"{region_name(code)} changed since it was read: its etag is {current}, not {etag}; read it and repeat",
@@ -142,14 +148,9 @@ def _ensure_etag(tree: Mapping[str, Region], code: str, etag: str) -> None:
         )
 
 
-def _ensure_parent(tree: Mapping[str, Region], spec: RegionSpec) -> None:
-    chain = [spec.code]
-    at = spec.parent
-    while at is not None:
-        chain.append(at)
-        if at == spec.code:
-            raise RegionCycle(
-                f"{region_name(spec.code)} would be its own ancestor: {' → '.join(chain)}; choose another parent",
-                metadata={"chain": " ".join(chain)},
-            )
-        at = _find(tree, at).spec.parent
+def _nowhere(code: str, tried: list[str]) -> RegionNotFound:
+    within = f", nor does any that it lies in ({', '.join(tried[1:])})" if tried[1:] else ""
+    return RegionNotFound(
+        f"{region_name(code)} does not exist{within}: create one with PutRegion, list regions with ListRegions",
+        metadata={"region": region_name(code), "tried": " ".join(tried)},
+    )

@@ -129,7 +129,9 @@ def test_the_same_adapter_twice_adds_up_and_zero_weights_vanish(rig: Rig) -> Non
 def test_a_region_brings_its_recipe(rig: Rig) -> None:
     version = rig.publish("regional", adapter_file(4))
     recipe = recipe_pb2.StyleRecipe(
-        adapters=[recipe_pb2.RecipeAdapter(adapter="adapters/regional", weight=0.5)], prompt_prefix="a misty"
+        adapters=[recipe_pb2.RecipeAdapter(adapter="adapters/regional", weight=0.5)],
+        prompt_prefix="a misty",
+        negative_prompt="photo",
     )
     region = region_pb2.Region(name="regions/CN-ZJ", display_name="Zhejiang", recipe=recipe)
     rig.registry.regions.PutRegion(region_pb2.PutRegionRequest(region=region), timeout=10)
@@ -137,7 +139,10 @@ def test_a_region_brings_its_recipe(rig: Rig) -> None:
     assert [(a.version, a.weight) for a in answer.done.adapters] == [(version, 0.5)]
     assert list(answer.done.region_chain) == ["regions/CN-ZJ"]
     about = json.loads(Image.open(io.BytesIO(answer.files[0])).info["terroir"])
-    assert about["prompt"] == "a misty a red cat"
+    assert (about["prompt"], about["negative_prompt"]) == ("a misty a red cat", "photo")
+    stated = rig.inference.generate(region="regions/CN-ZJ", negative_prompt="neon")
+    assert json.loads(Image.open(io.BytesIO(stated.files[0])).info["terroir"])["negative_prompt"] == "neon"
+    assert rig.inference.generate(region="regions/330106").done.region_chain[-1] == "regions/CN-ZJ"
 
 
 @pytest.mark.parametrize(

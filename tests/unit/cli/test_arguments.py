@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from terroir.cli.generate import parse_size
-from terroir.cli.region import parse_adapter
 from terroir.cli.session import resource
+from terroir.cli.styles import parse_adapter
 from terroir.cli.up import stated_ports
 from terroir.client.pictures import adapter_weights
 from terroir.common.errors import InvalidArgument

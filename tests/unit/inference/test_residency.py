@@ -63,7 +63,7 @@ class CountingSource:
         return self.files[version.name] + self.altered
 
     async def recipe(self, region: str) -> Recipe:
-        return Recipe((), "", (region,))
+        return Recipe((), "", "", (region,))
 
 
 def make_residency(source: CountingSource, folder: Path, budget: int = 1 << 20) -> Residency:

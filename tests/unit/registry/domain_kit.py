@@ -8,7 +8,9 @@ from terroir.common.clock import FixedClock
 from terroir.registry.adapters import Adapters
 from terroir.registry.aliases import Aliases
 from terroir.registry.bases import Bases
+from terroir.registry.region_log import RegionLog
 from terroir.registry.regions import Regions
+from terroir.registry.saved_recipes import SavedRecipes
 from terroir.registry.versions import Lineage, Manifest, StoredFile, Version, Versions
 from terroir.store.blobs import Blobs
 from terroir.store.documents import Collection, DocumentSequence
@@ -27,6 +29,7 @@ class Domain:
     aliases: Aliases
     adapters: Adapters
     regions: Regions
+    recipes: SavedRecipes
 
     def publish(self, adapter: str, op_id: str, label: str = "") -> Version:
         """Append a version whose file nobody reads."""
@@ -55,5 +58,6 @@ def open_domain(store: ObjectStore) -> Domain:
     aliases = Aliases(Collection(store, "aliases", clock), clock)
     adapters = Adapters(versions, aliases)
     bases = Bases(Collection(store, "bases", clock), blobs)
-    regions = Regions(DocumentSequence(store, "regions", clock), adapters)
-    return Domain(store, clock, blobs, bases, versions, aliases, adapters, regions)
+    log = RegionLog(DocumentSequence(store, "regions", clock))
+    regions, recipes = Regions(log, adapters, clock), SavedRecipes(log, adapters)
+    return Domain(store, clock, blobs, bases, versions, aliases, adapters, regions, recipes)

@@ -73,12 +73,12 @@ def test_names_that_could_leave_their_place_are_refused(attack: str) -> None:
         assert refused.value.reason == "INVALID_NAME"
 
 
-@given(st.from_regex(r"[A-Z0-9][A-Za-z0-9-]{0,62}", fullmatch=True))
+@given(st.from_regex(r"[A-Za-z0-9][A-Za-z0-9-]{0,62}", fullmatch=True))
 def test_every_region_code_of_the_contract_is_accepted(code: str) -> None:
     assert parse_region(region_name(code)) == code
 
 
-@pytest.mark.parametrize("code", ["cn", "CN ZJ", "-CN", "CN/ZJ", "..", "C" * 64, "長三角"])
+@pytest.mark.parametrize("code", ["CN ZJ", "-CN", "CN/ZJ", "..", "C" * 64, "長三角"])
 def test_other_region_codes_are_refused(code: str) -> None:
     with pytest.raises(InvalidArgument):
         parse_region(region_name(code))

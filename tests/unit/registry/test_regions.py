@@ -6,20 +6,32 @@ import math
 from dataclasses import replace
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from terroir.common.errors import InvalidArgument
-from terroir.registry.errors import AdapterNotFound, AliasNotFound, RegionCycle, RegionEtagMismatch, RegionNotFound
+from terroir.registry.errors import (
+    AdapterNotFound,
+    AliasNotFound,
+    RegionCycle,
+    RegionDuplicate,
+    RegionEtagMismatch,
+    RegionInUse,
+    RegionNotFound,
+)
 from terroir.registry.paging import PageQuery
-from terroir.registry.recipes import RecipeAdapter, StyleRecipe
-from terroir.registry.regions import RegionSpec
-from terroir.store.errors import OperationConflict
-from terroir.store.obstore_driver import MemoryStore
+from terroir.registry.recipes import RecipeAdapter, RecipeChoice, StyleRecipe
+from terroir.registry.region_tree import RegionSpec
+from terroir.store.errors import OperationConflict, StoreUnavailable
 from tests.unit.registry.domain_kit import Domain, open_domain
 
-RECIPE = StyleRecipe((RecipeAdapter("adapters/jiangnan", 0.8),), "ink wash, ")
-CHAIN = (RegionSpec("CN", recipe=RECIPE), RegionSpec("CN-ZJ", parent="CN"), RegionSpec("CN-ZJ-HZ", parent="CN-ZJ"))
+RECIPE = StyleRecipe((RecipeAdapter("adapters/jiangnan", 0.8),), "ink wash, ", "photo")
+OWN = RecipeChoice(RECIPE)
+NOTHING = RecipeChoice()
+CHAIN = (RegionSpec("CN", choice=OWN), RegionSpec("CN-ZJ", parent="CN"), RegionSpec("CN-ZJ-HZ", parent="CN-ZJ"))
+
+
+def spec_of(adapter: str) -> RegionSpec:
+    """A region that wears one adapter."""
+    return RegionSpec("YY", choice=RecipeChoice(StyleRecipe((RecipeAdapter(adapter, 1.0),))))
 
 
 @pytest.fixture
@@ -38,13 +50,13 @@ def test_a_region_without_a_recipe_gets_its_nearest_ancestors_and_says_what_was_
 
 
 def test_its_own_recipe_comes_first_even_when_it_is_empty(tree: Domain) -> None:
-    tree.regions.put(replace(CHAIN[1], recipe=StyleRecipe()), op_id="own")
+    tree.regions.put(replace(CHAIN[1], choice=RecipeChoice(StyleRecipe())), op_id="own")
     found = tree.regions.resolve("CN-ZJ-HZ")
     assert (found.recipe, found.source, found.tried) == (StyleRecipe(), "CN-ZJ", ("CN-ZJ-HZ", "CN-ZJ"))
 
 
 def test_a_chain_without_recipes_gives_none_and_the_whole_chain(tree: Domain) -> None:
-    tree.regions.put(replace(CHAIN[0], recipe=None), op_id="bare")
+    tree.regions.put(replace(CHAIN[0], choice=NOTHING), op_id="bare")
     found = tree.regions.resolve("CN-ZJ")
     assert (found.recipe, found.source, found.tried) == (None, None, ("CN-ZJ", "CN"))
 
@@ -77,9 +89,9 @@ def test_an_unknown_parent_region_or_adapter_is_not_found(tree: Domain) -> None:
     with pytest.raises(RegionNotFound, match="regions/YY"):
         tree.regions.resolve("YY")
     with pytest.raises(AdapterNotFound, match="adapters/none"):
-        tree.regions.put(RegionSpec("YY", recipe=StyleRecipe((RecipeAdapter("adapters/none", 1.0),))), op_id="q")
+        tree.regions.put(spec_of("adapters/none"), op_id="q")
     with pytest.raises(AliasNotFound):
-        tree.regions.put(RegionSpec("YY", recipe=StyleRecipe((RecipeAdapter("adapters/jiangnan@x", 1.0),))), op_id="r")
+        tree.regions.put(spec_of("adapters/jiangnan@x"), op_id="r")
 
 
 def test_a_stale_etag_refuses_a_lost_update_but_other_regions_do_not_disturb(tree: Domain) -> None:
@@ -113,25 +125,121 @@ def test_a_retried_put_is_done_once_and_another_put_under_its_id_is_an_error(tre
         (StyleRecipe((RecipeAdapter("adapters/jiangnan", 1.0),) * 9), "RECIPE_TOO_LONG"),
         (StyleRecipe((RecipeAdapter("adapters/../x", 1.0),)), "INVALID_NAME"),
         (StyleRecipe((), "x" * 201), "TEXT_TOO_LONG"),
+        (StyleRecipe((), "", "x" * 501), "TEXT_TOO_LONG"),
     ],
 )
 def test_a_recipe_outside_its_limits_is_refused_with_its_reason(tree: Domain, recipe: StyleRecipe, reason: str) -> None:
     with pytest.raises(InvalidArgument) as refused:
-        tree.regions.put(RegionSpec("YY", recipe=recipe), op_id="y")
+        tree.regions.put(RegionSpec("YY", choice=RecipeChoice(recipe)), op_id="y")
     assert refused.value.reason == reason
     assert "YY" not in [region.spec.code for region in tree.regions.page(PageQuery()).items]
 
 
-@settings(deadline=None, max_examples=60)
-@given(st.lists(st.tuples(st.sampled_from("ABCDE"), st.sampled_from(["A", "B", "C", "D", "E", None])), max_size=25))
-def test_however_regions_are_moved_every_chain_ends(moves: list[tuple[str, str | None]]) -> None:
-    domain = open_domain(MemoryStore())
-    for step, (code, parent) in enumerate(moves):
-        try:
-            domain.regions.put(RegionSpec(code, parent=parent), op_id=str(step))
-        except (RegionCycle, RegionNotFound):
-            continue
-    for region in domain.regions.page(PageQuery()).items:
-        tried = domain.regions.resolve(region.spec.code).tried
-        assert len(set(tried)) == len(tried)
-        assert domain.regions.get(tried[-1]).spec.parent is None
+def test_a_code_that_nobody_put_gets_the_recipe_of_where_its_spelling_says_it_lies(tree: Domain) -> None:
+    found = tree.regions.resolve("330106")
+    assert (found.recipe, found.source) == (RECIPE, "CN")
+    assert found.tried == ("330106", "330100", "330000", "CN-ZJ", "CN")
+
+
+def test_a_region_without_a_parent_lies_where_its_spelling_says(tree: Domain) -> None:
+    tree.regions.put(RegionSpec("330100"), op_id="hz")
+    assert tree.regions.resolve("330100").source == "CN"
+    assert tree.regions.chain("330106") == ("330106", "330100", "330000", "CN-ZJ", "CN")
+
+
+def test_what_was_said_about_a_parent_goes_before_the_spelling(tree: Domain) -> None:
+    tree.regions.put(RegionSpec("x-jiangnan", parent="CN", choice=OWN), op_id="jn")
+    tree.regions.put(RegionSpec("330100", parent="x-jiangnan"), op_id="hz")
+    assert tree.regions.resolve("330106").tried == ("330106", "330100", "x-jiangnan")
+
+
+def test_where_nobody_put_any_region_of_the_chain_the_error_names_what_was_tried(tree: Domain) -> None:
+    with pytest.raises(RegionNotFound, match=r"FR-IDF.*FR"):
+        tree.regions.resolve("FR-IDF")
+
+
+def test_codes_that_differ_only_by_case_are_one_region(tree: Domain) -> None:
+    with pytest.raises(RegionDuplicate, match="regions/CN-ZJ"):
+        tree.regions.put(RegionSpec("cn-zj"), op_id="low")
+    assert tree.regions.get("cn-zj").spec.code == "CN-ZJ"
+    assert tree.regions.resolve("cn-zj").tried == ("CN-ZJ", "CN")
+    assert tree.regions.put(RegionSpec("x-tea", parent="cn"), op_id="tea").spec.parent == "CN"
+
+
+def test_a_cycle_through_the_spelling_of_codes_is_refused(tree: Domain) -> None:
+    tree.regions.put(RegionSpec("330100"), op_id="hz")
+    with pytest.raises(RegionCycle, match="CN-ZJ → 330100 → 330000 → CN-ZJ"):
+        tree.regions.put(RegionSpec("CN-ZJ", parent="330100"), op_id="loop")
+
+
+def test_a_removed_region_is_gone_and_its_code_lies_where_its_spelling_says(tree: Domain, replica: Domain) -> None:
+    tree.regions.put(RegionSpec("x-sea"), op_id="sea")
+    tree.regions.put(RegionSpec("JP", parent="x-sea", choice=OWN), op_id="jp")
+    tree.regions.delete("JP", op_id="gone", etag=tree.regions.get("JP").etag)
+    with pytest.raises(RegionNotFound):
+        replica.regions.get("JP")
+    with pytest.raises(RegionNotFound):
+        replica.regions.delete("JP", op_id="again")
+    replica.regions.delete("CN-ZJ-HZ", op_id="hz")
+    replica.regions.delete("CN-ZJ", op_id="zj")
+    assert replica.regions.resolve("CN-ZJ").tried == ("CN-ZJ", "CN")
+
+
+def test_a_region_stays_while_others_name_it_as_parent(tree: Domain) -> None:
+    with pytest.raises(RegionInUse, match="CN-ZJ"):
+        tree.regions.delete("cn", op_id="gone")
+    assert tree.regions.get("CN").spec == CHAIN[0]
+
+
+def test_a_removal_that_would_close_a_cycle_by_spelling_is_refused(tree: Domain) -> None:
+    """330000 is held out of CN-ZJ only by its own parent; without it, its spelling leads back."""
+    tree.regions.put(RegionSpec("x-sea"), op_id="sea")
+    tree.regions.put(RegionSpec("330000", parent="x-sea"), op_id="zj")
+    tree.regions.put(RegionSpec("330100"), op_id="hz")
+    tree.regions.put(RegionSpec("CN-ZJ", parent="330100"), op_id="loop")
+    with pytest.raises(RegionCycle):
+        tree.regions.delete("330000", op_id="gone")
+    assert tree.regions.chain("CN-ZJ") == ("CN-ZJ", "330100", "330000", "x-sea")
+
+
+def test_a_retried_removal_is_done_once(tree: Domain, replica: Domain) -> None:
+    read = tree.regions.put(RegionSpec("JP"), op_id="jp")
+    tree.regions.delete("JP", op_id="gone", etag=read.etag)
+    replica.regions.put(RegionSpec("JP", display_name="again"), op_id="jp2")
+    replica.regions.delete("JP", op_id="gone", etag=read.etag)
+    assert tree.regions.get("JP").spec.display_name == "again"
+
+
+def test_a_removal_with_a_stale_etag_is_refused(tree: Domain) -> None:
+    read = tree.regions.put(RegionSpec("JP"), op_id="jp")
+    tree.regions.put(RegionSpec("JP", display_name="Japan"), op_id="jp2")
+    with pytest.raises(RegionEtagMismatch):
+        tree.regions.delete("JP", op_id="gone", etag=read.etag)
+
+
+def test_pages_go_on_behind_a_region_that_was_removed_meanwhile(tree: Domain) -> None:
+    first = tree.regions.page(PageQuery(3))
+    tree.regions.put(RegionSpec("JP"), op_id="jp")
+    tree.regions.delete("CN-ZJ-HZ", op_id="gone")
+    page = tree.regions.page(PageQuery(2))
+    assert (first.next_token, [region.spec.code for region in page.items]) == ("", ["CN", "CN-ZJ"])
+    tree.regions.delete("CN-ZJ", op_id="gone2")
+    rest = tree.regions.page(PageQuery(2, page.next_token))
+    assert [region.spec.code for region in rest.items] == ["JP"]
+
+
+def test_while_the_store_cannot_be_reached_known_regions_are_still_resolved(
+    tree: Domain, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = tree.regions.resolve("CN-ZJ")
+    monkeypatch.setattr(type(tree.store), "get", unreachable)
+    assert tree.regions.resolve("CN-ZJ") == before
+    with pytest.raises(StoreUnavailable):
+        tree.regions.put(RegionSpec("JP"), op_id="jp")
+    with pytest.raises(StoreUnavailable):
+        open_domain(tree.store).regions.resolve("CN-ZJ")
+
+
+def unreachable(_store: object, key: str) -> bytes:
+    """A read of a store that is gone."""
+    raise StoreUnavailable("the network is down", key)

@@ -108,7 +108,7 @@ class GenerateRequest(_message.Message):
     adapter `adapters/name` and is taken out of the text.
     """
     negative_prompt: _builtins.str
-    """What to keep away from, at most 2,000 characters."""
+    """What to keep away from, at most 2,000 characters; empty takes the one of the region's recipe, if it has one."""
     region: _builtins.str
     """Region, `regions/{code}`, whose recipe is added to `adapters`; empty for none."""
     width: _builtins.int

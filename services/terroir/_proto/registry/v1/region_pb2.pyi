@@ -34,7 +34,7 @@ class Region(_message.Message):
     SEASONS_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Resource name, `regions/{code}`; the code matches [A-Za-z0-9][A-Za-z0-9-]{0,62}: ISO 3166-1 or -2 (`CN-ZJ`), GB/T
-    2260 (`330100`) or an area of one's own (`x-jiangnan`).
+    2260 (`330100`) or an area of one's own (`x-jiangnan`). Codes that differ only by case are one region.
     """
     display_name: _builtins.str
     """Name for people, at most 120 characters."""
@@ -86,9 +86,11 @@ class SeasonalRecipe(_message.Message):
     id: _builtins.str
     """Name, unique in the region, [a-z][a-z0-9-]{0,62}, such as `spring-festival`."""
     from_date: _builtins.str
-    """First day, `MM-DD` for every year or `YYYY-MM-DD` once; empty: no bound."""
+    """First day, `MM-DD` for every year or `YYYY-MM-DD` once; empty: no bound, which in every year is 1 January."""
     to_date: _builtins.str
-    """Last day, inclusive, in the same form; with `MM-DD` the window may span New Year."""
+    """Last day, inclusive, in the same form; with `MM-DD` the window may span New Year. Empty: no bound, which in every
+    year is 31 December. 29 February is there in leap years only.
+    """
     campaign: _builtins.str
     """Applies only to requests that name this campaign, [a-z][a-z0-9-]{0,62}; empty: to all."""
     saved_recipe: _builtins.str

@@ -81,7 +81,8 @@ class RegionServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def PutRegion(self, request, context):
-        """Creates or replaces a region. Errors: NOT_FOUND (parent or adapter), FAILED_PRECONDITION (a cycle), ABORTED (etag).
+        """Creates or replaces a region. Errors: NOT_FOUND (parent, adapter or saved recipe), FAILED_PRECONDITION (a cycle, also
+        through the spelling of codes), ALREADY_EXISTS (a code that differs only by case), ABORTED (etag).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

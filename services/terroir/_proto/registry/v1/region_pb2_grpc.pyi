@@ -38,7 +38,9 @@ class RegionServiceStub:
     ListRegions: _grpc.UnaryUnaryMultiCallable[_region_pb2.ListRegionsRequest, _region_pb2.ListRegionsResponse]
     """Lists regions by identifier."""
     PutRegion: _grpc.UnaryUnaryMultiCallable[_region_pb2.PutRegionRequest, _region_pb2.Region]
-    """Creates or replaces a region. Errors: NOT_FOUND (parent or adapter), FAILED_PRECONDITION (a cycle), ABORTED (etag)."""
+    """Creates or replaces a region. Errors: NOT_FOUND (parent, adapter or saved recipe), FAILED_PRECONDITION (a cycle, also
+    through the spelling of codes), ALREADY_EXISTS (a code that differs only by case), ABORTED (etag).
+    """
     DeleteRegion: _grpc.UnaryUnaryMultiCallable[_region_pb2.DeleteRegionRequest, _region_pb2.DeleteRegionResponse]
     """Removes a region; what names it falls back to its code's parent. Errors: NOT_FOUND, FAILED_PRECONDITION (a region
     names it as parent), ABORTED (etag).
@@ -59,7 +61,9 @@ class RegionServiceAsyncStub(RegionServiceStub):
     ListRegions: _aio.UnaryUnaryMultiCallable[_region_pb2.ListRegionsRequest, _region_pb2.ListRegionsResponse]  # type: ignore[assignment]
     """Lists regions by identifier."""
     PutRegion: _aio.UnaryUnaryMultiCallable[_region_pb2.PutRegionRequest, _region_pb2.Region]  # type: ignore[assignment]
-    """Creates or replaces a region. Errors: NOT_FOUND (parent or adapter), FAILED_PRECONDITION (a cycle), ABORTED (etag)."""
+    """Creates or replaces a region. Errors: NOT_FOUND (parent, adapter or saved recipe), FAILED_PRECONDITION (a cycle, also
+    through the spelling of codes), ALREADY_EXISTS (a code that differs only by case), ABORTED (etag).
+    """
     DeleteRegion: _aio.UnaryUnaryMultiCallable[_region_pb2.DeleteRegionRequest, _region_pb2.DeleteRegionResponse]  # type: ignore[assignment]
     """Removes a region; what names it falls back to its code's parent. Errors: NOT_FOUND, FAILED_PRECONDITION (a region
     names it as parent), ABORTED (etag).
@@ -95,7 +99,9 @@ class RegionServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _region_pb2.PutRegionRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_region_pb2.Region, _abc.Awaitable[_region_pb2.Region]]:
-        """Creates or replaces a region. Errors: NOT_FOUND (parent or adapter), FAILED_PRECONDITION (a cycle), ABORTED (etag)."""
+        """Creates or replaces a region. Errors: NOT_FOUND (parent, adapter or saved recipe), FAILED_PRECONDITION (a cycle, also
+        through the spelling of codes), ALREADY_EXISTS (a code that differs only by case), ABORTED (etag).
+        """
 
     @_abc_1.abstractmethod
     def DeleteRegion(

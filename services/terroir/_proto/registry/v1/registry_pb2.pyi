@@ -1569,7 +1569,9 @@ class CheckCompatibilityResponse(_message.Message):
 
     @_builtins.property
     def suggested_weights(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
-        """Weights at which all of them together change the base as much as one of them alone, in order of the request."""
+        """Weights at which all of them together change the base as much as the strongest of them alone at weight 1
+        (Frobenius norm over all layers), in order of the request; never above 1.
+        """
 
     def __init__(
         self,
@@ -1606,7 +1608,10 @@ class PairCompatibility(_message.Message):
     second: _builtins.str
     """Second version."""
     interference: _builtins.float
-    """0: they change different things; 1: they change the same things in opposite or equal ways. See docs."""
+    """Share of the worse-off style that is expected to be lost when both are stacked at 0.7, judged by the weights alone,
+    0 … 1. Alike changes serve each other and are near 0; equally strong ones with nothing in common are near 2/3;
+    opposite ones, and one that is much stronger, are at 1. See docs/compatibility.md.
+    """
     delta_cosine: _builtins.float
     """Cosine of the two changes over all layers, -1 … 1."""
     input_overlap: _builtins.float
@@ -1616,7 +1621,7 @@ class PairCompatibility(_message.Message):
     shared_layers: _builtins.int
     """Layers that both change."""
     layers: _builtins.int
-    """Layers that one of them changes."""
+    """Layers that at least one of them changes."""
     level: Global___InterferenceLevel.ValueType
     """Verdict."""
     def __init__(

@@ -278,7 +278,8 @@ class RegistryServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def CheckCompatibility(self, request, context):
-        """Says how well adapters stack. Errors: NOT_FOUND, FAILED_PRECONDITION (different bases).
+        """Says how well adapters stack, every pair of them.
+        Errors: NOT_FOUND, FAILED_PRECONDITION (different bases), INVALID_ARGUMENT (fewer than 2, more than 8, one twice).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -320,7 +321,8 @@ class RegistryServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def AddSample(self, request, context):
-        """Keeps a sample picture of an adapter. Errors: NOT_FOUND, INVALID_ARGUMENT (no picture).
+        """Keeps a sample picture of an adapter, as it is and with what its file says about itself; beyond 32 the oldest gives
+        way. Errors: NOT_FOUND, INVALID_ARGUMENT (no picture).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

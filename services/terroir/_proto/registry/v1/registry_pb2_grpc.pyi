@@ -74,7 +74,9 @@ class RegistryServiceStub:
     DownloadVersion: _grpc.UnaryStreamMultiCallable[_registry_pb2.DownloadVersionRequest, _registry_pb2.DownloadVersionResponse]
     """Streams an adapter file in chunks of at most 1 MiB."""
     CheckCompatibility: _grpc.UnaryUnaryMultiCallable[_registry_pb2.CheckCompatibilityRequest, _registry_pb2.CheckCompatibilityResponse]
-    """Says how well adapters stack. Errors: NOT_FOUND, FAILED_PRECONDITION (different bases)."""
+    """Says how well adapters stack, every pair of them.
+    Errors: NOT_FOUND, FAILED_PRECONDITION (different bases), INVALID_ARGUMENT (fewer than 2, more than 8, one twice).
+    """
     GetLineage: _grpc.UnaryUnaryMultiCallable[_registry_pb2.GetLineageRequest, _registry_pb2.GetLineageResponse]
     """Follows a version back to its pictures, and forward to aliases and the adapters trained on it."""
     Watch: _grpc.UnaryStreamMultiCallable[_registry_pb2.WatchRequest, _registry_pb2.WatchResponse]
@@ -86,7 +88,9 @@ class RegistryServiceStub:
     SetPresets: _grpc.UnaryUnaryMultiCallable[_registry_pb2.SetPresetsRequest, _registry_pb2.AdapterPresets]
     """Replaces the presets of an adapter. Errors: NOT_FOUND, ABORTED (etag)."""
     AddSample: _grpc.UnaryUnaryMultiCallable[_registry_pb2.AddSampleRequest, _registry_pb2.Sample]
-    """Keeps a sample picture of an adapter. Errors: NOT_FOUND, INVALID_ARGUMENT (no picture)."""
+    """Keeps a sample picture of an adapter, as it is and with what its file says about itself; beyond 32 the oldest gives
+    way. Errors: NOT_FOUND, INVALID_ARGUMENT (no picture).
+    """
     GetSample: _grpc.UnaryUnaryMultiCallable[_registry_pb2.GetSampleRequest, _registry_pb2.GetSampleResponse]
     """Returns a sample picture. Errors: NOT_FOUND."""
     GetRecipe: _grpc.UnaryUnaryMultiCallable[_registry_pb2.GetRecipeRequest, _recipe_pb2.Recipe]
@@ -143,7 +147,9 @@ class RegistryServiceAsyncStub(RegistryServiceStub):
     DownloadVersion: _aio.UnaryStreamMultiCallable[_registry_pb2.DownloadVersionRequest, _registry_pb2.DownloadVersionResponse]  # type: ignore[assignment]
     """Streams an adapter file in chunks of at most 1 MiB."""
     CheckCompatibility: _aio.UnaryUnaryMultiCallable[_registry_pb2.CheckCompatibilityRequest, _registry_pb2.CheckCompatibilityResponse]  # type: ignore[assignment]
-    """Says how well adapters stack. Errors: NOT_FOUND, FAILED_PRECONDITION (different bases)."""
+    """Says how well adapters stack, every pair of them.
+    Errors: NOT_FOUND, FAILED_PRECONDITION (different bases), INVALID_ARGUMENT (fewer than 2, more than 8, one twice).
+    """
     GetLineage: _aio.UnaryUnaryMultiCallable[_registry_pb2.GetLineageRequest, _registry_pb2.GetLineageResponse]  # type: ignore[assignment]
     """Follows a version back to its pictures, and forward to aliases and the adapters trained on it."""
     Watch: _aio.UnaryStreamMultiCallable[_registry_pb2.WatchRequest, _registry_pb2.WatchResponse]  # type: ignore[assignment]
@@ -155,7 +161,9 @@ class RegistryServiceAsyncStub(RegistryServiceStub):
     SetPresets: _aio.UnaryUnaryMultiCallable[_registry_pb2.SetPresetsRequest, _registry_pb2.AdapterPresets]  # type: ignore[assignment]
     """Replaces the presets of an adapter. Errors: NOT_FOUND, ABORTED (etag)."""
     AddSample: _aio.UnaryUnaryMultiCallable[_registry_pb2.AddSampleRequest, _registry_pb2.Sample]  # type: ignore[assignment]
-    """Keeps a sample picture of an adapter. Errors: NOT_FOUND, INVALID_ARGUMENT (no picture)."""
+    """Keeps a sample picture of an adapter, as it is and with what its file says about itself; beyond 32 the oldest gives
+    way. Errors: NOT_FOUND, INVALID_ARGUMENT (no picture).
+    """
     GetSample: _aio.UnaryUnaryMultiCallable[_registry_pb2.GetSampleRequest, _registry_pb2.GetSampleResponse]  # type: ignore[assignment]
     """Returns a sample picture. Errors: NOT_FOUND."""
     GetRecipe: _aio.UnaryUnaryMultiCallable[_registry_pb2.GetRecipeRequest, _recipe_pb2.Recipe]  # type: ignore[assignment]
@@ -299,7 +307,9 @@ class RegistryServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _registry_pb2.CheckCompatibilityRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_registry_pb2.CheckCompatibilityResponse, _abc.Awaitable[_registry_pb2.CheckCompatibilityResponse]]:
-        """Says how well adapters stack. Errors: NOT_FOUND, FAILED_PRECONDITION (different bases)."""
+        """Says how well adapters stack, every pair of them.
+        Errors: NOT_FOUND, FAILED_PRECONDITION (different bases), INVALID_ARGUMENT (fewer than 2, more than 8, one twice).
+        """
 
     @_abc_1.abstractmethod
     def GetLineage(
@@ -347,7 +357,9 @@ class RegistryServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _registry_pb2.AddSampleRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_registry_pb2.Sample, _abc.Awaitable[_registry_pb2.Sample]]:
-        """Keeps a sample picture of an adapter. Errors: NOT_FOUND, INVALID_ARGUMENT (no picture)."""
+        """Keeps a sample picture of an adapter, as it is and with what its file says about itself; beyond 32 the oldest gives
+        way. Errors: NOT_FOUND, INVALID_ARGUMENT (no picture).
+        """
 
     @_abc_1.abstractmethod
     def GetSample(

@@ -1,0 +1,140 @@
+"""The region tree as a value: who lies where, by what was said and by how codes are spelled."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import date
+from typing import Any
+
+from terroir.registry.errors import RegionCycle, RegionInUse, RegionNotFound
+from terroir.registry.names import region_name
+from terroir.registry.recipes import NO_CHOICE, RecipeChoice
+from terroir.registry.region_codes import fold, same
+from terroir.registry.seasons import Season
+
+
+@dataclass(frozen=True)
+class RegionSpec:
+    """A region as somebody wants it."""
+
+    code: str
+    display_name: str = ""
+    parent: str | None = None
+    """Code of the parent; None for the one that the code's spelling tells, if any."""
+    choice: RecipeChoice = NO_CHOICE
+    """Empty for the parent's."""
+    seasons: tuple[Season, ...] = ()
+    """The first that applies wins over `choice`."""
+
+    def choice_on(self, day: date, campaign: str) -> tuple[RecipeChoice, str | None]:
+        """What it says for a day and a campaign, and the season that says so."""
+        for season in self.seasons:
+            if season.applies(day, campaign):
+                return season.choice, season.id
+        return self.choice, None
+
+    def saved_recipes(self) -> set[str]:
+        """Ids of all saved recipes that it names."""
+        choices = (self.choice, *(season.choice for season in self.seasons))
+        return {choice.saved for choice in choices if choice.saved is not None}
+
+    def to_body(self) -> dict[str, Any]:
+        """As a JSON-able value."""
+        return {
+            "code": self.code,
+            "display_name": self.display_name,
+            "parent": self.parent,
+            "choice": self.choice.to_body(),
+            "seasons": [season.to_body() for season in self.seasons],
+        }
+
+    @staticmethod
+    def from_body(body: Mapping[str, Any]) -> RegionSpec:
+        """Inverse of `to_body`."""
+        choice, seasons = RecipeChoice.from_body(body["choice"]), tuple(map(Season.from_body, body["seasons"]))
+        return RegionSpec(**{**body, "choice": choice, "seasons": seasons})
+
+
+@dataclass(frozen=True)
+class Region:
+    """A region as it is."""
+
+    spec: RegionSpec
+    etag: str
+
+
+@dataclass(frozen=True)
+class RegionTree:
+    """All regions at one moment; never changed in place, so a reader may keep it."""
+
+    regions: Mapping[str, Region]
+    """By `same(code)`."""
+
+    def get(self, code: str) -> Region | None:
+        """The region with this code in any case, if somebody put it."""
+        return self.regions.get(same(code))
+
+    def find(self, code: str) -> Region:
+        """As `get`; raises RegionNotFound."""
+        region = self.get(code)
+        if region is None:
+            raise RegionNotFound(
+                f"{region_name(code)} does not exist (create it with PutRegion, list regions with ListRegions)",
+                metadata={"region": region_name(code)},
+            )
+        return region
+
+    def codes(self) -> list[str]:
+        """Codes of all regions, as they were put, sorted."""
+        return sorted(region.spec.code for region in self.regions.values())
+
+    def chain(self, code: str) -> Iterator[str]:
+        """`code` and all that it lies in, nearest first, whether somebody put them or only the spelling tells."""
+        at: str | None = code
+        while at is not None:
+            region = self.get(at)
+            yield region.spec.code if region is not None else at
+            at = _above(region, at)
+
+    def put(self, region: Region) -> RegionTree:
+        """With this region; raises RegionNotFound for its parent, and RegionCycle."""
+        tree = RegionTree({**self.regions, same(region.spec.code): region})
+        if region.spec.parent is not None:
+            tree.find(region.spec.parent)
+        tree._ensure_end(region.spec.code)
+        return tree
+
+    def remove(self, code: str) -> RegionTree:
+        """Without a region; raises RegionNotFound, RegionInUse, and RegionCycle if its code's spelling closes one."""
+        self.find(code)
+        children = sorted(
+            region.spec.code
+            for region in self.regions.values()
+            if region.spec.parent is not None and same(region.spec.parent) == same(code)
+        )
+        if children:
+            shown = ", ".join(children[:5]) + (" …" if len(children) > 5 else "")
+            raise RegionInUse(
+                f"{region_name(code)} is the parent of {len(children)} regions ({shown}); give them another first",
+                metadata={"region": region_name(code), "children": str(len(children))},
+            )
+        tree = RegionTree({key: region for key, region in self.regions.items() if key != same(code)})
+        tree._ensure_end(code)
+        return tree
+
+    def _ensure_end(self, code: str) -> None:
+        """One change can only close a cycle through the region that it changed."""
+        seen: list[str] = []
+        for at in self.chain(code):
+            if seen and same(at) == same(code):
+                raise RegionCycle(
+                    f"{region_name(code)} would be its own ancestor: {' → '.join((*seen, at))}; choose another parent",
+                    metadata={"chain": " ".join((*seen, at))},
+                )
+            seen.append(at)
+
+
+def _above(region: Region | None, code: str) -> str | None:
+    stated = region.spec.parent if region is not None else None
+    return stated if stated is not None else fold(code)
