@@ -11,6 +11,7 @@ from safetensors.numpy import load, load_file
 
 from benchmarks import adapters
 from benchmarks.bench import Bench
+from benchmarks.compatibility import speed
 from benchmarks.rows import Row, Target
 from benchmarks.timing import in_turns
 from terroir.client import Client
@@ -53,6 +54,7 @@ def rows(bench: Bench) -> Iterator[Row]:
             target=Target(12, cores=2),
         )  # fmt: skip
         yield from _transfers(bench, client)
+    yield from speed.rows(bench)
 
 
 def _transfers(bench: Bench, client: Client) -> Iterator[Row]:

@@ -9,6 +9,7 @@ from typing import Annotated, Final
 import typer
 
 from terroir._proto.registry.v1 import registry_pb2 as pb
+from terroir.cli.comparing import compare
 from terroir.cli.session import resource, session
 from terroir.common.errors import InvalidArgument
 
@@ -19,6 +20,8 @@ VersionName = Annotated[
     str, typer.Argument(help="`jiangnan` (newest), `jiangnan@production` or `jiangnan/versions/3`.", show_default=False)
 ]
 _FORMATS: Final = {"kohya": pb.ADAPTER_FORMAT_KOHYA, "diffusers": pb.ADAPTER_FORMAT_DIFFUSERS}
+
+app.command()(compare)
 
 
 @app.command("list")

@@ -30,3 +30,6 @@ class RegistrySettings(ServiceSettings):
     max_parallel_publishes: int = Field(
         default=2, ge=1, le=64, description="Files parsed at once; each takes about four times its size in memory."
     )
+    max_parallel_comparisons: int = Field(
+        default=2, ge=1, le=64, description="Compatibility checks computed at once; each takes one core for seconds."
+    )
