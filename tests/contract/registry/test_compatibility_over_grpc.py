@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import itertools
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import pytest
 
 from terroir._proto.registry.v1 import registry_pb2 as pb
-from tests.contract.registry.running import OTHER_BASE, Running, refused
+from terroir.registry import compatibility
+from tests.contract.registry.running import BASE, OTHER_BASE, Running, refused
 from tests.unit.registry.adapter_kit import adapter_bytes
 
 
@@ -73,3 +78,41 @@ def test_what_cannot_be_compared_is_refused_with_its_reason(
     with refused() as error:
         check(stocked, *names)
     assert (error.code, error.reason) == (code, reason)
+
+
+class Held:
+    """Comparisons that begin, and go on when they are told to."""
+
+    def __init__(self, compare_pairs: Any) -> None:
+        self._compare_pairs = compare_pairs
+        self.begun = threading.Semaphore(0)
+        self.go_on = threading.Event()
+        self._lock = threading.Lock()
+        self._now = self.most = 0
+
+    def __call__(self, *arguments: Any) -> Any:
+        with self._lock:
+            self._now += 1
+            self.most = max(self.most, self._now)
+        self.begun.release()
+        assert self.go_on.wait(20)
+        with self._lock:
+            self._now -= 1
+        return self._compare_pairs(*arguments)
+
+
+def test_comparisons_hold_up_no_other_call_and_run_two_at_a_time(
+    stocked: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for seed, name in enumerate("wxyz", start=20):
+        stocked.publish(f"adapters/{name}", adapter_bytes(rank=2, seed=seed))
+    held = Held(compatibility.compare_pairs)
+    monkeypatch.setattr(compatibility, "compare_pairs", held)
+    with ThreadPoolExecutor(6) as callers:
+        calls = [callers.submit(check, stocked, *pair) for pair in itertools.combinations("wxyz", 2)]
+        assert held.begun.acquire(timeout=20)
+        assert held.begun.acquire(timeout=20)
+        assert stocked.api.GetBase(pb.GetBaseRequest(name=BASE), timeout=10).name == BASE
+        held.go_on.set()
+        assert all(call.result().pairs for call in calls)
+    assert held.most == 2
