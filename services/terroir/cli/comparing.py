@@ -26,13 +26,18 @@ def compare(
     names: Annotated[
         list[str],
         typer.Argument(
-            metavar="ADAPTER ADAPTER [ADAPTER]…",
+            metavar="ADAPTER ADAPTER",
             help="2 to 8 of one base: `jiangnan` (newest), `jiangnan@production` or `jiangnan/versions/3`.",
             show_default=False,
         ),
     ],
 ) -> None:
-    """Say how well adapters stack, pair by pair, and at which weights; docs/compatibility.md explains the figures."""
+    """Say how well adapters stack, pair by pair, and at which weights.
+
+    interference: share of the worse-off style that is expected to be lost at 0.7 + 0.7, and the verdict on it; cosine:
+    of the two changes; reads, writes: overlap of what they respond to and of what they produce, 0 … 1; layers: changed
+    by both, of those that one of them changes. More in docs/compatibility.md.
+    """
     here = session(context)
     with here.client() as client, here.progress() as bar:
         bar.add_task("comparing", total=None)
@@ -45,9 +50,10 @@ def compare(
         [
             ("first", lambda p: _short(p.first)), ("second", lambda p: _short(p.second)),
             ("interference", lambda p: f"{p.interference:.2f} {_LEVELS.get(p.level, '?')}"),
-            ("cosine", lambda p: f"{p.delta_cosine:+.2f}"), ("reads alike", lambda p: f"{p.input_overlap:.2f}"),
-            ("writes alike", lambda p: f"{p.output_overlap:.2f}"),
-            ("layers shared", lambda p: f"{p.shared_layers} of {p.layers}"),
+            ("cosine", lambda p: f"{p.delta_cosine:+.2f}"),
+            ("reads", lambda p: f"{p.input_overlap:.2f}"),
+            ("writes", lambda p: f"{p.output_overlap:.2f}"),
+            ("layers", lambda p: f"{p.shared_layers}/{p.layers}"),
         ],
         empty="no pairs",
     )  # fmt: skip
@@ -57,4 +63,4 @@ def compare(
 
 
 def _short(name: str) -> str:
-    return name.removeprefix("adapters/")
+    return name.removeprefix("adapters/").replace("/versions/", " v")

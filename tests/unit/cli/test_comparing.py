@@ -44,7 +44,7 @@ def test_people_see_a_row_a_pair_the_weights_and_what_to_do(asked):
     done = CliRunner().invoke(app, ["adapter", "compare", "ink@production", "hotpot"], env={"COLUMNS": "200"})
     assert done.exit_code == 0, done.output
     assert asked == [["adapters/ink@production", "adapters/hotpot"]]
-    for words in ("ink/versions/3", "0.62 medium", "-0.12", "0.25", "0.50", "12 of 16"):
+    for words in ("ink v3", "0.62 medium", "-0.12", "0.25", "0.50", "12/16"):
         assert words in done.output
     assert "suggested weights: ink@production 0.75, hotpot 0.75" in done.output
     assert "draw samples" in done.output
