@@ -34,8 +34,12 @@ RegionCode = Annotated[
 
 
 def _style(region: pb.Region) -> str:
-    own = region.saved_recipe or (shown_style(region.recipe) if region.HasField("recipe") else "(parent's)")
-    return own + (f" and {len(region.seasons)} seasons" if region.seasons else "")
+    own = region.saved_recipe or (shown_style(region.recipe) if region.HasField("recipe") else "(inherits)")
+    return own + (f" and {_count(region)}" if region.seasons else "")
+
+
+def _count(region: pb.Region) -> str:
+    return "1 season" if len(region.seasons) == 1 else f"{len(region.seasons)} seasons"
 
 
 def existing(client: Client, name: str) -> pb.Region | None:

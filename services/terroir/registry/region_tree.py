@@ -114,9 +114,9 @@ class RegionTree:
             if region.spec.parent is not None and same(region.spec.parent) == same(code)
         )
         if children:
-            shown = ", ".join(children[:5]) + (" …" if len(children) > 5 else "")
+            shown = ", ".join(children[:5]) + (f" and {len(children) - 5} more" if len(children) > 5 else "")
             raise RegionInUse(
-                f"{region_name(code)} is the parent of {len(children)} regions ({shown}); give them another first",
+                f"{region_name(code)} is the parent of {shown}; give each another parent first",
                 metadata={"region": region_name(code), "children": str(len(children))},
             )
         tree = RegionTree({key: region for key, region in self.regions.items() if key != same(code)})

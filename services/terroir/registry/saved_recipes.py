@@ -88,8 +88,8 @@ def _ensure_etag(state: RegionState, recipe: str, etag: str) -> None:
 def _ensure_unused(state: RegionState, recipe: str) -> None:
     users = sorted(region.spec.code for region in state.tree.regions.values() if recipe in region.spec.saved_recipes())
     if users:
-        shown = ", ".join(users[:5]) + (" …" if len(users) > 5 else "")
+        shown = ", ".join(users[:5]) + (f" and {len(users) - 5} more" if len(users) > 5 else "")
         raise RecipeInUse(
-            f"{recipe_name(recipe)} is the style of {len(users)} regions ({shown}); give them another recipe first",
+            f"{recipe_name(recipe)} is a style of {shown}; give each another recipe first",
             metadata={"recipe": recipe_name(recipe), "regions": str(len(users))},
         )

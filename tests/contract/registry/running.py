@@ -61,6 +61,7 @@ class Running:
     api: Any
     regions: Any
     data_dir: Path
+    port: int = 0
 
     def header(self, adapter: str, data: bytes, **fields: Any) -> pb.PublishHeader:
         """A right header for the file, with fields replaced."""
@@ -133,7 +134,7 @@ def running_registry(settings: RegistrySettings) -> Iterator[Running]:
     try:
         with channel(f"127.0.0.1:{port}") as opened:
             registry, regions = registry_pb2_grpc.RegistryServiceStub(opened), region_pb2_grpc.RegionServiceStub(opened)
-            yield Running(registry, regions, settings.data_dir)
+            yield Running(registry, regions, settings.data_dir, port)
     finally:
         loop.call_soon_threadsafe(stop.set)
         thread.join(20)

@@ -11,7 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from terroir.common.errors import InvalidArgument
+from terroir.registry.preset_shelf import PresetShelf
 from terroir.registry.presets import MAX_PRESETS, Preset, ensure_presets
+from terroir.registry.samples import MAX_SAMPLES, Sample
 
 RIGHT = Preset("Ink", ("jnsty", "ink style"), "jnsty, {prompt}, wet paper", "photo", 0.8)
 TEXTS = st.text(st.characters(blacklist_categories=["Cc", "Cs"], blacklist_characters="{}"), max_size=60)
@@ -67,3 +69,21 @@ def test_presets_are_few_and_have_names_of_their_own() -> None:
 def test_a_preset_within_its_limits_survives_storage(preset: Preset) -> None:
     ensure_presets([preset], "presets")
     assert Preset.from_body(json.loads(json.dumps(preset.to_body()))) == preset
+
+
+def test_a_new_sample_comes_first_and_the_oldest_gives_way() -> None:
+    shelf = PresetShelf((RIGHT,))
+    samples = [Sample(f"{number:064x}", "image/png", 8, 8) for number in range(MAX_SAMPLES + 2)]
+    for sample in samples:
+        shelf = shelf.with_sample(sample)
+    assert list(shelf.samples) == samples[:1:-1]
+    assert shelf.sample(samples[0].digest) is None
+    assert shelf.presets == (RIGHT,)
+
+
+def test_the_same_picture_again_moves_to_the_front_with_its_new_caption() -> None:
+    old, other = Sample("a" * 64, "image/png", 8, 8, "old"), Sample("b" * 64, "image/png", 8, 8)
+    shelf = PresetShelf().with_sample(old).with_sample(other).with_sample(replace(old, caption="new"))
+    assert [(sample.digest[0], sample.caption) for sample in shelf.samples] == [("a", "new"), ("b", "")]
+    assert PresetShelf.from_body(json.loads(json.dumps(shelf.to_body()))) == shelf
+    assert shelf.with_presets([RIGHT]).samples == shelf.samples

@@ -63,7 +63,7 @@ def test_without_a_day_it_is_today_by_the_clock(stocked: Domain) -> None:
 def test_a_recipe_stays_while_a_region_or_a_season_names_it(stocked: Domain, replica: Domain) -> None:
     stocked.regions.put(RegionSpec("CN", choice=SAVED), op_id="cn")
     stocked.regions.put(RegionSpec("JP", seasons=(Season("spring", SAVED),)), op_id="jp")
-    with pytest.raises(RecipeInUse, match="2 regions \\(CN, JP\\)"):
+    with pytest.raises(RecipeInUse, match="CN, JP"):
         replica.recipes.delete("tea", op_id="gone")
     replica.regions.put(RegionSpec("CN"), op_id="cn2")
     with pytest.raises(RecipeInUse, match="JP"):
