@@ -42,6 +42,10 @@ class Blobs:
         """Bytes of the blob; raises `NotFound`."""
         return self._store.size(_key(digest))
 
+    def discard(self, digest: str) -> None:
+        """Delete a blob that nothing names any more; one that is not there is already gone."""
+        self._store.delete(_key(digest))
+
     def iter_chunks(self, digest: str, chunk_bytes: int) -> Iterator[bytes]:
         """The blob in pieces of `chunk_bytes` (the last may be shorter), never whole in memory.
 

@@ -11,7 +11,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC
 from threading import Lock
-from typing import Any
+from typing import Any, Protocol
 
 from terroir.common.clock import Clock, SystemClock
 from terroir.store.errors import (
@@ -53,6 +53,18 @@ class Document:
     """sha256 (hex) of the request that the operation stood for."""
 
 
+class WriteLog(Protocol):
+    """Hears of every write before and after it; `terroir.store.journal.Journal` is one."""
+
+    def announce(self, sequence: str, op_id: str) -> None:
+        """Called before a document is created; what it raises stops the write."""
+        ...
+
+    def written(self, sequence: str, document: Document) -> None:
+        """Called when the operation's document is known to be stored; must not raise."""
+        ...
+
+
 class DocumentSequence:
     """`<prefix>/<020d>.json`, plus two kinds of helpers that are never authoritative.
 
@@ -69,13 +81,23 @@ class DocumentSequence:
     """
 
     def __init__(
-        self, store: ObjectStore, prefix: str, clock: Clock, *, before_first: Callable[[], None] | None = None
+        self,
+        store: ObjectStore,
+        prefix: str,
+        clock: Clock,
+        *,
+        before_first: Callable[[], None] | None = None,
+        log: WriteLog | None = None,
     ) -> None:
-        """`before_first` runs before document 1 is created; it may run again after a failure or lost race."""
+        """`before_first` runs before document 1 is created; it may run again after a failure or lost race.
+
+        `log` is told of every write (None: nobody follows this sequence).
+        """
         self._store = store
         self._prefix = ensure_key(prefix)
         self._clock = clock
         self._before_first = before_first
+        self._log = log
 
     def append(self, body: Mapping[str, Any], *, op_id: str, expected_etag: str | None = None) -> Document:
         """Write `body` as the next document; the body is also the request (see `append_with`)."""
@@ -96,6 +118,18 @@ class DocumentSequence:
         caller's wishes, without times or results. Raises `OperationConflict` when `op_id` did another request,
         `EtagMismatch` when `expected_etag` is given and is not the head's (`MUST_NOT_EXIST`: not empty).
         """
+        document = self._append_with(build, op_id, request, expected_etag)
+        if self._log is not None:
+            self._log.written(self._prefix, document)
+        return document
+
+    def _append_with(
+        self,
+        build: Callable[[Document | None], Mapping[str, Any]],
+        op_id: str,
+        request: Mapping[str, Any],
+        expected_etag: str | None,
+    ) -> Document:
         if not op_id:
             raise ValueError(f"empty op_id for {self._prefix} (pass the request's id)")
         request_digest = hashlib.sha256(_canonical(request)).hexdigest()
@@ -108,6 +142,7 @@ class DocumentSequence:
             head = None  # a marker that lies (a half-restored copy of the store): believe only the documents
         unmarked: list[Document] = []
         stuck = 0
+        announced = False
         while stuck < _CONFLICTS_WITHOUT_PROGRESS:
             stuck += 1
             for document in self.after(head.number if head else 0):
@@ -118,6 +153,9 @@ class DocumentSequence:
                 stuck = 0
             self._check_etag(head, expected_etag)
             body = self._encode(head, build(head), op_id, request_digest)
+            if self._log is not None and not announced:
+                self._log.announce(self._prefix, op_id)
+                announced = True
             if head is None and self._before_first is not None:
                 self._before_first()
             document = self._decode(head.number + 1 if head else 1, body)
@@ -153,6 +191,18 @@ class DocumentSequence:
     def exists(self) -> bool:
         """Whether the sequence has a document; one cheap request."""
         return self._store.exists(self._key(1))
+
+    def find_operation(self, op_id: str) -> Document | None:
+        """The document that an operation wrote, however long ago; None if it wrote none so far."""
+        head = self._hinted()
+        number = self._marked_number(op_id)
+        if number is not None:
+            document = self._find(number)
+            if document is not None and document.op_id == op_id:
+                return document
+            head = None  # the marker lies: believe only the documents
+        found = (document for document in self.after(head.number if head else 0) if document.op_id == op_id)
+        return next(found, None)
 
     def after(self, number: int) -> Iterator[Document]:
         """Documents above `number`, oldest first, up to the head of this moment: what a reader has missed."""
@@ -264,12 +314,16 @@ class Collection:
     Holds what it has read of the index, so keep one value a process; safe for threads.
     """
 
-    def __init__(self, store: ObjectStore, prefix: str, clock: Clock | None = None) -> None:
-        """`clock` stamps the index and the children's documents."""
+    def __init__(
+        self, store: ObjectStore, prefix: str, clock: Clock | None = None, *, log: WriteLog | None = None
+    ) -> None:
+        """`clock` stamps the index and the children's documents; `log` is told of the children's writes."""
         self._store = store
         self._prefix = ensure_key(prefix)
         self._clock = clock or SystemClock()
-        self._index = DocumentSequence(store, f"{prefix}/INDEX", self._clock)
+        self._log = log
+        self.index = DocumentSequence(store, f"{prefix}/INDEX", self._clock)
+        """Documents `{"id": …}`, one for each child that was about to begin."""
         self._lock = Lock()
         self._read_up_to = 0
         self._announced: set[str] = set()
@@ -278,7 +332,7 @@ class Collection:
     def ids(self) -> list[str]:
         """Sorted ids of the children that have a document; what a crash left without one is not listed."""
         with self._lock:
-            for document in self._index.after(self._read_up_to):
+            for document in self.index.after(self._read_up_to):
                 self._announced.add(document.body["id"])
                 self._read_up_to = document.number
             begun = {child_id for child_id in self._announced if self.sequence(child_id).exists()}
@@ -295,10 +349,11 @@ class Collection:
             f"{self._prefix}/{child_id}",
             self._clock,
             before_first=lambda: self._announce(child_id),
+            log=self._log,
         )
 
     def _announce(self, child_id: str) -> None:
-        self._index.append({"id": child_id}, op_id=child_id)
+        self.index.append({"id": child_id}, op_id=child_id)
 
 
 def _canonical(value: Mapping[str, Any]) -> bytes:
