@@ -4,7 +4,7 @@ VENV := .venv/bin
 PYTEST := $(VENV)/python -m pytest
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-fast lint types proto proto-accept docs lock tools bench clean
+.PHONY: help setup demo test test-fast lint types proto proto-accept docs lock tools bench soak clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -43,11 +43,14 @@ docs: setup ## Regenerate the reference pages
 lock: setup ## Rewrite the lock files from pyproject.toml
 	$(VENV)/python scripts/lock.py
 
-tools: setup ## Programs that tests need (today all of them come with the locks)
-	@$(VENV)/buf --version
+tools: setup ## Build or find the programs that tests need, into a cache outside the tree
+	@$(VENV)/python scripts/tools.py
 
 bench: setup ## Benchmarks; one area with AREA=registry
 	$(VENV)/python -m benchmarks $(if $(AREA),--area $(AREA))
+
+soak: setup ## Heavy tests at the counts that their issues name; goes on where it stopped
+	$(VENV)/python -m benchmarks.soak
 
 clean: ## Remove what was built, not the environment
 	rm -rf build .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

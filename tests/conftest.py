@@ -6,10 +6,13 @@ import os
 import shutil
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+
+from scripts.tools import TOOLS, path_of
+from tests.tools.minio_server import MinioServer
 
 _MISSING = pytest.StashKey[set[str]]()
 
@@ -28,17 +31,38 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
         terminalreporter.write_line(f"NOT TESTED: {name} is missing; its tests were skipped (make tools)", red=True)
 
 
+def _find(config: pytest.Config, name: str) -> str:
+    built = next((path_of(known) for known in TOOLS if known.name == name), None)
+    if built is not None and built.exists():
+        return str(built)
+    folders = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
+    if path := shutil.which(name, path=folders):
+        return path
+    if name in os.environ.get("TERROIR_REQUIRE_TOOLS", "").split(","):
+        pytest.fail(f"{name} is required here (TERROIR_REQUIRE_TOOLS) and was not found; run make tools")
+    config.stash[_MISSING].add(name)
+    pytest.skip(f"{name} is missing")
+
+
 @pytest.fixture
 def tool(request: pytest.FixtureRequest) -> Callable[[str], str]:
     """Path of a program; without it the test is skipped loudly, or fails if TERROIR_REQUIRE_TOOLS names it."""
+    return lambda name: _find(request.config, name)
 
-    def find(name: str) -> str:
-        folders = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
-        if path := shutil.which(name, path=folders):
-            return path
-        if name in os.environ.get("TERROIR_REQUIRE_TOOLS", "").split(","):
-            pytest.fail(f"{name} is required here (TERROIR_REQUIRE_TOOLS) and was not found; run make tools")
-        request.config.stash[_MISSING].add(name)
-        pytest.skip(f"{name} is missing")
 
-    return find
+@pytest.fixture(scope="session")
+def minio(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[MinioServer]:
+    """A running MinIO for all tests that leave it running; each takes a bucket of its own."""
+    server = MinioServer(_find(request.config, "minio"), tmp_path_factory.mktemp("minio") / "data")
+    server.start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def own_minio(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[MinioServer]:
+    """A MinIO that a test may stop, kill and start again."""
+    server = MinioServer(_find(request.config, "minio"), tmp_path / "minio" / "data")
+    server.start()
+    yield server
+    server.stop()

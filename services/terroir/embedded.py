@@ -1,7 +1,7 @@
-"""Every service on one machine: four processes over one local folder, joined by real TCP ports.
+"""Every service on one machine: four processes over one local folder or bucket, joined by real TCP ports.
 
-The processes are those of a cluster deployment, told by environment variables to share a folder instead of a bucket.
-They end with this process, also when it is killed.
+The processes are those of a cluster deployment, told by environment variables where their objects are. They end with
+this process, also when it is killed.
 """
 
 from __future__ import annotations
@@ -45,6 +45,20 @@ _LIBC: Final = ctypes.CDLL(None) if sys.platform == "linux" else None
 _NAMED_FAILURE: Final = re.compile(r"^terroir \w+: \[([A-Z0-9_]+)\] (.*)$", re.MULTILINE)
 
 
+@dataclass(frozen=True)
+class ObjectPlace:
+    """A bucket in place of the local folder; its keys come by AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY."""
+
+    url: str
+    """`s3://bucket/prefix`."""
+    endpoint: str = ""
+    """`https://host:port`; empty: AWS."""
+
+    def settings(self) -> dict[str, str]:
+        """As the services' settings name it."""
+        return {"STORE": self.url} | ({"STORE_ENDPOINT": self.endpoint} if self.endpoint else {})
+
+
 @dataclass
 class _Service:
     name: str
@@ -66,12 +80,17 @@ class Embedded:
         data_dir: Path,
         *,
         ports: Mapping[str, int] | None = None,
+        store: ObjectPlace | None = None,
         environment: Mapping[str, str] | None = None,
         on_ready: Callable[[str, float], None] = lambda _name, _seconds: None,
     ) -> None:
-        """`ports` of 0 (the default for each) take free ones; `on_ready` hears of each service and its seconds."""
+        """`ports` of 0 (the default for each) take free ones; `on_ready` hears of each service and its seconds.
+
+        With `store` the objects are in a bucket, and `data_dir` keeps caches, logs and the local Ray.
+        """
         self._data_dir = data_dir.expanduser().resolve()
         self._wanted = dict.fromkeys(SERVICES, 0) | dict(ports or {})
+        self._store = store.settings() if store is not None else {}
         self._environment = dict(environment or {})
         self._on_ready = on_ready
         self._services: dict[str, _Service] = {}
@@ -186,13 +205,15 @@ class Embedded:
 
     def _settings(self, name: str) -> dict[str, str]:
         common = {"DATA_DIR": str(self._data_dir), "DRAIN_TIMEOUT_SECONDS": str(DRAIN_SECONDS)}
+        if name == "inference":  # it keeps nothing, and reads adapters from the registry alone
+            return common | {"REGISTRY_TARGET": self.endpoints.registry}
+        common |= self._store
         if name == "dataset":
             # Pictures of the tiny base's own size are large enough for it.
             return common | {"GATES__MINIMUM_SIDE": str(NATIVE_SIDE)}
         if name == "training":
-            targets = {"DATASET_TARGET": self.endpoints.dataset, "REGISTRY_TARGET": self.endpoints.registry}
-            return common | targets
-        return common | ({"REGISTRY_TARGET": self.endpoints.registry} if name == "inference" else {})
+            return common | {"DATASET_TARGET": self.endpoints.dataset, "REGISTRY_TARGET": self.endpoints.registry}
+        return common
 
     def _await_listening(self, names: Sequence[str], since: float) -> None:
         waiting = list(names)

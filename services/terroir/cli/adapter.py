@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import getpass
 from pathlib import Path
 from typing import Annotated, Final
 
 import typer
 
 from terroir._proto.registry.v1 import registry_pb2 as pb
+from terroir.cli.alias import alias, audit, deprecate, rollback, unalias
 from terroir.cli.comparing import compare
 from terroir.cli.session import resource, session
 from terroir.common.errors import InvalidArgument
@@ -22,6 +22,8 @@ VersionName = Annotated[
 _FORMATS: Final = {"kohya": pb.ADAPTER_FORMAT_KOHYA, "diffusers": pb.ADAPTER_FORMAT_DIFFUSERS}
 
 app.command()(compare)
+for command in (alias, rollback, unalias, deprecate, audit):
+    app.command()(command)
 
 
 @app.command("list")
@@ -113,23 +115,6 @@ def download(
     target = out / file.file_name if out.is_dir() else out
     target.write_bytes(file.data)
     session(context).show(file.version, f"wrote {target}: {len(file.data)} bytes of {file.version.name}")
-
-
-@app.command()
-def alias(
-    context: typer.Context,
-    name: AdapterName,
-    alias_name: Annotated[str, typer.Argument(metavar="ALIAS", help="Such as `production`.", show_default=False)],
-    version: Annotated[int, typer.Argument(help="Version number that it shall point at.", show_default=False)],
-    reason: Annotated[str, typer.Option(help="Why; kept in the history.")],
-) -> None:
-    """Point an alias at a version."""
-    adapter = resource("adapters", name)
-    with session(context).client() as client:
-        moved = client.registry.set_alias(
-            adapter, alias_name, f"{adapter}/versions/{version}", actor=getpass.getuser(), reason=reason
-        )
-    session(context).show(moved, f"{adapter}@{moved.alias} → {moved.version}")
 
 
 @app.command()

@@ -15,7 +15,7 @@ import typer
 from terroir.cli.session import session
 from terroir.client.endpoints import default_data_dir
 from terroir.common.errors import InvalidArgument
-from terroir.embedded import DEFAULT_PORTS, SERVICES, Embedded
+from terroir.embedded import DEFAULT_PORTS, SERVICES, Embedded, ObjectPlace
 
 
 def _as_interrupt(_signal: int, _frame: FrameType | None) -> None:
@@ -38,18 +38,31 @@ def up(
     context: typer.Context,
     data_dir: Annotated[Path | None, typer.Option(help="Folder that holds everything. Default: ~/.terroir.")] = None,
     free_ports: Annotated[bool, typer.Option(help="Let the system choose ports instead of 7101 to 7104.")] = False,
+    store: Annotated[
+        str,
+        typer.Option(
+            help="Keep all objects in a bucket, s3://bucket/prefix, instead of the folder. Its keys are read from "
+            "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY."
+        ),
+    ] = "",
+    store_endpoint: Annotated[
+        str, typer.Option(help="Address of the S3 service, such as http://127.0.0.1:9000. Default: AWS.")
+    ] = "",
 ) -> None:
-    """Start every service on this machine; Ctrl-C stops them. State stays in the folder."""
+    """Start every service on this machine; Ctrl-C stops them. State stays in the folder, or in the bucket."""
     this = session(context)
     folder = data_dir or this.data_dir or default_data_dir()
     # A supervisor (systemd, a container runtime) stops this command with SIGTERM: drain as for Ctrl-C.
     signal.signal(signal.SIGTERM, _as_interrupt)
     ports = dict.fromkeys(SERVICES, 0) if free_ports else stated_ports()
-    this.say(f"data in {folder}")
+    this.say(f"data in {store or folder}")
     with (
         contextlib.suppress(KeyboardInterrupt),
         Embedded(
-            folder, ports=ports, on_ready=lambda name, seconds: this.say(f"  {name} listens ({seconds:.1f} s)")
+            folder,
+            ports=ports,
+            store=ObjectPlace(store, store_endpoint) if store else None,
+            on_ready=lambda name, seconds: this.say(f"  {name} listens ({seconds:.1f} s)"),
         ) as running,
     ):
         this.say("loading the base model …")
@@ -60,4 +73,4 @@ def up(
             this.say(f"  {name:<10} {getattr(running.endpoints, name)}")
         this.say('ready. Try, in another terminal: terroir generate "a red teapot by a river at sunset"')
         running.watch()
-    this.say("stopped; everything is kept in the folder")
+    this.say(f"stopped; everything is kept in {store or 'the folder'}")

@@ -88,14 +88,54 @@ class Registry:
             if not (token := page.next_page_token):
                 return
 
-    def set_alias(self, adapter: str, alias: str, version: str, *, actor: str, reason: str, etag: str = "") -> pb.Alias:
-        """Point an alias at a version."""
+    def set_alias(
+        self, adapter: str, alias: str, version: str, *, reason: str, etag: str = "", canary: pb.Canary | None = None
+    ) -> pb.Alias:
+        """Point an alias at a version, and a share of its callers at a canary."""
         request = pb.SetAliasRequest(
-            adapter=adapter, alias=alias, version=version, actor=actor, reason=reason, etag=etag,
+            adapter=adapter, alias=alias, version=version, reason=reason, etag=etag, canary=canary,
             request_id=new_request_id(),
         )  # fmt: skip
         with typed_errors():
             return self._stub.SetAlias(request, timeout=UNARY_SECONDS)
+
+    def rollback_alias(self, adapter: str, alias: str, *, reason: str, etag: str = "") -> pb.Alias:
+        """Point an alias at the version before, ending its canary; again goes one further."""
+        request = pb.RollbackAliasRequest(
+            adapter=adapter, alias=alias, reason=reason, etag=etag, request_id=new_request_id()
+        )
+        with typed_errors():
+            return self._stub.RollbackAlias(request, timeout=UNARY_SECONDS)
+
+    def delete_alias(self, adapter: str, alias: str, *, reason: str, etag: str = "") -> None:
+        """Remove an alias; its history stays."""
+        request = pb.DeleteAliasRequest(
+            adapter=adapter, alias=alias, reason=reason, etag=etag, request_id=new_request_id()
+        )
+        with typed_errors():
+            self._stub.DeleteAlias(request, timeout=UNARY_SECONDS)
+
+    def deprecate(
+        self, version: str, *, reason: str, for_cause: bool = False, replacement: str = "", reinstate: bool = False
+    ) -> pb.AdapterVersion:
+        """Mark a version as no longer to be used, or take that back."""
+        request = pb.DeprecateVersionRequest(
+            name=version, reason=reason, for_cause=for_cause, replacement=replacement, reinstate=reinstate,
+            request_id=new_request_id(),
+        )  # fmt: skip
+        with typed_errors():
+            return self._stub.DeprecateVersion(request, timeout=UNARY_SECONDS)
+
+    def audit(self, adapter: str) -> Iterator[pb.AuditEvent]:
+        """What was changed of an adapter by whom, newest first."""
+        token = ""
+        while True:
+            request = pb.ListAuditEventsRequest(adapter=adapter, page_token=token)
+            with typed_errors():
+                page = self._stub.ListAuditEvents(request, timeout=UNARY_SECONDS)
+            yield from page.events
+            if not (token := page.next_page_token):
+                return
 
     def compatibility(self, adapters: Sequence[str]) -> pb.CheckCompatibilityResponse:
         """How 2 … 8 adapters get along when stacked; raises FailedPrecondition (COMPATIBILITY_BASES_DIFFER)."""

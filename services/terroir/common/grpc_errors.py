@@ -20,6 +20,7 @@ DOMAIN: Final = "terroir"
 _MESSAGE_BYTES: Final = 1024
 _METADATA_BYTES: Final = 256
 
+_STORE_RETRY_SECONDS: Final = 2.0
 _CLASSES: Final[dict[str, type[TerroirError]]] = {
     kind.code.value: kind
     for kind in (
@@ -46,7 +47,8 @@ def from_exception(error: BaseException, request_id: str) -> TerroirError:
         return error
     for store_class, kind in _STORE_CLASSES:
         if isinstance(error, store_class):
-            return kind(str(error), reason=error.reason)
+            passes = isinstance(error, store_errors.StoreUnavailable) and error.passes
+            return kind(str(error), reason=error.reason, retry_after_seconds=_STORE_RETRY_SECONDS if passes else None)
     return errors.Internal(f"internal error; tell the operator request {request_id}", reason="INTERNAL")
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import Any, Literal, Self, get_type_hints
 
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import BaseModel, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
 from terroir.common.errors import InvalidArgument
@@ -35,7 +35,28 @@ class ServiceSettings(BaseSettings):
     announce_path: Path | None = Field(
         default=None, description="File that receives pid and bound ports as JSON once the service listens."
     )
-    data_dir: Path = Field(default=Path("~/.terroir"), description="Root of the local object store.")
+    data_dir: Path = Field(
+        default=Path("~/.terroir"),
+        description="Local folder: caches and run files, and the object store unless `store` is set.",
+    )
+    store: str = Field(default="", description="Object store, `s3://bucket/prefix`; empty: the folder data_dir.")
+    store_endpoint: str = Field(
+        default="",
+        description="Address of the S3 service, `https://host:port`; empty: AWS. Plain http needs store_insecure_http.",
+    )
+    store_region: str = Field(default="us-east-1", description="Region of the bucket.")
+    store_access_key_id: SecretStr = Field(
+        default=SecretStr(""), description="Access key; empty: AWS_ACCESS_KEY_ID or the machine's own role."
+    )
+    store_secret_access_key: SecretStr = Field(default=SecretStr(""), description="Secret of the access key.")
+    store_timeout_seconds: float = Field(
+        default=30.0, gt=0, le=3600, description="Seconds that one request to the object store may take, body included."
+    )
+    store_retry_seconds: float = Field(
+        default=3.0, ge=0, le=600, description="Seconds for which a failed request is repeated before it is an error."
+    )
+    store_insecure_http: bool = Field(default=False, description="Allow an S3 endpoint without TLS beyond loopback.")
+    store_create_bucket: bool = Field(default=True, description="Create the bucket at start if it is missing.")
 
     @classmethod
     def load(cls) -> Self:

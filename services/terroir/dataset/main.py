@@ -23,7 +23,7 @@ from terroir.dataset.tagging import Tagger
 from terroir.store.blobs import Blobs
 from terroir.store.documents import Collection
 from terroir.store.interface import ObjectStore
-from terroir.store.local import LocalStore
+from terroir.store.opening import open_for_writing
 
 
 def build_domain(
@@ -52,8 +52,7 @@ def build_domain(
 @asynccontextmanager
 async def build(settings: DatasetSettings, server: Server) -> AsyncIterator[None]:
     """Add the servicer; end the tagger's process when the server has stopped."""
-    store = LocalStore(settings.data_dir)
-    store.ensure_writable()
+    store = open_for_writing(settings)
     tagger = TaggerProcess(
         settings.tagger_dir,
         settings.tagger_vocabulary,

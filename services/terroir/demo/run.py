@@ -19,7 +19,7 @@ from terroir.client import Client, scan_folder
 from terroir.common.errors import InvalidArgument
 from terroir.demo import contact_sheet, measure, steps
 from terroir.demo.plan import PROMPTS, Style, columns
-from terroir.embedded import Embedded
+from terroir.embedded import Embedded, ObjectPlace
 from terroir.tiny import CLIP_DIR
 
 
@@ -47,8 +47,8 @@ def load_styles(examples: Path) -> list[Style]:
 class Demo:
     """One run of the demo into `out`; state lies in `out/data`, so that an interrupted run is continued."""
 
-    def __init__(self, out: Path, examples: Path, console: Console) -> None:
-        self._out, self._console = out, console
+    def __init__(self, out: Path, examples: Path, console: Console, store: ObjectPlace | None = None) -> None:
+        self._out, self._console, self._store = out, console, store
         self._styles = load_styles(examples)
         self._by_adapter = {style.adapter: style for style in self._styles}
         self._columns = columns(*self._styles)
@@ -57,7 +57,10 @@ class Demo:
     def run(self) -> DemoFiles:
         """Everything; raises TerroirError with a reason code where a step fails."""
         self._out.mkdir(parents=True, exist_ok=True)
-        with Embedded(self._out / "data", on_ready=self._ready) as running, Client(running.endpoints) as client:
+        with (
+            Embedded(self._out / "data", store=self._store, on_ready=self._ready) as running,
+            Client(running.endpoints) as client,
+        ):
             versions = self._datasets(client)
             jobs = self._train(client, versions, running.pids)
             for style in self._styles:

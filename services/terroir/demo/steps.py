@@ -68,7 +68,7 @@ def train_both(
 def promote(client: Client, style: Style, version: str) -> None:
     """Point `production` at the version and give the style to its region."""
     adapter = f"adapters/{style.adapter}"
-    client.registry.set_alias(adapter, "production", version, actor="demo", reason="first version of the demo")
+    client.registry.set_alias(adapter, "production", version, reason="first version of the demo")
     recipe = recipe_pb2.StyleRecipe(
         adapters=[recipe_pb2.RecipeAdapter(adapter=f"{adapter}@production", weight=1.0)],
         prompt_prefix=style.trigger,

@@ -11,24 +11,25 @@ import grpc
 from terroir._proto.registry.v1 import registry_pb2 as pb
 from terroir._proto.registry.v1 import registry_pb2_grpc
 from terroir.common.errors import InvalidArgument
-from terroir.common.validation import ensure_identifier, ensure_text
-from terroir.registry.aliases import Move
+from terroir.common.principal import PrincipalSource
+from terroir.registry.alias_api import AliasCalls
 from terroir.registry.assembly import Registry
 from terroir.registry.compatibility_messages import compatibility_message, compatibility_references
 from terroir.registry.downloads import AdapterFormat
 from terroir.registry.errors import UploadInvalid
 from terroir.registry.messages import (
     adapter_message,
-    alias_message,
     base_message,
     publish_request,
     version_message,
 )
 from terroir.registry.metrics import RegistryMetrics
-from terroir.registry.names import parse_adapter, parse_base, parse_reference, parse_version
+from terroir.registry.names import parse_adapter, parse_base, parse_reference
 from terroir.registry.operations import operation_id
 from terroir.registry.paging import PageQuery
+from terroir.registry.preset_api import PresetCalls
 from terroir.registry.recipe_api import RecipeCalls
+from terroir.registry.settings import RegistrySettings
 from terroir.registry.uploads import Upload
 
 _Context: TypeAlias = grpc.aio.ServicerContext[Any, Any]
@@ -39,21 +40,24 @@ _FORMATS: Final = {
 }
 
 
-class RegistryServicer(RecipeCalls, registry_pb2_grpc.RegistryServiceServicer):
+class RegistryServicer(AliasCalls, PresetCalls, RecipeCalls, registry_pb2_grpc.RegistryServiceServicer):
     """RegistryService on the domain."""
 
     def __init__(
-        self, registry: Registry, metrics: RegistryMetrics, max_parallel_publishes: int, max_parallel_comparisons: int
+        self, registry: Registry, metrics: RegistryMetrics, principals: PrincipalSource, settings: RegistrySettings
     ) -> None:
         self._bases = registry.bases
         self._adapters = registry.adapters
         self._publisher = registry.publisher
         self._downloads = registry.downloads
         self._recipes = registry.recipes
+        self._presets = registry.presets
         self._compatibility = registry.compatibility
+        self._audit = registry.audit
+        self._principals = principals
         self._metrics = metrics
-        self._parsing = asyncio.Semaphore(max_parallel_publishes)
-        self._comparing = asyncio.Semaphore(max_parallel_comparisons)
+        self._parsing = asyncio.Semaphore(settings.max_parallel_publishes)
+        self._comparing = asyncio.Semaphore(settings.max_parallel_comparisons)
 
     async def GetBase(self, request: pb.GetBaseRequest, _context: _Context) -> pb.Base:
         """Return one base model."""
@@ -65,20 +69,21 @@ class RegistryServicer(RecipeCalls, registry_pb2_grpc.RegistryServiceServicer):
         return pb.ListBasesResponse(bases=[base_message(base) for base in bases])
 
     async def PublishVersion(
-        self, request_iterator: AsyncIterator[pb.PublishVersionRequest], _context: _Context
+        self, request_iterator: AsyncIterator[pb.PublishVersionRequest], context: _Context
     ) -> pb.AdapterVersion:
         """Receive a file, check it and make it the next version."""
         with self._metrics.publishing():
             header = await _header(request_iterator)
             request, op_id = publish_request(header), operation_id(header.request_id)
-            await asyncio.to_thread(self._publisher.admit, request)
+            principal = self._principals.of(context)
+            await asyncio.to_thread(self._publisher.admit, request, principal)
             with Upload(request.size_bytes, request.file_digest) as upload:
                 async for message in request_iterator:
                     await asyncio.to_thread(upload.write, _chunk(message))
                     self._metrics.received(len(message.chunk))
                 async with self._parsing:
                     data = await asyncio.to_thread(upload.finish)
-                    version = await asyncio.to_thread(self._publisher.publish, request, data, op_id=op_id)
+                    version = await asyncio.to_thread(self._publisher.publish, request, data, principal, op_id=op_id)
             return version_message(version)
 
     async def GetAdapter(self, request: pb.GetAdapterRequest, _context: _Context) -> pb.Adapter:
@@ -105,12 +110,6 @@ class RegistryServicer(RecipeCalls, registry_pb2_grpc.RegistryServiceServicer):
         return pb.ListVersionsResponse(
             versions=[version_message(version) for version in found.items], next_page_token=found.next_token
         )
-
-    async def SetAlias(self, request: pb.SetAliasRequest, _context: _Context) -> pb.Alias:
-        """Point an alias at a version."""
-        move = _move(request)
-        op_id = operation_id(request.request_id)
-        return alias_message(await asyncio.to_thread(self._adapters.set_alias, move, op_id=op_id, etag=request.etag))
 
     async def DownloadVersion(
         self, request: pb.DownloadVersionRequest, _context: _Context
@@ -150,23 +149,6 @@ def _chunk(message: pb.PublishVersionRequest) -> bytes:
     if message.WhichOneof("message") != "chunk":
         raise UploadInvalid("a second header or an empty message came; send chunks only", reason="UPLOAD_NOT_A_CHUNK")
     return message.chunk
-
-
-def _move(request: pb.SetAliasRequest) -> Move:
-    adapter, (target, number) = parse_adapter(request.adapter, "adapter"), parse_version(request.version)
-    if target != adapter:
-        raise InvalidArgument(
-            f"{request.version} is no version of {request.adapter}; an alias points into its own adapter",
-            reason="ALIAS_OUTSIDE_ADAPTER",
-            field="version",
-        )
-    return Move(
-        adapter=adapter,
-        alias=ensure_identifier(request.alias, "alias"),
-        number=number,
-        actor=ensure_text(request.actor, "actor", 120, min_length=1),
-        reason=ensure_text(request.reason, "reason", 500),
-    )
 
 
 def _format(value: pb.AdapterFormat.ValueType) -> AdapterFormat:

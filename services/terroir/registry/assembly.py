@@ -5,20 +5,27 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from terroir.common.clock import Clock
-from terroir.registry.adapters import Adapters
+from terroir.registry.adapter_presets import PresetBook
+from terroir.registry.adapters import Adapters, AdapterSearch
 from terroir.registry.aliases import Aliases
+from terroir.registry.audit import Audit
 from terroir.registry.bases import Bases
 from terroir.registry.compatibility import CompatibilityCheck
+from terroir.registry.deprecation import Deprecations
 from terroir.registry.downloads import Downloads
+from terroir.registry.live_index import IndexPolicy, LiveIndex
 from terroir.registry.publishing import Publisher
 from terroir.registry.region_log import RegionLog
 from terroir.registry.regions import Regions
 from terroir.registry.saved_recipes import SavedRecipes
+from terroir.registry.search import Search
 from terroir.registry.settings import RegistrySettings
+from terroir.registry.state import States
 from terroir.registry.versions import Versions
 from terroir.store.blobs import Blobs
 from terroir.store.documents import Collection, DocumentSequence
 from terroir.store.interface import ObjectStore
+from terroir.store.journal import Journal
 
 
 @dataclass(frozen=True)
@@ -27,28 +34,52 @@ class Registry:
 
     bases: Bases
     adapters: Adapters
+    search: AdapterSearch
+    live: LiveIndex
+    """Filled, not yet following; whoever serves starts and stops it."""
     publisher: Publisher
     downloads: Downloads
     regions: Regions
     recipes: SavedRecipes
+    presets: PresetBook
     compatibility: CompatibilityCheck
+    audit: Audit
 
 
 def assemble(store: ObjectStore, clock: Clock, settings: RegistrySettings) -> Registry:
     """A registry on a store, its configured bases registered; raises BaseFolderInvalid or BaseChanged."""
     blobs = Blobs(store)
-    bases = Bases(Collection(store, "bases", clock), blobs)
+    journal = Journal(store, "journal", clock)
+    live = LiveIndex(store, journal, clock, _index_policy(settings))
+    live.fill()
+    bases = Bases(Collection(store, "bases", clock, log=journal), blobs)
     for base, folder in settings.base_sources.items():
         bases.register(base, folder)
-    versions = Versions(Collection(store, "adapters", clock))
-    adapters = Adapters(versions, Aliases(Collection(store, "aliases", clock), clock))
-    region_log = RegionLog(DocumentSequence(store, "regions", clock))
+    versions = Versions(Collection(store, "adapters", clock, log=journal))
+    states = States(Collection(store, "aliases", clock, log=journal))
+    aliases = Aliases(states, clock, settings.protected_aliases)
+    adapters = Adapters(versions, aliases, Deprecations(states, clock), live.index, clock)
+    region_log = RegionLog(DocumentSequence(store, "regions", clock, log=journal))
+    regions = Regions(region_log, adapters, clock)
     return Registry(
         bases=bases,
         adapters=adapters,
+        search=AdapterSearch(adapters, Search(live.index, regions)),
+        live=live,
         publisher=Publisher(bases, versions, blobs, settings.max_upload_bytes),
         downloads=Downloads(adapters, blobs),
-        regions=Regions(region_log, adapters, clock),
+        regions=regions,
         recipes=SavedRecipes(region_log, adapters),
+        presets=PresetBook(states, adapters, blobs),
         compatibility=CompatibilityCheck(store, adapters, bases),
+        audit=Audit(versions, states),
+    )
+
+
+def _index_policy(settings: RegistrySettings) -> IndexPolicy:
+    return IndexPolicy(
+        poll_seconds=settings.index_poll_seconds,
+        snapshot_changes=settings.index_snapshot_changes,
+        snapshot_seconds=settings.index_snapshot_minutes * 60,
+        rebuild_parallel_reads=settings.index_rebuild_parallel_reads,
     )

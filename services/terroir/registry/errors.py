@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
-from terroir.common.errors import Aborted, AlreadyExists, FailedPrecondition, InvalidArgument, NotFound
+from terroir.common.errors import (
+    Aborted,
+    AlreadyExists,
+    FailedPrecondition,
+    InvalidArgument,
+    NotFound,
+    ResourceExhausted,
+)
 
 
 class BaseNotFound(NotFound):
@@ -27,6 +34,30 @@ class AliasNotFound(NotFound):
     """The adapter has no such alias."""
 
     reason = "ALIAS_NOT_FOUND"
+
+
+class VersionDeprecated(FailedPrecondition):
+    """An alias may not point at a version that must no longer be used."""
+
+    reason = "VERSION_DEPRECATED"
+
+
+class VersionInUse(FailedPrecondition):
+    """An alias points at the version."""
+
+    reason = "VERSION_IN_USE"
+
+
+class VersionNotDeprecated(FailedPrecondition):
+    """There is no deprecation to take back."""
+
+    reason = "VERSION_NOT_DEPRECATED"
+
+
+class NothingToRollBack(FailedPrecondition):
+    """The alias never pointed at another version."""
+
+    reason = "NOTHING_TO_ROLL_BACK"
 
 
 class RegionNotFound(NotFound):
@@ -123,3 +154,27 @@ class SampleNotFound(NotFound):
     """The adapter has no such sample picture."""
 
     reason = "SAMPLE_NOT_FOUND"
+
+
+class WatchTokenInvalid(InvalidArgument):
+    """The resume token was not given out by a watch."""
+
+    reason = "WATCH_TOKEN_INVALID"
+
+
+class WatchTokenAhead(InvalidArgument):
+    """The resume token lies ahead of this store's journal: it is of another store, or of before a restore."""
+
+    reason = "WATCH_TOKEN_AHEAD"
+
+
+class WatcherTooSlow(ResourceExhausted):
+    """The watcher did not take its changes in time, and must watch again from the last one that it saw."""
+
+    reason = "WATCHER_TOO_SLOW"
+
+
+class WatchersExhausted(ResourceExhausted):
+    """The replica has as many watchers as it serves."""
+
+    reason = "WATCHERS_EXHAUSTED"

@@ -9,6 +9,7 @@ from typing import Final
 
 from terroir._proto.registry.v1 import region_pb2_grpc, registry_pb2_grpc
 from terroir.common.clock import SystemClock
+from terroir.common.principal import LocalPrincipals
 from terroir.common.server import Server
 from terroir.common.service import run_service
 from terroir.registry.api import RegistryServicer
@@ -29,7 +30,7 @@ async def build(settings: RegistrySettings, server: Server) -> AsyncIterator[Non
     clock = SystemClock()
     registry = assemble(store, clock, settings)
     metrics = RegistryMetrics(clock, server.registry)
-    servicer = RegistryServicer(registry, metrics, settings.max_parallel_publishes, settings.max_parallel_comparisons)
+    servicer = RegistryServicer(registry, metrics, LocalPrincipals(settings.local_roles), settings)
     server.add(servicer, registry_pb2_grpc.add_RegistryServiceServicer_to_server, REGISTRY_SERVICE)
     server.add(RegionServicer(registry.regions), region_pb2_grpc.add_RegionServiceServicer_to_server, REGION_SERVICE)
     yield

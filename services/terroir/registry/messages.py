@@ -2,26 +2,33 @@
 
 from __future__ import annotations
 
-from datetime import datetime
 from typing import Final
-
-from google.protobuf.timestamp_pb2 import Timestamp
 
 from terroir._proto.registry.v1 import registry_pb2 as pb
 from terroir.registry.adapters import Adapter
-from terroir.registry.aliases import Alias
+from terroir.registry.alias_messages import alias_message, deprecation_message
 from terroir.registry.bases import Base
 from terroir.registry.names import (
     adapter_name,
     base_name,
     parse_adapter,
     parse_base,
-    version_name,
+    parse_region,
+    region_name,
 )
 from terroir.registry.publishing import PublishRequest
+from terroir.registry.timestamps import timestamp
 from terroir.registry.versions import Lineage, Version
 
-_LINEAGE_FIELDS: Final = ("job", "dataset_version", "dataset_digest", "config_digest", "code_version")
+_LINEAGE_FIELDS: Final = (
+    "job",
+    "dataset_version",
+    "dataset_digest",
+    "config_digest",
+    "code_version",
+    "parent",
+    "checkpoint",
+)
 
 
 def base_message(base: Base) -> pb.Base:
@@ -34,20 +41,7 @@ def base_message(base: Base) -> pb.Base:
         component_digests=base.component_digests,
         adaptable_layers=base.adaptable_layers,
         native_resolution=base.native_resolution,
-        create_time=_timestamp(base.created_at),
-    )
-
-
-def alias_message(alias: Alias) -> pb.Alias:
-    """An alias as the contract shows it."""
-    return pb.Alias(
-        adapter=adapter_name(alias.adapter),
-        alias=alias.alias,
-        version=version_name(alias.adapter, alias.number),
-        actor=alias.actor,
-        reason=alias.reason,
-        update_time=_timestamp(alias.updated_at),
-        etag=alias.etag,
+        create_time=timestamp(base.created_at),
     )
 
 
@@ -57,7 +51,7 @@ def adapter_message(adapter: Adapter) -> pb.Adapter:
         name=adapter_name(adapter.adapter),
         newest_version=adapter.newest_version,
         aliases=[alias_message(alias) for alias in adapter.aliases],
-        create_time=_timestamp(adapter.created_at),
+        create_time=timestamp(adapter.created_at),
     )
 
 
@@ -75,11 +69,21 @@ def version_message(version: Version) -> pb.AdapterVersion:
         coverage=pb.Coverage(
             matched_layers=manifest.matched_layers,
             ignored=[pb.IgnoredKey(key=key, reason=reason) for key, reason in manifest.ignored],
+            unknown=[pb.IgnoredKey(key=key, reason=reason) for key, reason in manifest.unknown],
         ),
         trigger_word=manifest.trigger_word,
         lineage=pb.Lineage(**{field: getattr(manifest.lineage, field) for field in _LINEAGE_FIELDS}),
         labels=version.visible_labels(),
-        create_time=_timestamp(version.created_at),
+        create_time=timestamp(version.created_at),
+        tags=manifest.tags,
+        region=region_name(manifest.region) if manifest.region else "",
+        metrics=manifest.metrics,
+        description=manifest.description,
+        deprecation=deprecation_message(version.deprecation),
+        actor=manifest.actor,
+        upload_digest=manifest.upload_digest,
+        upload_format=manifest.upload_format,
+        hashes=manifest.hashes,
     )
 
 
@@ -94,10 +98,8 @@ def publish_request(header: pb.PublishHeader) -> PublishRequest:
         trigger_word=header.trigger_word,
         lineage=Lineage(**{field: getattr(header.lineage, field) for field in _LINEAGE_FIELDS}),
         labels=dict(header.labels),
+        tags=tuple(header.tags),
+        region=parse_region(header.region, "header.region") if header.region else "",
+        metrics=dict(header.metrics),
+        description=header.description,
     )
-
-
-def _timestamp(text: str) -> Timestamp:
-    stamp = Timestamp()
-    stamp.FromDatetime(datetime.fromisoformat(text))
-    return stamp

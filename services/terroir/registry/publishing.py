@@ -6,13 +6,17 @@ manifest names, and those are never listed.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from typing import Any, Final
 
 from terroir.common.errors import InvalidArgument
-from terroir.common.validation import ensure_digest, ensure_text
+from terroir.common.principal import Principal, Role
+from terroir.common.validation import ensure_digest, ensure_range, ensure_text
 from terroir.lora.formats import to_diffusers, to_kohya
+from terroir.lora.hashes import site_hashes
 from terroir.registry.adapter_file import BASE_DIGEST_KEY, read_adapter_file
 from terroir.registry.bases import Base, Bases
 from terroir.registry.errors import BaseMismatch, UploadInvalid
@@ -23,6 +27,12 @@ from terroir.store.blobs import Blobs
 MAX_LABELS: Final = 64
 MAX_LABEL_CHARACTERS: Final = 256
 MAX_TRIGGER_CHARACTERS: Final = 64
+MAX_TAGS: Final = 32
+MAX_METRICS: Final = 64
+MAX_DESCRIPTION_CHARACTERS: Final = 2000
+_TAG: Final = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
+_METRIC: Final = re.compile(r"[a-z][a-z0-9_]{0,62}")
+_LARGEST_FIGURE: Final = 1e30
 _FAMILY_METADATA: Final = {
     "sd15": {
         "ss_base_model_version": "sd_v1",
@@ -47,6 +57,10 @@ class PublishRequest:
     trigger_word: str = ""
     lineage: Lineage = field(default_factory=Lineage)
     labels: Mapping[str, str] = field(default_factory=dict)
+    tags: tuple[str, ...] = ()
+    region: str = ""
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    description: str = ""
 
     def to_body(self) -> dict[str, Any]:
         """What a retry must repeat."""
@@ -62,11 +76,12 @@ class Publisher:
         self._blobs = blobs
         self._max_upload_bytes = max_upload_bytes
 
-    def admit(self, request: PublishRequest) -> None:
+    def admit(self, request: PublishRequest, principal: Principal) -> None:
         """Refuse, before the first byte, what no bytes can make right.
 
-        Raises InvalidArgument, UploadInvalid (UPLOAD_TOO_LARGE), BaseNotFound or BaseMismatch.
+        Raises PermissionDenied, InvalidArgument, UploadInvalid (UPLOAD_TOO_LARGE), BaseNotFound or BaseMismatch.
         """
+        principal.require(Role.PUBLISHER, "publish a version")
         _ensure_notes(request)
         if not 1 <= request.size_bytes <= self._max_upload_bytes:
             raise UploadInvalid(
@@ -78,7 +93,7 @@ class Publisher:
         ensure_digest(request.file_digest, "header.file_digest")
         _ensure_same_base(self._bases.get(request.base), request.base_digest)
 
-    def publish(self, request: PublishRequest, data: bytes, *, op_id: str) -> Version:
+    def publish(self, request: PublishRequest, data: bytes, principal: Principal, *, op_id: str) -> Version:
         """Make a version of the whole file, once however often this is repeated with one `op_id`.
 
         Takes seconds and about four times the file's memory: keep it off an event loop. Raises as
@@ -88,11 +103,14 @@ class Publisher:
         parsed = read_adapter_file(data, self._bases.key_table(base))
         _ensure_same_base(base, parsed.metadata.get(BASE_DIGEST_KEY, ""))
         adapter = parsed.adapter
+        kohya, diffusers = to_kohya(adapter, _metadata(base, request)), to_diffusers(adapter)
+        with ThreadPoolExecutor(2) as pool:  # on a bucket each is a request of its own
+            stored = list(pool.map(self._keep, (kohya, diffusers)))
         manifest = Manifest(
             base=base.base,
             base_digest=base.digest,
-            kohya=self._keep(to_kohya(adapter, _metadata(base, request))),
-            diffusers=self._keep(to_diffusers(adapter)),
+            kohya=stored[0],
+            diffusers=stored[1],
             tensor_digest=adapter.tensor_digest(),
             rank=adapter.rank,
             matched_layers=parsed.matched,
@@ -102,6 +120,12 @@ class Publisher:
             labels=request.labels,
             upload_digest=request.file_digest,
             upload_format=parsed.format,
+            actor=principal.name,
+            tags=request.tags,
+            region=request.region,
+            metrics=request.metrics,
+            description=request.description,
+            hashes=site_hashes(kohya),
         )
         return self._versions.append(request.adapter, manifest, op_id=op_id, request=request.to_body())
 
@@ -135,12 +159,32 @@ def _ensure_notes(request: PublishRequest) -> None:
     ensure_text(request.trigger_word, "header.trigger_word", MAX_TRIGGER_CHARACTERS)
     for name, value in asdict(request.lineage).items():
         ensure_text(value, f"header.lineage.{name}", MAX_LABEL_CHARACTERS)
-    if len(request.labels) > MAX_LABELS:
-        raise InvalidArgument(
-            f"{len(request.labels)} labels; at most {MAX_LABELS} are allowed: drop some",
-            reason="TOO_MANY_LABELS",
-            field="header.labels",
-        )
+    ensure_text(request.description, "header.description", MAX_DESCRIPTION_CHARACTERS)
+    _ensure_few(len(request.labels), MAX_LABELS, "labels")
+    _ensure_few(len(request.tags), MAX_TAGS, "tags")
+    _ensure_few(len(request.metrics), MAX_METRICS, "metrics")
+    for tag in request.tags:
+        if not _TAG.fullmatch(tag):
+            raise _not_a_name(tag, "header.tags", _TAG)
+    for name, figure in request.metrics.items():
+        if not _METRIC.fullmatch(name):
+            raise _not_a_name(name, "header.metrics", _METRIC)
+        ensure_range(figure, f"header.metrics[{name}]", -_LARGEST_FIGURE, _LARGEST_FIGURE)
     for key, value in request.labels.items():
         ensure_text(key, "header.labels", MAX_LABEL_CHARACTERS)
         ensure_text(value, f"header.labels[{key[:40]}]", MAX_LABEL_CHARACTERS)
+
+
+def _ensure_few(count: int, limit: int, what: str) -> None:
+    if count > limit:
+        raise InvalidArgument(
+            f"{count} {what}; at most {limit} are allowed: drop some",
+            reason=f"TOO_MANY_{what.upper()}",
+            field=f"header.{what}",
+        )
+
+
+def _not_a_name(value: str, field: str, pattern: re.Pattern[str]) -> InvalidArgument:
+    return InvalidArgument(
+        f"{field} has {value[:64]!r}, which does not match {pattern.pattern}", reason="INVALID_NAME", field=field
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from datetime import date
 from typing import Any, Final
@@ -13,6 +14,7 @@ from terroir.registry.errors import RegionDuplicate, RegionEtagMismatch, RegionN
 from terroir.registry.names import region_name
 from terroir.registry.paging import Page, PageQuery, sorted_page_of
 from terroir.registry.recipes import RecipeChoice, StyleRecipe
+from terroir.registry.region_codes import same
 from terroir.registry.region_log import RegionLog, RegionState, region_body, region_of
 from terroir.registry.region_tree import Region, RegionSpec, RegionTree
 from terroir.registry.saved_recipes import ensure_adapters_exist, find_recipe
@@ -57,6 +59,11 @@ class Regions:
     def chain(self, code: str) -> tuple[str, ...]:
         """`code` and all that it lies in, nearest first; codes that nobody put lie where their spelling tells."""
         return tuple(self._log.current().tree.chain(code))
+
+    def within(self, code: str, codes: Iterable[str]) -> frozenset[str]:
+        """Those of `codes` that are `code`, in any case, or lie in it."""
+        tree = self._log.current().tree
+        return frozenset(each for each in codes if same(code) in map(same, tree.chain(each)))
 
     def put(self, spec: RegionSpec, *, op_id: str, etag: str = "") -> Region:
         """Create or replace a region, once however often this is repeated with one `op_id`.

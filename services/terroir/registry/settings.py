@@ -8,6 +8,7 @@ from typing import Final
 from pydantic import Field
 from pydantic_settings import SettingsConfigDict
 
+from terroir.common.principal import Role
 from terroir.common.settings import ServiceSettings
 from terroir.tiny import BASE_DIR, BASE_ID
 
@@ -32,4 +33,24 @@ class RegistrySettings(ServiceSettings):
     )
     max_parallel_comparisons: int = Field(
         default=2, ge=1, le=64, description="Compatibility checks computed at once; each takes one core for seconds."
+    )
+    protected_aliases: frozenset[str] = Field(
+        default=frozenset({"production"}),
+        description="Aliases whose changes need the role publisher and a reason, as a JSON list.",
+    )
+    local_roles: frozenset[Role] = Field(
+        default=frozenset({Role.OPERATOR}),
+        description="Roles of callers while nobody authenticates: a JSON list of viewer, stylist, publisher, operator.",
+    )
+    index_poll_seconds: float = Field(
+        default=0.2, ge=0.01, le=60, description="Time between two looks for other replicas' changes, in seconds."
+    )
+    index_snapshot_changes: int = Field(
+        default=10_000, ge=1, le=10_000_000, description="Changes after which a snapshot of the index is written."
+    )
+    index_snapshot_minutes: float = Field(
+        default=30, gt=0, le=10_080, description="Minutes after which a snapshot is written if anything changed."
+    )
+    index_rebuild_parallel_reads: int = Field(
+        default=16, ge=1, le=256, description="Documents read at once where there is no snapshot to start from."
     )

@@ -9,11 +9,12 @@ upload carried. The digest of the upload stays in the manifest and, where it dif
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any, Final
 
 from terroir.registry.errors import AdapterNotFound, VersionNotFound
 from terroir.registry.names import adapter_name, version_name
+from terroir.registry.state import Deprecation
 from terroir.store.documents import Collection, Document
 from terroir.store.errors import NotFound
 
@@ -29,6 +30,10 @@ class Lineage:
     dataset_digest: str = ""
     config_digest: str = ""
     code_version: str = ""
+    parent: str = ""
+    """`adapters/{id}/versions/{number}` that training continued from."""
+    checkpoint: str = ""
+    """`jobs/{id}/checkpoints/{step}` that was published."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +62,17 @@ class Manifest:
     labels: Mapping[str, str]
     upload_digest: str
     upload_format: str
+    actor: str = ""
+    """Who published it, as the server saw it."""
+    tags: tuple[str, ...] = ()
+    region: str = ""
+    """Code of the region that it was made for."""
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    description: str = ""
+    hashes: Mapping[str, str] = field(default_factory=dict)
+    """Other digests of the kohya file, by the names that model sites give them."""
+    unknown: tuple[tuple[str, str], ...] = ()
+    """(key as in the upload, why it is not understood)."""
 
     def to_body(self) -> dict[str, Any]:
         """As a JSON-able document."""
@@ -69,6 +85,8 @@ class Manifest:
         fields["kohya"], fields["diffusers"] = StoredFile(**body["kohya"]), StoredFile(**body["diffusers"])
         fields["lineage"] = Lineage(**body["lineage"])
         fields["ignored"] = tuple((key, why) for key, why in body["ignored"])
+        fields["unknown"] = tuple((key, why) for key, why in body["unknown"])
+        fields["tags"] = tuple(body["tags"])
         return Manifest(**fields)
 
 
@@ -81,6 +99,8 @@ class Version:
     created_at: str
     """RFC 3339, UTC."""
     manifest: Manifest
+    deprecation: Deprecation | None = None
+    """Set once it must no longer be used."""
 
     @property
     def name(self) -> str:
@@ -107,12 +127,12 @@ class Versions:
         """
         body = manifest.to_body()
         document = self._sequences.sequence(adapter).append_with(lambda _: body, op_id=op_id, request=request)
-        return _version(adapter, document)
+        return version_of(adapter, document)
 
     def newest(self, adapter: str) -> Version:
         """The version with the highest number; raises AdapterNotFound."""
         try:
-            return _version(adapter, self._sequences.sequence(adapter).head())
+            return version_of(adapter, self._sequences.sequence(adapter).head())
         except NotFound as error:
             raise _no_adapter(adapter) from error
 
@@ -120,7 +140,7 @@ class Versions:
         """One version; raises AdapterNotFound or VersionNotFound."""
         sequence = self._sequences.sequence(adapter)
         try:
-            return _version(adapter, sequence.get(number))
+            return version_of(adapter, sequence.get(number))
         except NotFound as error:
             newest = self.newest(adapter).number
             raise VersionNotFound(
@@ -133,7 +153,8 @@ class Versions:
         return self._sequences.ids()
 
 
-def _version(adapter: str, document: Document) -> Version:
+def version_of(adapter: str, document: Document) -> Version:
+    """The version that a document holds."""
     return Version(adapter, document.number, document.created_at, Manifest.from_body(document.body))
 
 

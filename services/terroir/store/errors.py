@@ -37,6 +37,11 @@ class StoreUnavailable(StoreError):
 
     default_reason = "STORE_UNAVAILABLE"
 
+    @property
+    def passes(self) -> bool:
+        """Whether it may well work in a moment: nobody has to change anything first."""
+        return self.reason in ("STORE_UNAVAILABLE", "STORE_UNREACHABLE", "STORE_INCONSISTENT")
+
 
 class InvalidKey(StoreError):
     """The key can't name an object."""

@@ -21,7 +21,7 @@ from terroir.common.errors import TerroirError, Unavailable
 from terroir.store.blobs import Blobs
 from terroir.store.errors import StoreError
 from terroir.store.interface import ObjectStore
-from terroir.store.local import LocalStore
+from terroir.store.opening import location_of, open_store
 from terroir.training.adapter_file import code_version, config_digest
 from terroir.training.attempt_files import AttemptLog, read_progress, write_progress
 from terroir.training.config_parser import parse_config
@@ -29,6 +29,7 @@ from terroir.training.driver_order import DriverOrder, Trained
 from terroir.training.engine.ports import Stopped, TrainProgress
 from terroir.training.errors import AttemptSuperseded
 from terroir.training.jobs import Job, JobFailure, Jobs, JobState, attempt_prefix
+from terroir.training.settings import TrainingSettings
 from terroir.training.upstream import Publication, RegistryService
 
 _ASK_SECONDS: Final = 1.0
@@ -36,11 +37,18 @@ _TRY_AGAIN: Final = 1
 """Exit status."""
 
 
+def store_of(order: DriverOrder) -> ObjectStore:
+    """The service's store; where it is comes with the order, its keys from TERROIR_TRAINING_STORE_… on this machine."""
+    own = TrainingSettings.load()
+    told = {"data_dir": Path(order.data_dir), "store": order.store, "store_endpoint": order.store_endpoint}
+    return open_store(location_of(own.model_copy(update={**told, "store_region": order.store_region})))
+
+
 def train_in_worker(order: DriverOrder) -> Trained:
     """The body of the Ray task; torch is imported here, never in the driver."""
     from terroir.training.worker import train_attempt
 
-    store = LocalStore(Path(order.data_dir))
+    store = store_of(order)
     return train_attempt(order, store, lambda: str(ray.get_runtime_context().get_node_id()), SystemClock())
 
 
@@ -152,7 +160,7 @@ def train_on_ray(order: DriverOrder, jobs: Jobs) -> Trained:
 def main() -> None:
     """Run the attempt named on the command line."""
     order = DriverOrder.from_json(sys.argv[1])
-    clock, store = SystemClock(), LocalStore(Path(order.data_dir))
+    clock, store = SystemClock(), store_of(order)
     ray.init(address="auto", log_to_driver=False)
     jobs = Jobs(store, clock)
     sys.exit(Driver(order, store, clock, lambda: train_on_ray(order, jobs)).run())

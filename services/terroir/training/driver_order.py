@@ -9,12 +9,15 @@ from dataclasses import asdict, dataclass
 
 @dataclass(frozen=True)
 class DriverOrder:
-    """One attempt at one job. Holds no secrets: Ray shows command lines."""
+    """One attempt at one job. Holds no secrets, as Ray shows command lines: a store's keys come by the environment."""
 
     job_id: str
     attempt: int
     submission_id: str
     data_dir: str
+    store: str
+    store_endpoint: str
+    store_region: str
     dataset_target: str
     registry_target: str
     base_sources: Mapping[str, str]

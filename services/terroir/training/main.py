@@ -13,7 +13,7 @@ from terroir._proto.training.v1 import training_pb2_grpc
 from terroir.common.clock import SystemClock
 from terroir.common.server import Server
 from terroir.common.service import run_service
-from terroir.store.local import LocalStore
+from terroir.store.opening import open_for_writing
 from terroir.training.api import Domain, TrainingServicer
 from terroir.training.driver_order import DriverOrder
 from terroir.training.jobs import Attempt, Job, Jobs
@@ -48,6 +48,9 @@ def driver_order(settings: TrainingSettings, job: Job, attempt: Attempt) -> Driv
         attempt=attempt.number,
         submission_id=attempt.submission_id,
         data_dir=str(settings.data_dir.resolve()),
+        store=settings.store,
+        store_endpoint=settings.store_endpoint,
+        store_region=settings.store_region,
         dataset_target=settings.dataset_target,
         registry_target=settings.registry_target,
         base_sources={base: str(folder.resolve()) for base, folder in settings.base_sources.items()},
@@ -59,8 +62,7 @@ def driver_order(settings: TrainingSettings, job: Job, attempt: Attempt) -> Driv
 @asynccontextmanager
 async def build(settings: TrainingSettings, server: Server) -> AsyncIterator[None]:
     """Add the servicer and run the queue beside it; a local Ray ends with the service."""
-    store, clock = LocalStore(settings.data_dir), SystemClock()
-    store.ensure_writable()
+    store, clock = open_for_writing(settings), SystemClock()
     jobs, ray = Jobs(store, clock), ray_runtime(settings)
     limits = QueueLimits(settings.max_running_jobs, settings.max_lost_attempts)
     queue = Queue(jobs, ray, lambda job, attempt: driver_order(settings, job, attempt), limits, clock)

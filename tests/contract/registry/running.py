@@ -89,13 +89,12 @@ class Running:
         first, *rest = self.api.DownloadVersion(pb.DownloadVersionRequest(name=name, format=adapter_format), timeout=30)
         return first.header, b"".join(message.chunk for message in rest)
 
-    def set_alias(self, alias: str, number: int, actor: str = "ana", reason: str = "", etag: str = "") -> pb.Alias:
+    def set_alias(self, alias: str, number: int, reason: str = "because", etag: str = "") -> pb.Alias:
         """Point an alias of `adapters/jiangnan` at a version."""
         request = pb.SetAliasRequest(
             adapter="adapters/jiangnan",
             alias=alias,
             version=f"adapters/jiangnan/versions/{number}",
-            actor=actor,
             reason=reason,
             etag=etag,
             request_id=str(uuid.uuid4()),

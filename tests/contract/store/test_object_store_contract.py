@@ -1,9 +1,8 @@
-"""What every driver of the object store promises; S3 joins by one more row of DRIVERS."""
+"""What every driver of the object store promises."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from threading import Barrier
@@ -17,16 +16,15 @@ from terroir.store.errors import AlreadyExists, InvalidKey, NotFound
 from terroir.store.interface import ObjectStore
 from terroir.store.local import LocalStore
 from terroir.store.obstore_driver import MemoryStore
-
-DRIVERS: dict[str, Callable[[Path], ObjectStore]] = {
-    "memory": lambda _: MemoryStore(),
-    "local": LocalStore,
-}
+from tests.tools.minio_server import MinioServer
 
 
-@pytest.fixture(params=DRIVERS)
+@pytest.fixture(params=["memory", "local", "minio"])
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> ObjectStore:
-    return DRIVERS[request.param](tmp_path)
+    if request.param == "minio":
+        server: MinioServer = request.getfixturevalue("minio")
+        return server.store()
+    return MemoryStore() if request.param == "memory" else LocalStore(tmp_path)
 
 
 @pytest.mark.parametrize("body", [b"", b"x", bytes(range(256)) * 40_000], ids=["empty", "one byte", "10 MB"])

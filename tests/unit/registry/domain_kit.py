@@ -5,16 +5,22 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from terroir.common.clock import FixedClock
-from terroir.registry.adapters import Adapters
+from terroir.registry.adapters import Adapters, AdapterSearch
 from terroir.registry.aliases import Aliases
 from terroir.registry.bases import Bases
+from terroir.registry.deprecation import Deprecations
+from terroir.registry.index import Index
+from terroir.registry.live_index import IndexPolicy, LiveIndex
 from terroir.registry.region_log import RegionLog
 from terroir.registry.regions import Regions
 from terroir.registry.saved_recipes import SavedRecipes
+from terroir.registry.search import Search
+from terroir.registry.state import States
 from terroir.registry.versions import Lineage, Manifest, StoredFile, Version, Versions
 from terroir.store.blobs import Blobs
 from terroir.store.documents import Collection, DocumentSequence
 from terroir.store.interface import ObjectStore
+from terroir.store.journal import Journal
 
 
 @dataclass(frozen=True)
@@ -30,6 +36,9 @@ class Domain:
     adapters: Adapters
     regions: Regions
     recipes: SavedRecipes
+    live: LiveIndex
+    """Filled; nobody calls `refresh` but the test."""
+    search: AdapterSearch
 
     def publish(self, adapter: str, op_id: str, label: str = "") -> Version:
         """Append a version whose file nobody reads."""
@@ -51,13 +60,23 @@ class Domain:
         return self.versions.append(adapter, manifest, op_id=op_id, request={"label": label})
 
 
-def open_domain(store: ObjectStore) -> Domain:
-    """One replica on a store; two calls on one store are two replicas."""
+def open_domain(store: ObjectStore, *, indexed: bool = False) -> Domain:
+    """One replica on a store; two calls on one store are two replicas.
+
+    Reads go to the store, so that replicas see each other at once; with `indexed` they come from `live`.
+    """
     clock, blobs = FixedClock(), Blobs(store)
-    versions = Versions(Collection(store, "adapters", clock))
-    aliases = Aliases(Collection(store, "aliases", clock), clock)
-    adapters = Adapters(versions, aliases)
-    bases = Bases(Collection(store, "bases", clock), blobs)
-    log = RegionLog(DocumentSequence(store, "regions", clock))
+    journal = Journal(store, "journal", clock)
+    policy = IndexPolicy(poll_seconds=60, snapshot_changes=10_000, snapshot_seconds=3600, rebuild_parallel_reads=2)
+    live = LiveIndex(store, journal, clock, policy)
+    if indexed:
+        live.fill()
+    versions = Versions(Collection(store, "adapters", clock, log=journal))
+    states = States(Collection(store, "aliases", clock, log=journal))
+    aliases = Aliases(states, clock, ("production",))
+    adapters = Adapters(versions, aliases, Deprecations(states, clock), live.index if indexed else Index(), clock)
+    bases = Bases(Collection(store, "bases", clock, log=journal), blobs)
+    log = RegionLog(DocumentSequence(store, "regions", clock, log=journal))
     regions, recipes = Regions(log, adapters, clock), SavedRecipes(log, adapters)
-    return Domain(store, clock, blobs, bases, versions, aliases, adapters, regions, recipes)
+    search = AdapterSearch(adapters, Search(live.index, regions))
+    return Domain(store, clock, blobs, bases, versions, aliases, adapters, regions, recipes, live, search)

@@ -49,7 +49,7 @@ class MemoryRay:
 
 
 def order(job: Job, attempt: Attempt) -> DriverOrder:
-    return DriverOrder(job.id, attempt.number, attempt.submission_id, "/data", "d", "r", {}, 1, 0.0)
+    return DriverOrder(job.id, attempt.number, attempt.submission_id, "/data", "", "", "", "d", "r", {}, 1, 0.0)
 
 
 @dataclass
@@ -216,5 +216,5 @@ def test_an_older_attempt_may_write_neither_state_nor_checkpoints(house: House) 
 def test_a_driver_s_command_survives_the_shell_and_reads_back_equal() -> None:
     import shlex
 
-    told = DriverOrder("job-1", 1, "job-1-1", "/data dir/'x'", "d:1", "r:1", {"b": "/w"}, 1, 0.5)
+    told = DriverOrder("job-1", 1, "job-1-1", "/data dir/'x'", "s3://b/p", "", "", "d:1", "r:1", {"b": "/w"}, 1, 0.5)
     assert DriverOrder.from_json(shlex.split(entrypoint("python", told))[-1]) == told
