@@ -1,4 +1,4 @@
-"""`terroir region` and `terroir recipe` against a running registry."""
+"""`terroir region`, `terroir recipe`, presets and samples against a running registry."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from terroir.cli.main import app
 from terroir.common.errors import TerroirError
 from tests.contract.registry.running import Running
 from tests.unit.registry.adapter_kit import adapter_bytes
+from tests.unit.registry.test_samples import encoded
 
 FILE = """\
 recipes:
@@ -118,3 +119,32 @@ def test_recipes_are_put_shown_listed_and_removed(shell: Shell) -> None:
     assert "no saved recipes" in shell.said("recipe", "list")
     assert "no regions" in shell.said("region", "list")
     assert "no regions" in shell.said("region", "tree")
+
+
+def test_presets_are_set_replaced_and_removed(shell: Shell) -> None:
+    shell.said("adapter", "preset", "set", "jiangnan", "Ink", "--trigger", "jnsty", "--weight", "0.8")
+    shell.said("adapter", "preset", "set", "jiangnan", "Bold", "--prompt", "jnsty, {prompt}", "--first")
+    shell.said("adapter", "preset", "set", "jiangnan", "Ink", "--weight", "0.7", "--negative", "photo")
+    listed = json.loads(shell.said("--json", "adapter", "preset", "list", "jiangnan"))
+    assert [(preset["display_name"], preset["weight"]) for preset in listed] == [("Bold", 1.0), ("Ink", 0.7)]
+    assert "2 presets" not in shell.said("adapter", "preset", "remove", "jiangnan", "Bold")
+    with pytest.raises(TerroirError) as refused:
+        shell.run("adapter", "preset", "remove", "jiangnan", "Bold")
+    assert refused.value.reason == "PRESET_NOT_FOUND"
+
+
+def test_samples_are_kept_listed_and_written_byte_by_byte(shell: Shell) -> None:
+    picture = encoded("PNG")
+    Path("boat.png").write_bytes(picture)
+    shell.said("adapter", "sample", "add", "jiangnan", "boat.png", "--caption", "a boat", "--version", "1")
+    (sample,) = json.loads(shell.said("--json", "adapter", "sample", "list", "jiangnan"))
+    assert sample["version"] == "adapters/jiangnan/versions/1"
+    shell.said("adapter", "sample", "save", "jiangnan", sample["digest"][:8])
+    assert Path(f"{sample['digest'][:12]}.png").read_bytes() == picture
+    for arguments, reason in (
+        (("save", "jiangnan", "0000000"), "SAMPLE_NOT_FOUND"),
+        (("add", "jiangnan", "x.png"), "FILE_MISSING"),
+    ):
+        with pytest.raises(TerroirError) as refused:
+            shell.run("adapter", "sample", *arguments)
+        assert refused.value.reason == reason
