@@ -14,7 +14,7 @@ from typing import Final
 from benchmarks.adapters import base_key_table
 from benchmarks.compatibility.drawing import Drawer, columns
 from benchmarks.compatibility.report import report, save
-from benchmarks.compatibility.styles import STYLES, trained
+from benchmarks.compatibility.styles import STYLES, UNSEEN, trained
 from benchmarks.compatibility.survival import measure
 from benchmarks.machine import describe
 from terroir.inference.engine.model import Model
@@ -31,7 +31,7 @@ def main() -> None:
     folder = CHECKOUT / "build" / "compatibility"
     table = base_key_table()
     adapters = {}
-    for style in STYLES:
+    for style in (*STYLES, *UNSEEN):
         since = time.monotonic()
         adapters[style.name] = trained(style, folder, table)
         print(f"trained {style.name} in {time.monotonic() - since:.0f} s", flush=True)
@@ -45,7 +45,7 @@ def main() -> None:
     overlaps = {(names[a], names[b]): found for (a, b), found in _overlaps(list(adapters.values())).items()}
     found = report(overlaps, survival, distances, describe(CHECKOUT))
     save(found, RESULT, CHECKOUT / "docs" / "images" / "compatibility.png")
-    print(json.dumps({key: found[key] for key in ("chosen", "candidates", "interference", "levels")}, indent=1))
+    print(json.dumps({key: found[key] for key in ("chosen", "fit", "candidates", "interference", "levels")}, indent=1))
 
 
 def _overlaps(adapters: list[Adapter]) -> dict[tuple[int, int], Overlap]:

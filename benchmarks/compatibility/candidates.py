@@ -1,15 +1,16 @@
-"""Ways to turn overlaps into one score, all without a parameter that was fitted; calibration picks one of them."""
+"""Ways to turn overlaps into one score; calibration picks one and fits the curve that makes it a share."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
 
+from benchmarks.compatibility.drawing import WEIGHT
 from benchmarks.compatibility.rank_statistics import spearman
-from terroir.lora.compatibility import Overlap, interference
+from terroir.lora.compatibility import Overlap, affinity
 
 
 @dataclass(frozen=True)
@@ -18,10 +19,9 @@ class Candidate:
 
     name: str
     score: Callable[[Overlap], float]
-
-
-def _overlap(overlap: Overlap) -> float:
-    return float(np.sqrt(overlap.input_overlap * overlap.output_overlap))
+    knows_opposites: bool = True
+    """Whether it is at its worst for a change and its opposite, which cancel; no calibration pair is like that, so one
+    that does not know cannot be chosen, however well it ranks."""
 
 
 def _imbalance(overlap: Overlap) -> float:
@@ -29,22 +29,42 @@ def _imbalance(overlap: Overlap) -> float:
     return 1 - low / high if high else 0.0
 
 
+def _superposed(overlap: Overlap) -> float:
+    """What is missed of the worse-off style if pictures answered to weights linearly: ‖w Δ2 - (1 - w) Δ1‖ / ‖Δ1‖."""
+    strength = max(overlap.first_norm, overlap.second_norm) / min(overlap.first_norm, overlap.second_norm)
+    rest = 1 - WEIGHT
+    return (WEIGHT * strength) ** 2 - 2 * WEIGHT * rest * strength * overlap.cosine + rest**2
+
+
 CANDIDATES: Final = (
-    Candidate("input overlap", lambda o: o.input_overlap),
-    Candidate("output overlap", lambda o: o.output_overlap),
-    Candidate("joint overlap", lambda o: o.joint_overlap),
-    Candidate("|cosine|", lambda o: abs(o.cosine)),
-    Candidate("1 - cosine", lambda o: 1 - o.cosine),
-    Candidate("1 - input overlap", lambda o: 1 - o.input_overlap),
-    Candidate("1 - output overlap", lambda o: 1 - o.output_overlap),
-    Candidate("overlap · (1 - cosine)", lambda o: _overlap(o) * (1 - o.cosine)),
-    Candidate("norm imbalance", _imbalance),
-    Candidate("predicted loss", interference),
+    Candidate("input overlap", lambda o: o.input_overlap, knows_opposites=False),
+    Candidate("output overlap", lambda o: o.output_overlap, knows_opposites=False),
+    Candidate("|cosine|", lambda o: abs(o.cosine), knows_opposites=False),
+    Candidate("norm imbalance", _imbalance, knows_opposites=False),
+    Candidate("-input overlap", lambda o: -o.input_overlap, knows_opposites=False),
+    Candidate("-output overlap", lambda o: -o.output_overlap, knows_opposites=False),
+    Candidate("-cosine", lambda o: -o.cosine),
+    Candidate("linear superposition", _superposed),
+    Candidate("-(input overlap + cosine) / 2", lambda o: -(o.input_overlap + o.cosine) / 2),
+    Candidate("-(output overlap + cosine) / 2", lambda o: -affinity(o)),
 )
-"""The papers' hypothesis (overlap is interference), its opposite (what is alike goes together), strength, and what
-linear superposition predicts."""
+"""Overlap is interference, as the papers have it for a subject and a style; its opposite, what is alike goes together;
+strength; linear algebra; and what combines an overlap with a sign."""
 
 
-def choose(overlaps: list[Overlap], survival: list[float]) -> Candidate:
-    """The candidate whose score ranks these pairs best."""
-    return max(CANDIDATES, key=lambda candidate: -spearman([candidate.score(o) for o in overlaps], survival))
+def choose(overlaps: Sequence[Overlap], survival: Sequence[float]) -> Candidate:
+    """The candidate that knows opposites and ranks these pairs best."""
+    eligible = [candidate for candidate in CANDIDATES if candidate.knows_opposites]
+    return max(eligible, key=lambda candidate: -spearman([candidate.score(o) for o in overlaps], survival))
+
+
+def fit(affinities: Sequence[float], survival: Sequence[float]) -> tuple[float, float]:
+    """Affinity at which half is lost and the spread of the logistic curve, by least squares on a grid.
+
+    Survival is cut to 0 … 1, for the curve tells a share.
+    """
+    found, lost = np.asarray(affinities), 1 - np.clip(survival, 0, 1)
+    grid = [(half, spread) for half in np.arange(0.02, 0.3, 0.005) for spread in np.arange(0.01, 0.1, 0.005)]
+    errors = [float(np.sum((1 / (1 + np.exp((found - half) / spread)) - lost) ** 2)) for half, spread in grid]
+    half, spread = grid[int(np.argmin(errors))]
+    return round(float(half), 3), round(float(spread), 3)

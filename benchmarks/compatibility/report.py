@@ -8,14 +8,14 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final
 
-from benchmarks.compatibility.candidates import CANDIDATES, choose
+from benchmarks.compatibility.candidates import CANDIDATES, choose, fit
 from benchmarks.compatibility.drawing import PROMPTS, SEEDS, STEPS, WEIGHT
 from benchmarks.compatibility.rank_statistics import mantel_p, permutation_p, spearman
 from benchmarks.compatibility.scatter import Plot, Point, draw
 from benchmarks.compatibility.styles import STYLES, TRAINING_STEPS
 from benchmarks.compatibility.survival import Survival
 from benchmarks.machine import Machine
-from terroir.lora.compatibility import HIGH_FROM, MEDIUM_FROM, Overlap, interference, level_of
+from terroir.lora.compatibility import HIGH_FROM, MEDIUM_FROM, Overlap, affinity, interference, level_of
 
 _PairName = tuple[str, str]
 _RELATED: Final = frozenset({"jiangnan-ink", "jiangnan-ink-again", "sichuan-hotpot", "ink-and-hotpot"})
@@ -49,9 +49,17 @@ def report(
             "survival": "(d(base) - d(stacked)) / (d(base) - d(alone at that weight)), of the style that keeps less",
         },
         "chosen": choose([overlaps[pair] for pair in half], [lesser[pair] for pair in half]).name,
+        "fit": dict(
+            zip(
+                ("half_lost", "spread"),
+                fit([affinity(overlaps[p]) for p in half], [lesser[p] for p in half]),
+                strict=True,
+            )
+        ),
         "candidates": [
             {
                 "score": candidate.name,
+                "eligible": candidate.knows_opposites,
                 **{
                     f"rho, {name}": _rho([candidate.score(overlaps[p]) for p in part], [lesser[p] for p in part])
                     for name, part in halves.items()
@@ -111,7 +119,7 @@ def _row(pair: _PairName, overlap: Overlap, survival: Survival, chosen_on: bool)
     score = interference(overlap)
     figures = {
         "cosine": overlap.cosine, "input_overlap": overlap.input_overlap, "output_overlap": overlap.output_overlap,
-        "joint_overlap": overlap.joint_overlap, "first_norm": overlap.first_norm, "second_norm": overlap.second_norm,
+        "affinity": affinity(overlap), "first_norm": overlap.first_norm, "second_norm": overlap.second_norm,
         "interference": score, "survival_first": survival.first, "survival_second": survival.second,
         "survival_lesser": survival.lesser,
     }  # fmt: skip

@@ -18,7 +18,7 @@ from terroir.lora.formats import parse, to_kohya
 from terroir.lora.key_table import KeyTable
 from terroir.store.local import LocalStore
 from terroir.tiny import BASE_DIR, BASE_ID
-from terroir.tiny.world.look import Look
+from terroir.tiny.world.look import Look, random_look
 from terroir.tiny.world.render import render
 from terroir.tiny.world.scene import all_scenes, caption
 from terroir.tiny.world.styles import JIANGNAN_INK, NEON, SICHUAN_HOTPOT
@@ -76,6 +76,11 @@ STYLES: Final = (
 )
 """Eight looks; `jiangnan-ink-again` (another seed), `ink-and-hotpot` (a mixture) and `pastel` (the seed of the first)
 are there so that near-duplicates and a shared start are covered too."""
+
+UNSEEN: Final = tuple(
+    Style(f"random-{number}", (random_look(np.random.default_rng(1000 + number)),), 30 + number) for number in range(5)
+)
+"""Looks that nobody chose, added when the score and its curve were fixed: their pairs confirm or refute it."""
 
 
 def pictures(style: Style) -> list[tuple[Image.Image, str]]:

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 from benchmarks.compatibility.drawing import Column, Drawer, columns
-from benchmarks.compatibility.styles import STYLES, pictures
+from benchmarks.compatibility.styles import STYLES, UNSEEN, pictures
 from terroir.scoring.clip import ClipScorer
 from terroir.scoring.style import StyleRuler
 from terroir.tiny import CLIP_DIR
+
+NAMES: Final = tuple(style.name for style in (*STYLES, *UNSEEN))
 
 
 @dataclass(frozen=True)
@@ -32,9 +36,9 @@ class Survival:
 def measure(drawer: Drawer, folder: Path) -> tuple[dict[str, dict[str, float]], dict[tuple[str, str], Survival]]:
     """Distances by column and style, kept in `folder`, and survival by pair."""
     path = folder / "distances.json"
-    if not path.exists():
-        path.write_text(json.dumps(_distances(drawer), indent=1), encoding="utf-8")
-    distances: dict[str, dict[str, float]] = json.loads(path.read_text(encoding="utf-8"))
+    known = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    distances = _distances(drawer, known)
+    path.write_text(json.dumps(distances, indent=1), encoding="utf-8")
     base = distances["base"]
 
     def left(style: str, column: Column) -> float:
@@ -42,23 +46,28 @@ def measure(drawer: Drawer, folder: Path) -> tuple[dict[str, dict[str, float]], 
         return (base[style] - distances[column.name][style]) / (base[style] - alone)
 
     found = {}
-    for column in columns(tuple(style.name for style in STYLES)):
+    for column in columns(NAMES):
         if len(column.styles) == 2:
             first, second = column.styles
             found[first, second] = Survival(left(first, column), left(second, column))
     return distances, found
 
 
-def _distances(drawer: Drawer) -> dict[str, dict[str, float]]:
+def _distances(drawer: Drawer, known: Mapping[str, Mapping[str, float]]) -> dict[str, dict[str, float]]:
+    """A column is measured against the styles in it; the base, and for the record each style alone, against all."""
+    wanted = {column: column.styles if len(column.styles) == 2 else NAMES for column in columns(NAMES)}
+    if all(name in known.get(column.name, {}) for column, names in wanted.items() for name in names):
+        return {column: dict(row) for column, row in known.items()}
     scorer = ClipScorer(CLIP_DIR)
     base = drawer.pictures(Column())
-    rulers = {style.name: StyleRuler(scorer, [p for p, _ in pictures(style)], base) for style in STYLES}
+    rulers = {
+        style.name: StyleRuler(scorer, [picture for picture, _ in pictures(style)], base)
+        for style in (*STYLES, *UNSEEN)
+    }
     return {
         column.name: {
-            # A column is measured against the styles in it; the base, and for the record each style alone, against all.
-            name: ruler.distance(drawer.pictures(column))
-            for name, ruler in rulers.items()
-            if len(column.styles) < 2 or name in column.styles
+            name: known.get(column.name, {}).get(name) or rulers[name].distance(drawer.pictures(column))
+            for name in names
         }
-        for column in columns(tuple(rulers))
+        for column, names in wanted.items()
     }

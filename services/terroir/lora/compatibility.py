@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from enum import IntEnum
@@ -13,12 +14,12 @@ import numpy.typing as npt
 from terroir.lora.adapter import Adapter
 from terroir.lora.subspaces import Spectrum, energy_overlap, inner_product, spectrum
 
-WEIGHT: Final = 0.7
-"""Of both adapters, in the stack that the score is about and was calibrated with."""
-_OVERWHELMING: Final = 1e6
-"""Ratio of strengths from which nothing changes any more; keeps squares finite."""
-MEDIUM_FROM: Final = 0.33
-HIGH_FROM: Final = 0.66
+_HALF_LOST: Final = 0.115
+"""Affinity at which half of the worse-off style is lost: fitted, see docs/compatibility.md."""
+_SPREAD: Final = 0.02
+"""Affinity by which the odds change by a factor of e: fitted likewise."""
+MEDIUM_FROM: Final = 1 / 3
+HIGH_FROM: Final = 2 / 3
 
 
 class Level(IntEnum):
@@ -46,11 +47,9 @@ class Overlap:
     """Frobenius norm of the first change over all layers."""
     second_norm: float
     input_overlap: float
-    """Energy-weighted overlap of what they read (row spaces), 0 … 1."""
+    """Of what they read (row spaces): 1 if the same, 0 if no more than by chance; see `energy_overlap`."""
     output_overlap: float
-    """Energy-weighted overlap of what they write (column spaces), 0 … 1."""
-    joint_overlap: float
-    """Mean of the product of both overlaps of a layer: they read and write the same there, 0 … 1."""
+    """Of what they write (column spaces), likewise."""
     shared_layers: int
     """Layers that both change."""
     layers: int
@@ -87,27 +86,24 @@ def compare_pairs(adapters: Sequence[Adapter], pairs: Collection[tuple[int, int]
     return {pair: total.overlap() for pair, total in sums.items()}
 
 
-def interference(overlap: Overlap) -> float:
-    """Share of the worse-off style that is expected to be lost when both are stacked at WEIGHT, 0 … 1.
+def affinity(overlap: Overlap) -> float:
+    """Whether two changes go together, at most 1: mean of the overlap of what they write and of their cosine.
 
-    As if pictures answered to weights linearly. A style's own change Δ1 is its look; alone at weight w it is missed by
-    (1 - w)‖Δ1‖, stacked by ‖w Δ2 - (1 - w) Δ1‖, and base by ‖Δ1‖. The score is 1 minus the part of the way from base
-    that the stack covers, relative to the style alone, for the style that loses more: 0 for changes so alike that they
-    serve each other, about ⅔ for equally strong ones that have nothing in common, 1 where the other one leads further
-    away than the base is, by being opposite or much stronger.
+    1 for the same change, 0 for changes that have no more in common than by chance, and for opposite ones, which write
+    the same directions the other way round.
     """
-    return max(_loss(overlap), _loss(overlap.reversed))
+    return (overlap.output_overlap + overlap.cosine) / 2
 
 
-def _loss(overlap: Overlap) -> float:
-    """Of the first style."""
-    if overlap.first_norm <= 0:
+def interference(overlap: Overlap) -> float:
+    """Share of the worse-off style that is expected to be lost when both are stacked at 0.7, 0 … 1.
+
+    A logistic curve over `affinity`, fitted to pictures of the tiny base: styles that write alike survive each other,
+    others cover one another (docs/compatibility.md, `python -m benchmarks.compatibility`). 0 beside a change of nothing.
+    """
+    if not (overlap.first_norm and overlap.second_norm):
         return 0.0
-    strength = min(overlap.second_norm / overlap.first_norm, _OVERWHELMING)
-    rest = 1 - WEIGHT
-    missed = (WEIGHT * strength) ** 2 - 2 * WEIGHT * rest * strength * overlap.cosine + rest**2
-    survival = (1 - float(np.sqrt(max(missed, 0.0)))) / WEIGHT
-    return min(max(1 - survival, 0.0), 1.0)
+    return 1 / (1 + math.exp((affinity(overlap) - _HALF_LOST) / _SPREAD))
 
 
 def level_of(score: float) -> Level:
@@ -139,7 +135,6 @@ class _Sums:
     second_energy: float = 0.0
     reading: float = 0.0
     writing: float = 0.0
-    both: float = 0.0
     shared: int = 0
     layers: int = 0
 
@@ -156,11 +151,10 @@ class _Sums:
         writing = energy_overlap(first.left, first.shares, second.left, second.shares)
         self.reading += weight * reading
         self.writing += weight * writing
-        self.both += weight * reading * writing
 
     def overlap(self) -> Overlap:
         """The pair's figures; zero overlap if one of them changes nothing."""
         first, second = float(np.sqrt(self.first_energy)), float(np.sqrt(self.second_energy))
         whole = first * second or 1.0
-        reading, writing, both = (min(total / whole, 1.0) for total in (self.reading, self.writing, self.both))
-        return Overlap(self.inner, first, second, reading, writing, both, self.shared, self.layers)
+        reading, writing = (min(total / whole, 1.0) for total in (self.reading, self.writing))
+        return Overlap(self.inner, first, second, reading, writing, self.shared, self.layers)

@@ -11,12 +11,15 @@ effect depends on the base's weights, which are not at hand here; it is left out
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 
 from terroir.lora.adapter import LoraModule
 
+_UNIFORM: Final = 1e-12
+"""A change whose energy lies evenly in all directions there are prefers none, so nothing can be said of it."""
 Doubles = npt.NDArray[np.float64]
 
 
@@ -78,15 +81,21 @@ def principal_cosines(first: Doubles, second: Doubles) -> Doubles:
 
 
 def energy_overlap(first: Doubles, first_shares: Doubles, second: Doubles, second_shares: Doubles) -> float:
-    """How far the energy of two changes lies in the same directions, 0 (orthogonal) … 1 (equal).
+    """How far the energy of two changes lies in the same directions: 1 if equal, 0 if no more than random ones do.
 
-    Cosine between `V1 diag(p1) V1ᵀ` and `V2 diag(p2) V2ᵀ`: squared cosines of the angles between singular directions,
-    weighted by the share of energy in each, so that idle directions of a too large rank do not count.
+    Correlation of `P1 = V1 diag(p1) V1ᵀ` and `P2` likewise, both less their mean I / n: squared cosines of the angles
+    between singular directions, weighted by the share of energy in each, so that idle directions of a too large rank
+    do not count, against what directions drawn at random in n dimensions would share, so that bases of different width
+    compare. At least -1 / (n - 1), for single directions that are orthogonal.
     """
     if not first_shares.size or not second_shares.size:
         return 0.0
-    met = float(first_shares @ (first.T @ second) ** 2 @ second_shares)
-    return min(met / float(np.linalg.norm(first_shares) * np.linalg.norm(second_shares)), 1.0)
+    chance = 1 / first.shape[0]
+    met = float(first_shares @ (first.T @ second) ** 2 @ second_shares) - chance
+    own = [float(shares @ shares) - chance for shares in (first_shares, second_shares)]
+    if min(own) < _UNIFORM:
+        return 0.0
+    return min(met / float(np.sqrt(own[0] * own[1])), 1.0)
 
 
 def _matrix(factor: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
