@@ -43,7 +43,7 @@ def get_version(name: str) -> Call:
 
 def set_alias(**fields: str) -> Call:
     """SetAlias with parts replaced."""
-    request = {"adapter": "adapters/a", "alias": "production", "version": "adapters/a/versions/1", "actor": "ana"}
+    request = {"adapter": "adapters/a", "alias": "production", "version": "adapters/a/versions/1", "reason": "x"}
     return lambda registry: registry.api.SetAlias(pb.SetAliasRequest(**{**request, **fields}))
 
 
@@ -90,7 +90,7 @@ CASES: list[tuple[str, Call, str, str]] = [
     ("alias abroad", set_alias(version="adapters/b/versions/1"), INVALID, "ALIAS_OUTSIDE_ADAPTER"),
     ("alias to alias", set_alias(version="adapters/a@production"), INVALID, "INVALID_NAME"),
     ("alias name", set_alias(alias="Pro duction"), INVALID, "INVALID_IDENTIFIER"),
-    ("nobody moves it", set_alias(actor=""), INVALID, "TEXT_MISSING"),
+    ("no reason for a protected one", set_alias(reason=""), INVALID, "TEXT_MISSING"),
     ("endless reason", set_alias(reason="x" * 501), INVALID, "TEXT_TOO_LONG"),
 ]
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from terroir.common.clock import FixedClock
 from terroir.registry.adapters import Adapters, AdapterSearch
 from terroir.registry.aliases import Aliases
+from terroir.registry.audit import Audit
 from terroir.registry.bases import Bases
 from terroir.registry.deprecation import Deprecations
 from terroir.registry.index import Index
@@ -34,6 +35,8 @@ class Domain:
     versions: Versions
     aliases: Aliases
     adapters: Adapters
+    states: States
+    audit: Audit
     regions: Regions
     recipes: SavedRecipes
     live: LiveIndex
@@ -79,4 +82,4 @@ def open_domain(store: ObjectStore, *, indexed: bool = False) -> Domain:
     log = RegionLog(DocumentSequence(store, "regions", clock, log=journal))
     regions, recipes = Regions(log, adapters, clock), SavedRecipes(log, adapters)
     search = AdapterSearch(adapters, Search(live.index, regions))
-    return Domain(store, clock, blobs, bases, versions, aliases, adapters, regions, recipes, live, search)
+    return Domain(store, clock, blobs, bases, versions, aliases, adapters, states, Audit(versions, states), regions, recipes, live, search)
