@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from argparse import ArgumentParser
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -28,12 +29,19 @@ async def build(settings: RegistrySettings, server: Server) -> AsyncIterator[Non
     """Add both servicers; raises StoreUnavailable, BaseFolderInvalid or BaseChanged."""
     store = open_for_writing(settings)
     clock = SystemClock()
-    registry = assemble(store, clock, settings)
+    registry = await asyncio.to_thread(assemble, store, clock, settings)
     metrics = RegistryMetrics(clock, server.registry)
-    servicer = RegistryServicer(registry, metrics, LocalPrincipals(settings.local_roles), settings)
+    principals = LocalPrincipals(settings.local_roles)
+    servicer = RegistryServicer(registry, metrics, principals, settings)
     server.add(servicer, registry_pb2_grpc.add_RegistryServiceServicer_to_server, REGISTRY_SERVICE)
-    server.add(RegionServicer(registry.regions), region_pb2_grpc.add_RegionServiceServicer_to_server, REGION_SERVICE)
-    yield
+    regions = RegionServicer(registry.regions, principals)
+    server.add(regions, region_pb2_grpc.add_RegionServiceServicer_to_server, REGION_SERVICE)
+    server.on_stop(watch_end.reach)
+    registry.live.start()
+    try:
+        yield
+    finally:
+        await asyncio.to_thread(registry.live.stop)
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -9,6 +9,7 @@ import grpc
 
 from terroir._proto.registry.v1 import recipe_pb2, registry_pb2_grpc
 from terroir._proto.registry.v1 import registry_pb2 as pb
+from terroir.common.principal import PrincipalSource
 from terroir.registry.names import parse_recipe
 from terroir.registry.operations import operation_id
 from terroir.registry.paging import PageQuery
@@ -19,9 +20,10 @@ _Context: TypeAlias = grpc.aio.ServicerContext[Any, Any]
 
 
 class RecipeCalls(registry_pb2_grpc.RegistryServiceServicer):
-    """Calls about saved recipes; a base of the class that serves all of RegistryService, which sets `_recipes`."""
+    """Calls about saved recipes; a base of the class that serves all of RegistryService, which sets these."""
 
     _recipes: SavedRecipes
+    _principals: PrincipalSource
 
     async def GetRecipe(self, request: pb.GetRecipeRequest, _context: _Context) -> recipe_pb2.Recipe:
         """Return one saved recipe."""
@@ -34,18 +36,20 @@ class RecipeCalls(registry_pb2_grpc.RegistryServiceServicer):
             recipes=[recipe_message(recipe) for recipe in found.items], next_page_token=found.next_token
         )
 
-    async def PutRecipe(self, request: pb.PutRecipeRequest, _context: _Context) -> recipe_pb2.Recipe:
+    async def PutRecipe(self, request: pb.PutRecipeRequest, context: _Context) -> recipe_pb2.Recipe:
         """Create or replace a saved recipe."""
         wanted, op_id = request.recipe, operation_id(request.request_id)
         recipe = parse_recipe(wanted.name, "recipe.name")
         stored = await asyncio.to_thread(
             self._recipes.put,
-            recipe, wanted.display_name, style_recipe(wanted.style), op_id=op_id, etag=wanted.etag,
+            recipe, wanted.display_name, style_recipe(wanted.style), self._principals.of(context),
+            op_id=op_id, etag=wanted.etag,
         )  # fmt: skip
         return recipe_message(stored)
 
-    async def DeleteRecipe(self, request: pb.DeleteRecipeRequest, _context: _Context) -> pb.DeleteRecipeResponse:
+    async def DeleteRecipe(self, request: pb.DeleteRecipeRequest, context: _Context) -> pb.DeleteRecipeResponse:
         """Remove a saved recipe."""
         recipe, op_id = parse_recipe(request.name), operation_id(request.request_id)
-        await asyncio.to_thread(self._recipes.delete, recipe, op_id=op_id, etag=request.etag)
+        principal = self._principals.of(context)
+        await asyncio.to_thread(self._recipes.delete, recipe, principal, op_id=op_id, etag=request.etag)
         return pb.DeleteRecipeResponse()

@@ -10,6 +10,7 @@ import grpc
 
 from terroir._proto.registry.v1 import region_pb2 as pb
 from terroir._proto.registry.v1 import region_pb2_grpc
+from terroir.common.principal import PrincipalSource
 from terroir.registry.names import parse_region
 from terroir.registry.operations import operation_id
 from terroir.registry.paging import PageQuery
@@ -23,8 +24,9 @@ _Context: TypeAlias = grpc.aio.ServicerContext[Any, Any]
 class RegionServicer(region_pb2_grpc.RegionServiceServicer):
     """RegionService on the domain."""
 
-    def __init__(self, regions: Regions) -> None:
+    def __init__(self, regions: Regions, principals: PrincipalSource) -> None:
         self._regions = regions
+        self._principals = principals
 
     async def GetRegion(self, request: pb.GetRegionRequest, _context: _Context) -> pb.Region:
         """Return one region."""
@@ -37,15 +39,18 @@ class RegionServicer(region_pb2_grpc.RegionServiceServicer):
             regions=[region_message(region) for region in found.items], next_page_token=found.next_token
         )
 
-    async def PutRegion(self, request: pb.PutRegionRequest, _context: _Context) -> pb.Region:
+    async def PutRegion(self, request: pb.PutRegionRequest, context: _Context) -> pb.Region:
         """Create or replace a region."""
         spec, op_id = region_spec(request.region), operation_id(request.request_id)
-        return region_message(await asyncio.to_thread(self._regions.put, spec, op_id=op_id, etag=request.region.etag))
+        put = partial(self._regions.put, spec, self._principals.of(context), op_id=op_id, etag=request.region.etag)
+        return region_message(await asyncio.to_thread(put))
 
-    async def DeleteRegion(self, request: pb.DeleteRegionRequest, _context: _Context) -> pb.DeleteRegionResponse:
+    async def DeleteRegion(self, request: pb.DeleteRegionRequest, context: _Context) -> pb.DeleteRegionResponse:
         """Remove a region."""
         code, op_id = parse_region(request.name), operation_id(request.request_id)
-        await asyncio.to_thread(self._regions.delete, code, op_id=op_id, etag=request.etag)
+        await asyncio.to_thread(
+            self._regions.delete, code, self._principals.of(context), op_id=op_id, etag=request.etag
+        )
         return pb.DeleteRegionResponse()
 
     async def ResolveRegion(self, request: pb.ResolveRegionRequest, _context: _Context) -> pb.ResolveRegionResponse:

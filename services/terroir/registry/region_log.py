@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 from threading import Lock
 from typing import Any
 
+from terroir.common.principal import Principal
 from terroir.registry.names import recipe_name, region_name
 from terroir.registry.recipes import SavedRecipe, StyleRecipe
 from terroir.registry.region_codes import same
@@ -80,15 +81,16 @@ class RegionLog:
             return self._state
 
 
-def region_body(code: str, spec: RegionSpec | None) -> dict[str, Any]:
-    """Document of a region that was put, or (None) removed."""
-    return {"name": region_name(code), "code": code, "region": spec.to_body() if spec is not None else None}
+def region_body(code: str, spec: RegionSpec | None, principal: Principal) -> dict[str, Any]:
+    """Document of a region that was put, or (None) removed, by somebody."""
+    body = spec.to_body() if spec is not None else None
+    return {"name": region_name(code), "code": code, "region": body, "actor": principal.name}
 
 
-def recipe_body(recipe: str, display_name: str, style: StyleRecipe | None) -> dict[str, Any]:
-    """Document of a saved recipe that was put, or (None) removed."""
+def recipe_body(recipe: str, display_name: str, style: StyleRecipe | None, principal: Principal) -> dict[str, Any]:
+    """Document of a saved recipe that was put, or (None) removed, by somebody."""
     body = {"display_name": display_name, "style": style.to_body()} if style is not None else None
-    return {"name": recipe_name(recipe), "id": recipe, "recipe": body}
+    return {"name": recipe_name(recipe), "id": recipe, "recipe": body, "actor": principal.name}
 
 
 def region_of(document: Document) -> Region:

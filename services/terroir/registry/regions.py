@@ -8,6 +8,7 @@ from datetime import date
 from typing import Any, Final
 
 from terroir.common.clock import Clock
+from terroir.common.principal import Principal, Role
 from terroir.common.validation import ensure_identifier, ensure_text
 from terroir.registry.adapters import Adapters
 from terroir.registry.errors import RegionDuplicate, RegionEtagMismatch, RegionNotFound
@@ -65,14 +66,15 @@ class Regions:
         tree = self._log.current().tree
         return frozenset(each for each in codes if same(code) in map(same, tree.chain(each)))
 
-    def put(self, spec: RegionSpec, *, op_id: str, etag: str = "") -> Region:
+    def put(self, spec: RegionSpec, principal: Principal, *, op_id: str, etag: str = "") -> Region:
         """Create or replace a region, once however often this is repeated with one `op_id`.
 
-        Raises InvalidArgument for a bad recipe or season, RegionNotFound for the parent, RecipeNotFound for a saved
-        recipe, AdapterNotFound, VersionNotFound or AliasNotFound for a recipe's adapter, RegionCycle, RegionDuplicate
-        when its code differs only by case from another's, RegionEtagMismatch when `etag` is not empty and the region
-        changed since, and OperationConflict when `op_id` did something else.
+        Raises PermissionDenied, InvalidArgument for a bad recipe or season, RegionNotFound for the parent,
+        RecipeNotFound for a saved recipe, AdapterNotFound, VersionNotFound or AliasNotFound for a recipe's adapter,
+        RegionCycle, RegionDuplicate when its code differs only by case from another's, RegionEtagMismatch when `etag`
+        is not empty and the region changed since, and OperationConflict when `op_id` did something else.
         """
+        principal.require(Role.STYLIST, f"put {region_name(spec.code)}")
         ensure_text(spec.display_name, "region.display_name", MAX_DISPLAY_NAME_CHARACTERS)
         spec.choice.ensure("region")
         ensure_seasons(spec.seasons, "region.seasons")
@@ -85,23 +87,24 @@ class Regions:
             for index, season in enumerate(spec.seasons):
                 self._ensure_choice(state, season.choice, f"region.seasons[{index}]")
             parent = tree.find(spec.parent).spec.code if spec.parent is not None else None
-            return region_body(spec.code, replace(spec, parent=parent))
+            return region_body(spec.code, replace(spec, parent=parent), principal)
 
-        request = {"put": region_body(spec.code, spec), "etag": etag}
+        request = {"put": spec.to_body(), "etag": etag}
         return region_of(self._log.append(build, op_id=op_id, request=request))
 
-    def delete(self, code: str, *, op_id: str, etag: str = "") -> None:
+    def delete(self, code: str, principal: Principal, *, op_id: str, etag: str = "") -> None:
         """Remove a region, once however often this is repeated with one `op_id`.
 
-        Raises RegionNotFound, RegionInUse while others name it as parent, RegionCycle when its code's spelling would
-        close one, RegionEtagMismatch and OperationConflict as `put`.
+        Raises PermissionDenied, RegionNotFound, RegionInUse while others name it as parent, RegionCycle when its code's
+        spelling would close one, RegionEtagMismatch and OperationConflict as `put`.
         """
+        principal.require(Role.STYLIST, f"remove {region_name(code)}")
 
         def build(state: RegionState) -> dict[str, Any]:
             found = state.tree.find(code)
             _ensure_etag(state.tree, code, etag)
             state.tree.remove(code)
-            return region_body(found.spec.code, None)
+            return region_body(found.spec.code, None, principal)
 
         self._log.append(build, op_id=op_id, request={"delete": region_name(code), "etag": etag})
 

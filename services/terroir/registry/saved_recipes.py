@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
+from terroir.common.principal import Principal, Role
 from terroir.common.validation import ensure_text
 from terroir.registry.adapters import Adapters
 from terroir.registry.errors import RecipeEtagMismatch, RecipeInUse, RecipeNotFound
@@ -31,31 +32,38 @@ class SavedRecipes:
         recipes = self._log.current().recipes
         return sorted_page_of(sorted(recipes), query, recipes.__getitem__, listing="recipes")
 
-    def put(self, recipe: str, display_name: str, style: StyleRecipe, *, op_id: str, etag: str = "") -> SavedRecipe:
+    def put(
+        self, recipe: str, display_name: str, style: StyleRecipe, principal: Principal, *, op_id: str, etag: str = ""
+    ) -> SavedRecipe:
         """Create or replace a saved recipe, once however often this is repeated with one `op_id`.
 
-        Raises InvalidArgument, AdapterNotFound, VersionNotFound or AliasNotFound, RecipeEtagMismatch when `etag` is not
-        empty and the recipe changed since, and OperationConflict when `op_id` did something else.
+        Raises PermissionDenied, InvalidArgument, AdapterNotFound, VersionNotFound or AliasNotFound, RecipeEtagMismatch
+        when `etag` is not empty and the recipe changed since, and OperationConflict when `op_id` did something else.
         """
+        principal.require(Role.STYLIST, f"put {recipe_name(recipe)}")
         ensure_text(display_name, "recipe.display_name", MAX_DISPLAY_NAME_CHARACTERS)
         ensure_recipe(style, "recipe.style")
 
         def build(state: RegionState) -> dict[str, Any]:
             _ensure_etag(state, recipe, etag)
             ensure_adapters_exist(self._adapters, style, "recipe.style")
-            return recipe_body(recipe, display_name, style)
+            return recipe_body(recipe, display_name, style, principal)
 
-        request = {"put": recipe_body(recipe, display_name, style), "etag": etag}
+        request = {"put": recipe_name(recipe), "display_name": display_name, "style": style.to_body(), "etag": etag}
         return recipe_of(self._log.append(build, op_id=op_id, request=request))
 
-    def delete(self, recipe: str, *, op_id: str, etag: str = "") -> None:
-        """Remove a saved recipe; raises RecipeNotFound, RecipeInUse, RecipeEtagMismatch or OperationConflict."""
+    def delete(self, recipe: str, principal: Principal, *, op_id: str, etag: str = "") -> None:
+        """Remove a saved recipe.
+
+        Raises PermissionDenied, RecipeNotFound, RecipeInUse, RecipeEtagMismatch or OperationConflict.
+        """
+        principal.require(Role.STYLIST, f"remove {recipe_name(recipe)}")
 
         def build(state: RegionState) -> dict[str, Any]:
             find_recipe(state, recipe)
             _ensure_etag(state, recipe, etag)
             _ensure_unused(state, recipe)
-            return recipe_body(recipe, "", None)
+            return recipe_body(recipe, "", None, principal)
 
         self._log.append(build, op_id=op_id, request={"delete": recipe_name(recipe), "etag": etag})
 

@@ -8,7 +8,6 @@ from dataclasses import replace
 import pytest
 
 from terroir.common.errors import InvalidArgument, PermissionDenied
-from terroir.common.principal import Principal, Role
 from terroir.registry.adapter_presets import PresetBook
 from terroir.registry.errors import AdapterNotFound, SampleInvalid, SampleNotFound, VersionNotFound
 from terroir.registry.presets import Preset
@@ -17,10 +16,9 @@ from terroir.registry.state import States, change_in
 from terroir.store.documents import Collection
 from terroir.store.errors import EtagMismatch, OperationConflict
 from tests.unit.registry.domain_kit import Domain
+from tests.unit.registry.people import ANA, GUEST
 from tests.unit.registry.test_samples import PICTURE, encoded
 
-ANA = Principal("local:ana", frozenset({Role.STYLIST}))
-GUEST = Principal("local:guest", frozenset({Role.VIEWER}))
 INK = Preset("Ink", ("jnsty",), "jnsty, {prompt}", "photo", 0.8)
 PNG = encoded("PNG")
 

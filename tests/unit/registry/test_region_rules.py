@@ -24,6 +24,7 @@ from terroir.registry.region_codes import fold
 from terroir.registry.region_tree import RegionSpec
 from terroir.store.obstore_driver import MemoryStore
 from tests.unit.registry.domain_kit import Domain, open_domain
+from tests.unit.registry.people import ANA
 
 CODES = ["CN", "CN-ZJ", "cn-zj", "330000", "330100", "330106", "x-jiangnan", "X-JIANGNAN", "x-tea"]
 STEPS = st.lists(
@@ -120,13 +121,13 @@ def do(domain: Domain, step: int, kind: str, code: str, parent: str | None, reci
     """A step on the real thing."""
     op_id = f"{step}-{kind}-{code}"
     if kind == "put":
-        domain.regions.put(RegionSpec(code, parent=parent, choice=RecipeChoice(saved=recipe)), op_id=op_id)
+        domain.regions.put(RegionSpec(code, parent=parent, choice=RecipeChoice(saved=recipe)), ANA, op_id=op_id)
     elif kind == "remove":
-        domain.regions.delete(code, op_id=op_id)
+        domain.regions.delete(code, ANA, op_id=op_id)
     elif kind == "save":
-        domain.recipes.put(code, "", StyleRecipe((), code), op_id=op_id)
+        domain.recipes.put(code, "", StyleRecipe((), code), ANA, op_id=op_id)
     else:
-        domain.recipes.delete(code, op_id=op_id)
+        domain.recipes.delete(code, ANA, op_id=op_id)
 
 
 @settings(deadline=None, max_examples=150)
@@ -162,12 +163,12 @@ def test_however_replicas_race_no_chain_becomes_a_cycle_and_no_change_is_lost(mo
     store = MemoryStore()
     replicas = [open_domain(store) for _ in range(4)]
     for code in "ABCD":
-        replicas[0].regions.put(RegionSpec(code), op_id=code)
+        replicas[0].regions.put(RegionSpec(code), ANA, op_id=code)
 
     def move(number: int) -> bool:
         code, parent = moves[number]
         try:
-            replicas[number % 4].regions.put(RegionSpec(code, parent=parent), op_id=f"move-{number}")
+            replicas[number % 4].regions.put(RegionSpec(code, parent=parent), ANA, op_id=f"move-{number}")
         except RegionCycle:
             return False
         return True
@@ -197,13 +198,13 @@ def test_however_replicas_race_no_region_names_a_recipe_that_is_gone(steps: list
         try:
             match steps[number]:
                 case "save":
-                    recipes.put("r", "", StyleRecipe(), op_id=op_id)
+                    recipes.put("r", "", StyleRecipe(), ANA, op_id=op_id)
                 case "forget":
-                    recipes.delete("r", op_id=op_id)
+                    recipes.delete("r", ANA, op_id=op_id)
                 case "name":
-                    regions.put(RegionSpec("CN", choice=RecipeChoice(saved="r")), op_id=op_id)
+                    regions.put(RegionSpec("CN", choice=RecipeChoice(saved="r")), ANA, op_id=op_id)
                 case _:
-                    regions.put(RegionSpec("CN"), op_id=op_id)
+                    regions.put(RegionSpec("CN"), ANA, op_id=op_id)
         except (RecipeNotFound, RecipeInUse):
             pass
 

@@ -82,7 +82,7 @@ class RegionServiceServicer:
 
     def PutRegion(self, request, context):
         """Creates or replaces a region. Errors: NOT_FOUND (parent, adapter or saved recipe), FAILED_PRECONDITION (a cycle, also
-        through the spelling of codes), ALREADY_EXISTS (a code that differs only by case), ABORTED (etag).
+        through the spelling of codes), ALREADY_EXISTS (a code that differs only by case), ABORTED (etag), PERMISSION_DENIED.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -90,7 +90,7 @@ class RegionServiceServicer:
 
     def DeleteRegion(self, request, context):
         """Removes a region; what names it falls back to its code's parent. Errors: NOT_FOUND, FAILED_PRECONDITION (a region
-        names it as parent), ABORTED (etag).
+        names it as parent), ABORTED (etag), PERMISSION_DENIED.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -39,11 +39,11 @@ class RegionServiceStub:
     """Lists regions by identifier."""
     PutRegion: _grpc.UnaryUnaryMultiCallable[_region_pb2.PutRegionRequest, _region_pb2.Region]
     """Creates or replaces a region. Errors: NOT_FOUND (parent, adapter or saved recipe), FAILED_PRECONDITION (a cycle, also
-    through the spelling of codes), ALREADY_EXISTS (a code that differs only by case), ABORTED (etag).
+    through the spelling of codes), ALREADY_EXISTS (a code that differs only by case), ABORTED (etag), PERMISSION_DENIED.
     """
     DeleteRegion: _grpc.UnaryUnaryMultiCallable[_region_pb2.DeleteRegionRequest, _region_pb2.DeleteRegionResponse]
     """Removes a region; what names it falls back to its code's parent. Errors: NOT_FOUND, FAILED_PRECONDITION (a region
-    names it as parent), ABORTED (etag).
+    names it as parent), ABORTED (etag), PERMISSION_DENIED.
     """
     ResolveRegion: _grpc.UnaryUnaryMultiCallable[_region_pb2.ResolveRegionRequest, _region_pb2.ResolveRegionResponse]
     """Finds the recipe for a region: its own or that of the nearest ancestor that has one. A code that nobody put falls
@@ -62,11 +62,11 @@ class RegionServiceAsyncStub(RegionServiceStub):
     """Lists regions by identifier."""
     PutRegion: _aio.UnaryUnaryMultiCallable[_region_pb2.PutRegionRequest, _region_pb2.Region]  # type: ignore[assignment]
     """Creates or replaces a region. Errors: NOT_FOUND (parent, adapter or saved recipe), FAILED_PRECONDITION (a cycle, also
-    through the spelling of codes), ALREADY_EXISTS (a code that differs only by case), ABORTED (etag).
+    through the spelling of codes), ALREADY_EXISTS (a code that differs only by case), ABORTED (etag), PERMISSION_DENIED.
     """
     DeleteRegion: _aio.UnaryUnaryMultiCallable[_region_pb2.DeleteRegionRequest, _region_pb2.DeleteRegionResponse]  # type: ignore[assignment]
     """Removes a region; what names it falls back to its code's parent. Errors: NOT_FOUND, FAILED_PRECONDITION (a region
-    names it as parent), ABORTED (etag).
+    names it as parent), ABORTED (etag), PERMISSION_DENIED.
     """
     ResolveRegion: _aio.UnaryUnaryMultiCallable[_region_pb2.ResolveRegionRequest, _region_pb2.ResolveRegionResponse]  # type: ignore[assignment]
     """Finds the recipe for a region: its own or that of the nearest ancestor that has one. A code that nobody put falls
@@ -100,7 +100,7 @@ class RegionServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_region_pb2.Region, _abc.Awaitable[_region_pb2.Region]]:
         """Creates or replaces a region. Errors: NOT_FOUND (parent, adapter or saved recipe), FAILED_PRECONDITION (a cycle, also
-        through the spelling of codes), ALREADY_EXISTS (a code that differs only by case), ABORTED (etag).
+        through the spelling of codes), ALREADY_EXISTS (a code that differs only by case), ABORTED (etag), PERMISSION_DENIED.
         """
 
     @_abc_1.abstractmethod
@@ -110,7 +110,7 @@ class RegionServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_region_pb2.DeleteRegionResponse, _abc.Awaitable[_region_pb2.DeleteRegionResponse]]:
         """Removes a region; what names it falls back to its code's parent. Errors: NOT_FOUND, FAILED_PRECONDITION (a region
-        names it as parent), ABORTED (etag).
+        names it as parent), ABORTED (etag), PERMISSION_DENIED.
         """
 
     @_abc_1.abstractmethod

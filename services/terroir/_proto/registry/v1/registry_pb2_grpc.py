@@ -314,7 +314,7 @@ class RegistryServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def SetPresets(self, request, context):
-        """Replaces the presets of an adapter. Errors: NOT_FOUND, ABORTED (etag).
+        """Replaces the presets of an adapter. Errors: NOT_FOUND, ABORTED (etag), PERMISSION_DENIED.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -322,7 +322,7 @@ class RegistryServiceServicer:
 
     def AddSample(self, request, context):
         """Keeps a sample picture of an adapter, as it is and with what its file says about itself; beyond 32 the oldest gives
-        way. Errors: NOT_FOUND, INVALID_ARGUMENT (no picture).
+        way. Errors: NOT_FOUND, INVALID_ARGUMENT (no picture), PERMISSION_DENIED.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -350,14 +350,14 @@ class RegistryServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def PutRecipe(self, request, context):
-        """Creates or replaces a saved recipe. Errors: NOT_FOUND (an adapter), ABORTED (etag).
+        """Creates or replaces a saved recipe. Errors: NOT_FOUND (an adapter), ABORTED (etag), PERMISSION_DENIED.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def DeleteRecipe(self, request, context):
-        """Removes a saved recipe. Errors: NOT_FOUND, FAILED_PRECONDITION (a region uses it).
+        """Removes a saved recipe. Errors: NOT_FOUND, FAILED_PRECONDITION (a region uses it), ABORTED (etag), PERMISSION_DENIED.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -86,10 +86,10 @@ class RegistryServiceStub:
     GetPresets: _grpc.UnaryUnaryMultiCallable[_registry_pb2.GetPresetsRequest, _registry_pb2.AdapterPresets]
     """Returns the presets of an adapter. Errors: NOT_FOUND."""
     SetPresets: _grpc.UnaryUnaryMultiCallable[_registry_pb2.SetPresetsRequest, _registry_pb2.AdapterPresets]
-    """Replaces the presets of an adapter. Errors: NOT_FOUND, ABORTED (etag)."""
+    """Replaces the presets of an adapter. Errors: NOT_FOUND, ABORTED (etag), PERMISSION_DENIED."""
     AddSample: _grpc.UnaryUnaryMultiCallable[_registry_pb2.AddSampleRequest, _registry_pb2.Sample]
     """Keeps a sample picture of an adapter, as it is and with what its file says about itself; beyond 32 the oldest gives
-    way. Errors: NOT_FOUND, INVALID_ARGUMENT (no picture).
+    way. Errors: NOT_FOUND, INVALID_ARGUMENT (no picture), PERMISSION_DENIED.
     """
     GetSample: _grpc.UnaryUnaryMultiCallable[_registry_pb2.GetSampleRequest, _registry_pb2.GetSampleResponse]
     """Returns a sample picture. Errors: NOT_FOUND."""
@@ -98,9 +98,9 @@ class RegistryServiceStub:
     ListRecipes: _grpc.UnaryUnaryMultiCallable[_registry_pb2.ListRecipesRequest, _registry_pb2.ListRecipesResponse]
     """Lists saved recipes by identifier."""
     PutRecipe: _grpc.UnaryUnaryMultiCallable[_registry_pb2.PutRecipeRequest, _recipe_pb2.Recipe]
-    """Creates or replaces a saved recipe. Errors: NOT_FOUND (an adapter), ABORTED (etag)."""
+    """Creates or replaces a saved recipe. Errors: NOT_FOUND (an adapter), ABORTED (etag), PERMISSION_DENIED."""
     DeleteRecipe: _grpc.UnaryUnaryMultiCallable[_registry_pb2.DeleteRecipeRequest, _registry_pb2.DeleteRecipeResponse]
-    """Removes a saved recipe. Errors: NOT_FOUND, FAILED_PRECONDITION (a region uses it)."""
+    """Removes a saved recipe. Errors: NOT_FOUND, FAILED_PRECONDITION (a region uses it), ABORTED (etag), PERMISSION_DENIED."""
 
 @_typing.type_check_only
 class RegistryServiceAsyncStub(RegistryServiceStub):
@@ -159,10 +159,10 @@ class RegistryServiceAsyncStub(RegistryServiceStub):
     GetPresets: _aio.UnaryUnaryMultiCallable[_registry_pb2.GetPresetsRequest, _registry_pb2.AdapterPresets]  # type: ignore[assignment]
     """Returns the presets of an adapter. Errors: NOT_FOUND."""
     SetPresets: _aio.UnaryUnaryMultiCallable[_registry_pb2.SetPresetsRequest, _registry_pb2.AdapterPresets]  # type: ignore[assignment]
-    """Replaces the presets of an adapter. Errors: NOT_FOUND, ABORTED (etag)."""
+    """Replaces the presets of an adapter. Errors: NOT_FOUND, ABORTED (etag), PERMISSION_DENIED."""
     AddSample: _aio.UnaryUnaryMultiCallable[_registry_pb2.AddSampleRequest, _registry_pb2.Sample]  # type: ignore[assignment]
     """Keeps a sample picture of an adapter, as it is and with what its file says about itself; beyond 32 the oldest gives
-    way. Errors: NOT_FOUND, INVALID_ARGUMENT (no picture).
+    way. Errors: NOT_FOUND, INVALID_ARGUMENT (no picture), PERMISSION_DENIED.
     """
     GetSample: _aio.UnaryUnaryMultiCallable[_registry_pb2.GetSampleRequest, _registry_pb2.GetSampleResponse]  # type: ignore[assignment]
     """Returns a sample picture. Errors: NOT_FOUND."""
@@ -171,9 +171,9 @@ class RegistryServiceAsyncStub(RegistryServiceStub):
     ListRecipes: _aio.UnaryUnaryMultiCallable[_registry_pb2.ListRecipesRequest, _registry_pb2.ListRecipesResponse]  # type: ignore[assignment]
     """Lists saved recipes by identifier."""
     PutRecipe: _aio.UnaryUnaryMultiCallable[_registry_pb2.PutRecipeRequest, _recipe_pb2.Recipe]  # type: ignore[assignment]
-    """Creates or replaces a saved recipe. Errors: NOT_FOUND (an adapter), ABORTED (etag)."""
+    """Creates or replaces a saved recipe. Errors: NOT_FOUND (an adapter), ABORTED (etag), PERMISSION_DENIED."""
     DeleteRecipe: _aio.UnaryUnaryMultiCallable[_registry_pb2.DeleteRecipeRequest, _registry_pb2.DeleteRecipeResponse]  # type: ignore[assignment]
-    """Removes a saved recipe. Errors: NOT_FOUND, FAILED_PRECONDITION (a region uses it)."""
+    """Removes a saved recipe. Errors: NOT_FOUND, FAILED_PRECONDITION (a region uses it), ABORTED (etag), PERMISSION_DENIED."""
 
 class RegistryServiceServicer(metaclass=_abc_1.ABCMeta):
     """Keeps adapters. A version never changes; an alias is the only thing that moves. What is read may lag behind another
@@ -349,7 +349,7 @@ class RegistryServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _registry_pb2.SetPresetsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_registry_pb2.AdapterPresets, _abc.Awaitable[_registry_pb2.AdapterPresets]]:
-        """Replaces the presets of an adapter. Errors: NOT_FOUND, ABORTED (etag)."""
+        """Replaces the presets of an adapter. Errors: NOT_FOUND, ABORTED (etag), PERMISSION_DENIED."""
 
     @_abc_1.abstractmethod
     def AddSample(
@@ -358,7 +358,7 @@ class RegistryServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_registry_pb2.Sample, _abc.Awaitable[_registry_pb2.Sample]]:
         """Keeps a sample picture of an adapter, as it is and with what its file says about itself; beyond 32 the oldest gives
-        way. Errors: NOT_FOUND, INVALID_ARGUMENT (no picture).
+        way. Errors: NOT_FOUND, INVALID_ARGUMENT (no picture), PERMISSION_DENIED.
         """
 
     @_abc_1.abstractmethod
@@ -391,7 +391,7 @@ class RegistryServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _registry_pb2.PutRecipeRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_recipe_pb2.Recipe, _abc.Awaitable[_recipe_pb2.Recipe]]:
-        """Creates or replaces a saved recipe. Errors: NOT_FOUND (an adapter), ABORTED (etag)."""
+        """Creates or replaces a saved recipe. Errors: NOT_FOUND (an adapter), ABORTED (etag), PERMISSION_DENIED."""
 
     @_abc_1.abstractmethod
     def DeleteRecipe(
@@ -399,6 +399,6 @@ class RegistryServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _registry_pb2.DeleteRecipeRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_registry_pb2.DeleteRecipeResponse, _abc.Awaitable[_registry_pb2.DeleteRecipeResponse]]:
-        """Removes a saved recipe. Errors: NOT_FOUND, FAILED_PRECONDITION (a region uses it)."""
+        """Removes a saved recipe. Errors: NOT_FOUND, FAILED_PRECONDITION (a region uses it), ABORTED (etag), PERMISSION_DENIED."""
 
 def add_RegistryServiceServicer_to_server(servicer: RegistryServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
