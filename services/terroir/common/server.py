@@ -38,6 +38,7 @@ class Server:
         self._names: list[str] = [health.SERVICE_NAME]
         self._held: set[str] = set()
         self._stopping = asyncio.Event()
+        self._ends: list[Callable[[], None]] = []
         self._calls = RunningCalls()
         self._health = health.aio.HealthServicer()  # type: ignore[attr-defined]  # not in the stubs
         self._server = grpc.aio.server(
@@ -125,6 +126,10 @@ class Server:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stopping.set)
 
+    def on_stop(self, end: Callable[[], None]) -> None:
+        """Call `end` on the event loop before the drain: it ends streams that would last as long as their callers."""
+        self._ends.append(end)
+
     def request_stop(self) -> None:
         """Ask `serve_until_stopped` to drain and return."""
         self._stopping.set()
@@ -135,6 +140,8 @@ class Server:
         Calls that take longer are cancelled; returns once their handlers have cleaned up, at most two seconds later.
         """
         await self._health.enter_graceful_shutdown()
+        for end in self._ends:
+            end()
         await self._server.stop(grace_seconds)
         # gRPC returns while cancelled handlers still run, and whoever called this closes next what they use.
         try:

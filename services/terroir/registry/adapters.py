@@ -48,10 +48,12 @@ class Adapters:
 
     def get(self, adapter: str, *, strong: bool = False) -> Adapter:
         """One adapter; raises AdapterNotFound."""
-        newest = self._newest(adapter, strong=strong)
+        known = None if strong else self._index.outline(adapter)
+        if known is None:
+            number = self._versions.newest(adapter).number
+            known = number, self._versions.get(adapter, 1).created_at
         table = self._table(adapter, strong=strong)
-        first = newest if newest.number == 1 else self._version(adapter, 1)
-        return Adapter(adapter, newest.number, tuple(table[name] for name in sorted(table)), first.created_at)
+        return Adapter(adapter, known[0], tuple(table[name] for name in sorted(table)), known[1])
 
     def versions(self, adapter: str, query: PageQuery) -> Page[Version]:
         """Versions of an adapter, newest first; raises AdapterNotFound."""
@@ -79,12 +81,12 @@ class Adapters:
         number = side(adapter, reference.alias, alias.entry, sticky_key, self._clock.now())
         return self._version(adapter, number, strong=strong)
 
-    def state(self, adapter: str) -> AdapterState:
+    def state(self, adapter: str, *, strong: bool = False) -> AdapterState:
         """What moves of an adapter; empty for one that does not exist."""
-        known = self._index.state(adapter)
+        known = None if strong else self._index.state(adapter)
         if known is not None:
             return held_state(known).state
-        return AdapterState() if self._index.knows(adapter) else self._aliases.state(adapter)
+        return AdapterState() if not strong and self._index.knows(adapter) else self._aliases.state(adapter)
 
     def set_alias(self, move: Move, principal: Principal, *, op_id: str, etag: str = "") -> Alias:
         """Move an alias to existing versions; raises as `resolve` and `Aliases.move` do."""
@@ -117,15 +119,17 @@ class Adapters:
 
     def _newest(self, adapter: str, *, strong: bool = False) -> Version:
         known = None if strong else self._index.version(adapter)
-        return self._marked(version_of(adapter, known) if known is not None else self._versions.newest(adapter))
+        version = version_of(adapter, known) if known is not None else self._versions.newest(adapter)
+        return self._marked(version, strong=strong)
 
     def _version(self, adapter: str, number: int, *, strong: bool = False) -> Version:
         known = None if strong else self._index.version(adapter, number)
-        return self._marked(version_of(adapter, known) if known is not None else self._versions.get(adapter, number))
+        version = version_of(adapter, known) if known is not None else self._versions.get(adapter, number)
+        return self._marked(version, strong=strong)
 
-    def _marked(self, version: Version) -> Version:
+    def _marked(self, version: Version, *, strong: bool) -> Version:
         """With its deprecation, if it has one."""
-        deprecation = self.state(version.adapter).deprecations.get(version.number)
+        deprecation = self.state(version.adapter, strong=strong).deprecations.get(version.number)
         return version if deprecation is None else replace(version, deprecation=deprecation)
 
     def _table(self, adapter: str, *, strong: bool) -> dict[str, Alias]:

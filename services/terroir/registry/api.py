@@ -17,16 +17,15 @@ from terroir.registry.assembly import Registry
 from terroir.registry.compatibility_messages import compatibility_message, compatibility_references
 from terroir.registry.downloads import AdapterFormat
 from terroir.registry.errors import UploadInvalid
+from terroir.registry.index_api import IndexCalls, WatchEnd
 from terroir.registry.messages import (
-    adapter_message,
     base_message,
     publish_request,
     version_message,
 )
 from terroir.registry.metrics import RegistryMetrics
-from terroir.registry.names import parse_adapter, parse_base, parse_reference
+from terroir.registry.names import parse_base, parse_reference
 from terroir.registry.operations import operation_id
-from terroir.registry.paging import PageQuery
 from terroir.registry.preset_api import PresetCalls
 from terroir.registry.recipe_api import RecipeCalls
 from terroir.registry.settings import RegistrySettings
@@ -40,14 +39,23 @@ _FORMATS: Final = {
 }
 
 
-class RegistryServicer(AliasCalls, PresetCalls, RecipeCalls, registry_pb2_grpc.RegistryServiceServicer):
+class RegistryServicer(AliasCalls, IndexCalls, PresetCalls, RecipeCalls, registry_pb2_grpc.RegistryServiceServicer):
     """RegistryService on the domain."""
 
     def __init__(
-        self, registry: Registry, metrics: RegistryMetrics, principals: PrincipalSource, settings: RegistrySettings
+        self,
+        registry: Registry,
+        metrics: RegistryMetrics,
+        principals: PrincipalSource,
+        settings: RegistrySettings,
+        watch_end: WatchEnd,
     ) -> None:
+        """`watch_end` is reached when the server is asked to stop."""
         self._bases = registry.bases
         self._adapters = registry.adapters
+        self._search = registry.search
+        self._live = registry.live
+        self._watch_end = watch_end
         self._publisher = registry.publisher
         self._downloads = registry.downloads
         self._recipes = registry.recipes
@@ -85,31 +93,6 @@ class RegistryServicer(AliasCalls, PresetCalls, RecipeCalls, registry_pb2_grpc.R
                     data = await asyncio.to_thread(upload.finish)
                     version = await asyncio.to_thread(self._publisher.publish, request, data, principal, op_id=op_id)
             return version_message(version)
-
-    async def GetAdapter(self, request: pb.GetAdapterRequest, _context: _Context) -> pb.Adapter:
-        """Return one adapter with its aliases."""
-        return adapter_message(await asyncio.to_thread(self._adapters.get, parse_adapter(request.name)))
-
-    async def ListAdapters(self, request: pb.ListAdaptersRequest, _context: _Context) -> pb.ListAdaptersResponse:
-        """List adapters by identifier."""
-        found = await asyncio.to_thread(self._adapters.page, PageQuery(request.page_size, request.page_token))
-        return pb.ListAdaptersResponse(
-            adapters=[adapter_message(adapter) for adapter in found.items], next_page_token=found.next_token
-        )
-
-    async def GetVersion(self, request: pb.GetVersionRequest, _context: _Context) -> pb.AdapterVersion:
-        """Return a version by number, by alias, or the newest."""
-        return version_message(await asyncio.to_thread(self._adapters.resolve, parse_reference(request.name)))
-
-    async def ListVersions(self, request: pb.ListVersionsRequest, _context: _Context) -> pb.ListVersionsResponse:
-        """List the versions of an adapter, newest first."""
-        adapter = parse_adapter(request.adapter, "adapter")
-        found = await asyncio.to_thread(
-            self._adapters.versions, adapter, PageQuery(request.page_size, request.page_token)
-        )
-        return pb.ListVersionsResponse(
-            versions=[version_message(version) for version in found.items], next_page_token=found.next_token
-        )
 
     async def DownloadVersion(
         self, request: pb.DownloadVersionRequest, _context: _Context

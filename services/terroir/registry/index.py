@@ -101,6 +101,12 @@ class Index:
             row = self._rows.get(adapter)
             return row.version(len(row.versions) if number is None else number) if row is not None else None
 
+    def outline(self, adapter: str) -> tuple[int, str] | None:
+        """Number of the newest version and the time of the first one; None if there is none."""
+        with self._lock:
+            row = self._rows.get(adapter)
+            return (len(row.versions), row.created_at) if row is not None and row.versions else None
+
     def knows(self, adapter: str) -> bool:
         """Whether a version of the adapter is known."""
         return self.number(f"{ADAPTERS}/{adapter}") > 0
@@ -194,6 +200,7 @@ class Index:
             # Hardly any two versions share a key, so the one tuple is shared by all keys of a version.
             self._hashes[key] = here if there is None else there + here
         if first:
+            row.created_at = document.created_at
             insort(self._ids, adapter)
 
     def _apply_state(self, adapter: str, document: Document, packed: bytes) -> None:

@@ -51,17 +51,15 @@ class VersionFacts:
     def of(adapter: str, document: Document) -> VersionFacts:
         """The facts of a version's document."""
         body = document.body
-        words = (adapter, body["trigger_word"], body.get("description", ""))
+        words = (adapter, body["trigger_word"], body["description"])
         return VersionFacts(
             base=intern(body["base"]),
-            region=intern(same(body.get("region", ""))),
-            tags=tuple(map(intern, body.get("tags", ()))),
+            region=intern(same(body["region"])),
+            tags=tuple(map(intern, body["tags"])),
             trigger_word=intern(body["trigger_word"]),
             text="\n".join(word.lower() for word in words if word),
             published=datetime.fromisoformat(document.created_at).timestamp(),
-            metrics={intern(name): value for name, value in body["metrics"].items()}
-            if body.get("metrics")
-            else _NO_METRICS,
+            metrics={intern(name): value for name, value in body["metrics"].items()} or _NO_METRICS,
         )
 
 
@@ -71,6 +69,8 @@ class AdapterRow:
 
     versions: list[bytes] = field(default_factory=list)
     """Packed; version n at n - 1."""
+    created_at: str = ""
+    """RFC 3339, UTC; of version 1."""
     state: bytes = b""
     """The newest packed document of what moves; empty before the first."""
     state_number: int = 0
@@ -95,7 +95,7 @@ def hashes_of(body: Mapping[str, Any]) -> Iterator[str]:
     yield body["diffusers"]["digest"]
     yield body["upload_digest"]
     yield body["tensor_digest"]
-    yield from body.get("hashes", {}).values()
+    yield from body["hashes"].values()
 
 
 def hash_key(digest: str) -> int:

@@ -15,6 +15,7 @@ from terroir.common.server import Server
 from terroir.common.service import run_service
 from terroir.registry.api import RegistryServicer
 from terroir.registry.assembly import assemble
+from terroir.registry.index_api import WatchEnd
 from terroir.registry.metrics import RegistryMetrics
 from terroir.registry.region_api import RegionServicer
 from terroir.registry.settings import RegistrySettings
@@ -32,7 +33,9 @@ async def build(settings: RegistrySettings, server: Server) -> AsyncIterator[Non
     registry = await asyncio.to_thread(assemble, store, clock, settings)
     metrics = RegistryMetrics(clock, server.registry)
     principals = LocalPrincipals(settings.local_roles)
-    servicer = RegistryServicer(registry, metrics, principals, settings)
+    metrics.watch_index(registry.live)
+    watch_end = WatchEnd()
+    servicer = RegistryServicer(registry, metrics, principals, settings, watch_end)
     server.add(servicer, registry_pb2_grpc.add_RegistryServiceServicer_to_server, REGISTRY_SERVICE)
     regions = RegionServicer(registry.regions, principals)
     server.add(regions, region_pb2_grpc.add_RegionServiceServicer_to_server, REGION_SERVICE)

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from prometheus_client import CollectorRegistry, Counter, Histogram
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from terroir.common.clock import Clock
 from terroir.common.errors import TerroirError
+from terroir.registry.live_index import LiveIndex
 from terroir.store.errors import StoreError
 
 
@@ -17,6 +18,7 @@ class RegistryMetrics:
 
     def __init__(self, clock: Clock, registry: CollectorRegistry) -> None:
         self._clock = clock
+        self._registry = registry
         self._published = Counter(
             "terroir_registry_versions_published", "Publish calls that ended in a version.", registry=registry
         )
@@ -52,3 +54,14 @@ class RegistryMetrics:
     def sent(self, count: int) -> None:
         """Count downloaded bytes."""
         self._bytes.labels("download").inc(count)
+
+    def watch_index(self, live: LiveIndex) -> None:
+        """Show how much the index holds and how old it is, read at each scrape."""
+        gauges = {
+            "stale_seconds": ("Time since the index was last level with the store.", live.stale_seconds),
+            "adapters": ("Adapters in the index.", lambda: live.index.counts()[0]),
+            "journal_entry": ("Newest entry of the journal that was read.", lambda: live.follower.place()[0]),
+            "pending_hints": ("Announced writes that were not seen yet.", lambda: len(live.follower.place()[1])),
+        }
+        for name, (text, read) in gauges.items():
+            Gauge(f"terroir_registry_index_{name}", text, registry=self._registry).set_function(read)

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from terroir.common.errors import InvalidArgument
 from terroir.registry.paging import DEFAULT_PAGE_SIZE, PageQuery, page_of
+from terroir.registry.search import AdapterFilter
 from tests.unit.registry.domain_kit import Domain
 
 
@@ -60,7 +61,7 @@ def test_versions_come_newest_first_and_stay_put_while_new_ones_are_published(do
 def test_adapters_are_paged_by_identifier(domain: Domain) -> None:
     for adapter in ("sichuan", "hebei", "jiangnan"):
         domain.publish(adapter, "op")
-    first = domain.adapters.page(PageQuery(2))
-    second = domain.adapters.page(PageQuery(2, first.next_token))
+    first = domain.search.page(AdapterFilter(), PageQuery(2))
+    second = domain.search.page(AdapterFilter(), PageQuery(2, first.next_token))
     assert [found.adapter for found in (*first.items, *second.items)] == ["hebei", "jiangnan", "sichuan"]
     assert second.next_token == ""
