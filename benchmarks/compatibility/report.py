@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final
@@ -12,14 +12,17 @@ from benchmarks.compatibility.candidates import CANDIDATES, choose, fit
 from benchmarks.compatibility.drawing import PROMPTS, SEEDS, STEPS, WEIGHT
 from benchmarks.compatibility.rank_statistics import mantel_p, permutation_p, spearman
 from benchmarks.compatibility.scatter import Plot, Point, draw
-from benchmarks.compatibility.styles import STYLES, TRAINING_STEPS
+from benchmarks.compatibility.styles import STYLES, TRAINING_STEPS, UNSEEN
 from benchmarks.compatibility.survival import Survival
 from benchmarks.machine import Machine
 from terroir.lora.compatibility import HIGH_FROM, MEDIUM_FROM, Overlap, affinity, interference, level_of
 
 _PairName = tuple[str, str]
 _RELATED: Final = frozenset({"jiangnan-ink", "jiangnan-ink-again", "sichuan-hotpot", "ink-and-hotpot"})
-_COLOURS: Final = {"different styles": (38, 98, 168), "same style or a mixture of both": (214, 108, 32)}
+_DIFFERENT, _ALIKE, _UNSEEN = "different styles", "same style or a mixture", "with a style unseen till then"
+_COLOURS: Final = {_DIFFERENT: (38, 98, 168), _ALIKE: (214, 108, 32), _UNSEEN: (120, 170, 120)}
+_TAUGHT_BELOW: Final = 0.85
+"""Distance of a style alone to its pictures, as a share of the base's, below which it counts as taught."""
 
 
 def report(
@@ -28,18 +31,17 @@ def report(
     distances: Mapping[str, Mapping[str, float]],
     machine: Machine,
 ) -> dict[str, Any]:
-    """Everything that was found, for JSON. Odd pairs choose the score, even pairs judge the choice."""
-    pairs = list(overlaps)
-    halves = {"chosen on": pairs[::2], "held out": pairs[1::2], "all": pairs}
-    lesser = {pair: survival[pair].lesser for pair in pairs}
-    half = halves["chosen on"]
+    """Everything that was found, for JSON."""
+    parts = partition(list(overlaps), distances)
+    pairs, half = parts["calibration"], parts["chosen on"]
+    lesser = {pair: survival[pair].lesser for pair in overlaps}
     return {
         "command": "python -m benchmarks.compatibility",
         "machine": asdict(machine),
         "set-up": {
             "styles": [
                 {"name": s.name, "seed": s.seed, "rank": s.rank, "target_modules": s.targets, "looks": len(s.looks)}
-                for s in STYLES
+                for s in (*STYLES, *UNSEEN)
             ],
             "training_steps": TRAINING_STEPS,
             "weight": WEIGHT,
@@ -62,7 +64,7 @@ def report(
                 "eligible": candidate.knows_opposites,
                 **{
                     f"rho, {name}": _rho([candidate.score(overlaps[p]) for p in part], [lesser[p] for p in part])
-                    for name, part in halves.items()
+                    for name, part in parts.items()
                 },
             }
             for candidate in CANDIDATES
@@ -70,20 +72,43 @@ def report(
         "interference": {
             **{
                 f"rho, {name}": _rho([interference(overlaps[p]) for p in part], [lesser[p] for p in part])
-                for name, part in halves.items()
+                for name, part in parts.items()
             },
+            **{f"pairs, {name}": len(part) for name, part in parts.items()},
             **_worth({pair: interference(overlaps[pair]) for pair in pairs}, lesser),
-            "rho, without near-duplicates": _rho(
+            "rho, calibration without near-duplicates": _rho(
                 *zip(*((interference(overlaps[p]), lesser[p]) for p in pairs if not related(p)), strict=True)
             ),
-            "rho, mean of both styles": _rho(
+            "rho, calibration, mean of both styles": _rho(
                 [interference(overlaps[p]) for p in pairs], [sum(_both(survival[p])) / 2 for p in pairs]
             ),
         },
-        "levels": _levels(overlaps, lesser),
-        "rows": [_row(pair, overlaps[pair], survival[pair], pair in half) for pair in pairs],
+        "levels": {name: _levels(part, overlaps, lesser) for name, part in parts.items()},
+        "rows": [_row(pair, overlaps[pair], survival[pair], _part_of(pair, parts)) for pair in overlaps],
         "distances": {c: {s: round(d, 4) for s, d in row.items()} for c, row in distances.items()},
     }
+
+
+def partition(pairs: Sequence[_PairName], distances: Mapping[str, Mapping[str, float]]) -> dict[str, list[_PairName]]:
+    """Calibration pairs, alternately for choosing and for judging the choice, and pairs with a style of UNSEEN.
+
+    An unseen look that its training did not teach has nothing that could survive: its pairs are left out.
+    """
+    known = {style.name for style in STYLES}
+    weak = {s.name for s in UNSEEN if distances[s.name][s.name] >= _TAUGHT_BELOW * distances["base"][s.name]}
+    calibration = [pair for pair in pairs if set(pair) <= known]
+    unseen = [pair for pair in pairs if not set(pair) <= known and not set(pair) & weak]
+    return {
+        "chosen on": calibration[::2],
+        "held out": calibration[1::2],
+        "calibration": calibration,
+        "unseen": unseen,
+        "unseen, neither known": [pair for pair in unseen if not set(pair) & known],
+    }
+
+
+def _part_of(pair: _PairName, parts: Mapping[str, Sequence[_PairName]]) -> str:
+    return next((name for name in ("chosen on", "held out", "unseen") if pair in parts[name]), "left out")
 
 
 def related(pair: _PairName) -> bool:
@@ -96,17 +121,14 @@ def related(pair: _PairName) -> bool:
 def save(found: Mapping[str, Any], json_path: Path, plot_path: Path) -> None:
     """Write the figures and the plot."""
     json_path.write_text(json.dumps(found, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    different, alike = _COLOURS
-    points = [
-        Point(
-            row["interference"], row["survival_lesser"], alike if related((row["first"], row["second"])) else different
-        )
-        for row in found["rows"]
-    ]
-    rho, p = found["interference"]["rho, all"], found["interference"]["p, adapters permuted"]
+    rows = [row for row in found["rows"] if row["part"] != "left out"]
+    points = [Point(row["interference"], row["survival_lesser"], _group(row)) for row in rows]
+    points.sort(key=lambda point: point.group != _UNSEEN)
+    rho = found["interference"]
     plot = Plot(
-        title=f"{len(points)} pairs of styles on the tiny base, stacked at {WEIGHT} + {WEIGHT}: "
-        f"Spearman rho {rho:+.2f} (p {p:.2g})",
+        title=f"Stacked at {WEIGHT} + {WEIGHT} on the tiny base. Spearman rho {rho['rho, calibration']:+.2f} over "
+        f"{rho['pairs, calibration']} pairs ({rho['rho, held out']:+.2f} held out), {rho['rho, unseen']:+.2f} over "
+        f"{rho['pairs, unseen']} unseen",
         x_title="interference score, from the weights alone",
         y_title="share of the lesser style that survives",
         x_lines=((MEDIUM_FROM, "medium"), (HIGH_FROM, "high")),
@@ -115,7 +137,13 @@ def save(found: Mapping[str, Any], json_path: Path, plot_path: Path) -> None:
     draw(plot_path, plot, points)
 
 
-def _row(pair: _PairName, overlap: Overlap, survival: Survival, chosen_on: bool) -> dict[str, Any]:
+def _group(row: Mapping[str, Any]) -> str:
+    if row["part"] == "unseen":
+        return _UNSEEN
+    return _ALIKE if related((row["first"], row["second"])) else _DIFFERENT
+
+
+def _row(pair: _PairName, overlap: Overlap, survival: Survival, part: str) -> dict[str, Any]:
     score = interference(overlap)
     figures = {
         "cosine": overlap.cosine, "input_overlap": overlap.input_overlap, "output_overlap": overlap.output_overlap,
@@ -130,14 +158,16 @@ def _row(pair: _PairName, overlap: Overlap, survival: Survival, chosen_on: bool)
         "shared_layers": overlap.shared_layers,
         "layers": overlap.layers,
         "level": level_of(score).name,
-        "half": "chosen on" if chosen_on else "held out",
+        "part": part,
     }
 
 
-def _levels(overlaps: Mapping[_PairName, Overlap], lesser: Mapping[_PairName, float]) -> list[dict[str, Any]]:
+def _levels(
+    pairs: Sequence[_PairName], overlaps: Mapping[_PairName, Overlap], lesser: Mapping[_PairName, float]
+) -> list[dict[str, Any]]:
     found: dict[str, list[float]] = {}
-    for pair, overlap in overlaps.items():
-        found.setdefault(level_of(interference(overlap)).name, []).append(lesser[pair])
+    for pair in pairs:
+        found.setdefault(level_of(interference(overlaps[pair])).name, []).append(lesser[pair])
     return [
         {
             "level": name, "pairs": len(values), "survival_mean": round(sum(values) / len(values), 3),

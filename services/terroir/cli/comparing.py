@@ -35,8 +35,8 @@ def compare(
     """Say how well adapters stack, pair by pair, and at which weights.
 
     interference: share of the worse-off style that is expected to be lost at 0.7 + 0.7, and the verdict on it; cosine:
-    of the two changes; reads, writes: overlap of what they respond to and of what they produce, 0 … 1; layers: changed
-    by both, of those that one of them changes. More in docs/compatibility.md.
+    of the two changes; reads, writes: overlap of what they respond to and of what they produce, 0 is chance; layers:
+    changed by both, of those that one of them changes. More in docs/compatibility.md.
     """
     here = session(context)
     with here.client() as client, here.progress() as bar:

@@ -99,7 +99,8 @@ def interference(overlap: Overlap) -> float:
     """Share of the worse-off style that is expected to be lost when both are stacked at 0.7, 0 … 1.
 
     A logistic curve over `affinity`, fitted to pictures of the tiny base: styles that write alike survive each other,
-    others cover one another (docs/compatibility.md, `python -m benchmarks.compatibility`). 0 beside a change of nothing.
+    others cover one another (docs/compatibility.md, `python -m benchmarks.compatibility`). A change of nothing costs
+    nothing.
     """
     if not (overlap.first_norm and overlap.second_norm):
         return 0.0

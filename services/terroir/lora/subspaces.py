@@ -86,7 +86,7 @@ def energy_overlap(first: Doubles, first_shares: Doubles, second: Doubles, secon
     Correlation of `P1 = V1 diag(p1) V1ᵀ` and `P2` likewise, both less their mean I / n: squared cosines of the angles
     between singular directions, weighted by the share of energy in each, so that idle directions of a too large rank
     do not count, against what directions drawn at random in n dimensions would share, so that bases of different width
-    compare. At least -1 / (n - 1), for single directions that are orthogonal.
+    compare. Below 0 where the two avoid each other.
     """
     if not first_shares.size or not second_shares.size:
         return 0.0
@@ -95,7 +95,7 @@ def energy_overlap(first: Doubles, first_shares: Doubles, second: Doubles, secon
     own = [float(shares @ shares) - chance for shares in (first_shares, second_shares)]
     if min(own) < _UNIFORM:
         return 0.0
-    return min(met / float(np.sqrt(own[0] * own[1])), 1.0)
+    return max(-1.0, min(met / float(np.sqrt(own[0] * own[1])), 1.0))
 
 
 def _matrix(factor: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:

@@ -1609,15 +1609,17 @@ class PairCompatibility(_message.Message):
     """Second version."""
     interference: _builtins.float
     """Share of the worse-off style that is expected to be lost when both are stacked at 0.7, judged by the weights alone,
-    0 … 1. Alike changes serve each other and are near 0; equally strong ones with nothing in common are near 2/3;
-    opposite ones, and one that is much stronger, are at 1. See docs/compatibility.md.
+    0 … 1: near 0 for changes that write alike, near 1 for changes with no more in common than by chance and for
+    opposite ones. See docs/compatibility.md.
     """
     delta_cosine: _builtins.float
     """Cosine of the two changes over all layers, -1 … 1."""
     input_overlap: _builtins.float
-    """Energy-weighted overlap of what the two read (row spaces), 0 … 1."""
+    """Energy-weighted overlap of what the two read (row spaces): 1 if the same, 0 if no more than random directions have,
+    below 0 where they avoid each other.
+    """
     output_overlap: _builtins.float
-    """Energy-weighted overlap of what the two write (column spaces), 0 … 1."""
+    """Energy-weighted overlap of what the two write (column spaces), likewise."""
     shared_layers: _builtins.int
     """Layers that both change."""
     layers: _builtins.int
