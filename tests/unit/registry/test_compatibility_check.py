@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from terroir.common.errors import InvalidArgument
+from terroir.common.principal import Principal, Role
 from terroir.lora.adapter import Adapter, LoraModule
 from terroir.lora.compatibility import compare
 from terroir.lora.formats import to_kohya
@@ -26,6 +27,8 @@ from tests.unit.registry.adapter_kit import make_adapter
 from tests.unit.registry.base_kit import write_base_folder
 from tests.unit.registry.domain_kit import Domain, open_domain
 
+PUBLISHER = Principal("local:test", frozenset({Role.PUBLISHER}))
+
 
 class Registry:
     """A domain with one base and a check that counts what it reads and writes."""
@@ -40,7 +43,7 @@ class Registry:
     def publish(self, name: str, adapter: Adapter, base: str = "tiny", trigger: str = "") -> Version:
         data = to_kohya(adapter, {})
         request = PublishRequest(name, base, "", len(data), hashlib.sha256(data).hexdigest(), trigger)
-        return self.publisher.publish(request, data, op_id=f"{name}-{trigger}-{request.file_digest}")
+        return self.publisher.publish(request, data, PUBLISHER, op_id=f"{name}-{trigger}-{request.file_digest}")
 
     def entries(self) -> list[str]:
         return list(self.domain.store.list("compat"))
