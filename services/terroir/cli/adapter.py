@@ -10,6 +10,7 @@ import typer
 from terroir._proto.registry.v1 import registry_pb2 as pb
 from terroir.cli.alias import alias, audit, deprecate, rollback, unalias
 from terroir.cli.comparing import compare
+from terroir.cli.searching import find, list_adapters, watch
 from terroir.cli.session import resource, session
 from terroir.common.errors import InvalidArgument
 
@@ -24,20 +25,9 @@ _FORMATS: Final = {"kohya": pb.ADAPTER_FORMAT_KOHYA, "diffusers": pb.ADAPTER_FOR
 app.command()(compare)
 for command in (alias, rollback, unalias, deprecate, audit):
     app.command()(command)
-
-
-@app.command("list")
-def list_adapters(context: typer.Context) -> None:
-    """List adapters with their aliases."""
-    with session(context).client() as client:
-        session(context).table(
-            client.registry.adapters(),
-            [
-                ("adapter", lambda a: a.name), ("newest", lambda a: str(a.newest_version)),
-                ("aliases", lambda a: ", ".join(f"{x.alias}→{x.version.rsplit('/', 1)[1]}" for x in a.aliases)),
-            ],
-            empty="no adapters; train one: terroir train submit CONFIG --adapter NAME",
-        )  # fmt: skip
+app.command("list")(list_adapters)
+app.command()(find)
+app.command()(watch)
 
 
 @app.command()

@@ -73,6 +73,11 @@ class Session:
         sys.stdout.write(json.dumps(value, ensure_ascii=False, indent=2) + "\n")
         sys.stdout.flush()
 
+    def print_json_line(self, value: Any) -> None:
+        """One of many machine-readable lines, written at once."""
+        sys.stdout.write(json.dumps(value, ensure_ascii=False) + "\n")
+        sys.stdout.flush()
+
     @contextmanager
     def progress(self) -> Iterator[Progress]:
         """A progress bar on standard error; silent with --json, and where nobody watches."""

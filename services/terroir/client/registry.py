@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -12,9 +13,12 @@ import grpc
 from terroir._proto.registry.v1 import registry_pb2 as pb
 from terroir._proto.registry.v1 import registry_pb2_grpc
 from terroir.client.calls import UNARY_SECONDS, chunks, new_request_id, typed_errors, typed_stream
-from terroir.common.errors import Unavailable
+from terroir.common.errors import ResourceExhausted, Unavailable
 
 _COMPARING_SECONDS: Final = 300.0
+_PAGE_SIZE: Final = 100
+_RECONNECT_STEP_SECONDS: Final = 0.5
+_LONGEST_RECONNECT_SECONDS: Final = 5.0
 
 
 @dataclass(frozen=True)
@@ -63,19 +67,51 @@ class Registry:
             return self._stub.GetAdapter(pb.GetAdapterRequest(name=name), timeout=UNARY_SECONDS)
 
     def adapters(self) -> Iterator[pb.Adapter]:
-        """All adapters, page by page."""
+        """All adapters whose newest version is not deprecated, page by page."""
+        return self.search(pb.AdapterFilter())
+
+    def search(self, conditions: pb.AdapterFilter) -> Iterator[pb.Adapter]:
+        """Adapters that meet every condition, by identifier, page by page."""
         token = ""
         while True:
+            request = pb.ListAdaptersRequest(page_token=token, page_size=_PAGE_SIZE, filter=conditions)
             with typed_errors():
-                page = self._stub.ListAdapters(pb.ListAdaptersRequest(page_token=token), timeout=UNARY_SECONDS)
+                page = self._stub.ListAdapters(request, timeout=UNARY_SECONDS)
             yield from page.adapters
             if not (token := page.next_page_token):
                 return
 
-    def version(self, name: str) -> pb.AdapterVersion:
-        """One version, by number, alias (`adapters/{id}@{alias}`) or the newest (`adapters/{id}`)."""
+    def find(self, digest: str) -> list[pb.AdapterVersion]:
+        """Versions with a hash that begins with these 8 … 64 hexadecimal digits, oldest first, at most 200."""
         with typed_errors():
-            return self._stub.GetVersion(pb.GetVersionRequest(name=name), timeout=UNARY_SECONDS)
+            return list(self._stub.FindByHash(pb.FindByHashRequest(hash=digest), timeout=UNARY_SECONDS).versions)
+
+    def watch(self, resume_token: str = "") -> Iterator[pb.WatchResponse]:
+        """Changes from now on, or after a token, without end: a lost connection is taken up where it broke.
+
+        Also yields messages without a change, which tell that the watch has begun or goes on. Changes may come twice
+        after a reconnect, never not at all. Raises what the first connection does, and later what no retry can mend.
+        """
+        token, begun, pause = resume_token, False, 0.0
+        while True:
+            try:
+                for message in typed_stream(self._stub.Watch(pb.WatchRequest(resume_token=token))):
+                    token, begun, pause = message.resume_token, True, 0.0
+                    yield message
+            except (Unavailable, ResourceExhausted):
+                if not begun:
+                    raise
+            time.sleep(pause)
+            pause = min(pause + _RECONNECT_STEP_SECONDS, _LONGEST_RECONNECT_SECONDS)
+
+    def version(self, name: str, *, sticky_key: str = "", strong: bool = False) -> pb.AdapterVersion:
+        """One version, by number, alias (`adapters/{id}@{alias}`) or the newest (`adapters/{id}`).
+
+        Callers with one `sticky_key` get one side of an alias's canary; `strong` reads the store itself.
+        """
+        request = pb.GetVersionRequest(name=name, sticky_key=sticky_key, strong=strong)
+        with typed_errors():
+            return self._stub.GetVersion(request, timeout=UNARY_SECONDS)
 
     def versions(self, adapter: str) -> Iterator[pb.AdapterVersion]:
         """All versions of an adapter, newest first."""

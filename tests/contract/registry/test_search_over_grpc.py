@@ -17,11 +17,16 @@ from tests.unit.registry.adapter_kit import adapter_bytes
 def stocked(module_registry: Running) -> Running:
     """Three adapters with all that can be searched for."""
     publish = module_registry.publish
-    publish("adapters/jiangnan", adapter_bytes(4, 1), tags=["ink", "garden"], region="regions/330106", trigger_word="jnsty",
-            metrics={"style_similarity": 0.8}, description="Soft INK of Hangzhou")  # fmt: skip
-    publish(
-        "adapters/sichuan", adapter_bytes(4, 2), tags=["ink"], region="regions/CN-SC", metrics={"style_similarity": 0.5}
-    )
+    jiangnan = {
+        "tags": ["ink", "garden"],
+        "region": "regions/330106",
+        "trigger_word": "jnsty",
+        "metrics": {"style_similarity": 0.8},
+        "description": "Soft INK of Hangzhou",
+    }
+    sichuan = {"tags": ["ink"], "region": "regions/CN-SC", "metrics": {"style_similarity": 0.5}}
+    publish("adapters/jiangnan", adapter_bytes(4, 1), **jiangnan)
+    publish("adapters/sichuan", adapter_bytes(4, 2), **sichuan)
     publish("adapters/hebei", adapter_bytes(4, 3))
     module_registry.set_alias("production", 1)
     module_registry.regions.PutRegion(
