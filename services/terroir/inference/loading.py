@@ -69,4 +69,4 @@ def _parse(version: VersionInfo, data: bytes, key_table: KeyTable) -> LoadedAdap
         raise FailedPrecondition(
             f"{version.name}: {error}", reason=error.reason, metadata={"version": version.name}
         ) from error
-    return LoadedAdapter(version.name, version.file_digest, parsed.adapter, len(parsed.ignored))
+    return LoadedAdapter(version.name, version.file_digest, parsed.adapter, len(parsed.ignored) + len(parsed.unknown))

@@ -22,6 +22,8 @@ class LoraModule:
     down: Array
     up: Array
     alpha: float
+    magnitude: Array | None = None
+    """DoRA (Liu et al., arXiv 2402.09353): length `[out]` that every output row of `W + delta` is given."""
 
     @property
     def rank(self) -> int:
@@ -34,15 +36,35 @@ class LoraModule:
         return self.alpha / self.rank
 
     def delta(self) -> Array:
-        """The change at weight 1, in the layer's own shape: `[out, in]` or `[out, in, kh, kw]`."""
+        """The low-rank change at weight 1, in the layer's own shape: `[out, in]` or `[out, in, kh, kw]`.
+
+        All of the change, unless the module has a magnitude: then see `change_of`.
+        """
         out, inner = self.up.shape[0], self.rank
         flat = self.up.reshape(out, inner) @ self.down.reshape(inner, -1)
         return np.asarray(self.scale * flat, dtype=np.float32).reshape(out, *self.down.shape[1:])
 
+    def change_of(self, base: Array) -> Array:
+        """The change at weight 1 of the base weight `base`, a magnitude included; fp32, in the layer's own shape.
+
+        With a magnitude m it is `m * (W + delta) / |W + delta| - W`, rows being normed over all other axes, as PEFT and
+        ComfyUI compute it at weight 1.
+        """
+        delta = self.delta()
+        if self.magnitude is None:
+            return delta
+        directed = base + delta
+        lengths = np.linalg.norm(directed.reshape(directed.shape[0], -1), axis=1)
+        factors = self.magnitude / np.maximum(lengths, np.finfo(np.float32).tiny)
+        return np.asarray(directed * factors.reshape(-1, *([1] * (directed.ndim - 1))) - base, dtype=np.float32)
+
 
 @dataclass(frozen=True, eq=False)
 class Adapter:
-    """Modules by `<component>.<layer path>`: `unet.down_blocks.0.….attn1.to_q`, `text_encoder.text_model.….q_proj`."""
+    """Modules by `<component>.<layer path>`: `unet.down_blocks.0.….attn1.to_q`, `text_encoder.text_model.….q_proj`.
+
+    SDXL has a `text_encoder_2` too.
+    """
 
     modules: Mapping[str, LoraModule]
 
@@ -54,7 +76,15 @@ class Adapter:
     @property
     def size_bytes(self) -> int:
         """Bytes that the factors hold in memory."""
-        return sum(module.down.nbytes + module.up.nbytes for module in self.modules.values())
+        return sum(
+            module.down.nbytes + module.up.nbytes + (0 if module.magnitude is None else module.magnitude.nbytes)
+            for module in self.modules.values()
+        )
+
+    @property
+    def has_magnitudes(self) -> bool:
+        """Whether a module is a DoRA."""
+        return any(module.magnitude is not None for module in self.modules.values())
 
     def tensor_digest(self) -> str:
         """SHA-256 (hex) over names, shapes, alphas and fp32 values: the same for every file format and header."""
@@ -64,4 +94,6 @@ class Adapter:
             digest.update(head.encode())
             digest.update(np.ascontiguousarray(module.down, dtype="<f4").tobytes())
             digest.update(np.ascontiguousarray(module.up, dtype="<f4").tobytes())
+            if module.magnitude is not None:
+                digest.update(b"magnitude\n" + np.ascontiguousarray(module.magnitude, dtype="<f4").tobytes())
         return digest.hexdigest()

@@ -24,7 +24,7 @@ class Part:
 
     def weight_on(self, layer: str) -> float:
         """The weight that applies to `<component>.<path>`."""
-        return self.text_encoder_weight if layer.startswith("text_encoder.") else self.weight
+        return self.text_encoder_weight if layer.startswith("text_encoder") else self.weight
 
 
 @dataclass(frozen=True)
@@ -52,21 +52,34 @@ class Composition:
         names = {layer for part in self.parts for layer in adapters[part.digest].modules if part.weight_on(layer)}
         return sorted(names)
 
-    def delta(self, adapters: Mapping[str, Adapter], layer: str) -> Array:
-        """Change of one layer in its own shape, fp32; KeyError if no part changes it."""
+    def delta(self, adapters: Mapping[str, Adapter], layer: str, base: Array | None = None) -> Array:
+        """Change of one layer in its own shape, fp32; KeyError if no part changes it.
+
+        `base` is the layer's pristine weight, which DoRA modules need (ValueError without). A DoRA counts as the change
+        that it makes to the base at weight 1, times its weight: so weights stay linear, order does not matter, and zero
+        is the base. A1111 and ComfyUI do the same; PEFT scales inside the norm and differs at weights other than 1.
+        """
         total: Array | None = None
         for weight, module in self._terms(adapters, layer):
-            term = np.float32(weight) * module.delta()
+            if module.magnitude is not None and base is None:
+                raise ValueError(f"{layer}: a DoRA module needs the base weight")
+            change = module.delta() if module.magnitude is None or base is None else module.change_of(base)
+            term = np.float32(weight) * change
             total = term if total is None else total + term
         if total is None:
             raise KeyError(layer)
         return total
 
     def rank_concatenated(self, adapters: Mapping[str, Adapter], layer: str) -> tuple[Array, Array]:
-        """The same change as one pair: down `[Σr, in …]` and up `[out, Σr …]` with all scales folded into up."""
+        """The same change as one pair: down `[Σr, in …]` and up `[out, Σr …]` with all scales folded into up.
+
+        ValueError for a DoRA, whose change has no such form.
+        """
         terms = list(self._terms(adapters, layer))
         if not terms:
             raise KeyError(layer)
+        if any(module.magnitude is not None for _, module in terms):
+            raise ValueError(f"{layer}: a DoRA module has no low-rank form")
         down = np.concatenate([module.down for _, module in terms], axis=0)
         up = np.concatenate([np.float32(weight * module.scale) * module.up for weight, module in terms], axis=1)
         return down, up

@@ -50,3 +50,9 @@ class MatchesNothing(LoraError):
     """No key of the file names a layer of the base."""
 
     default_reason = "ADAPTER_MATCHES_NOTHING"
+
+
+class RankTooLarge(LoraError):
+    """The rank of a layer exceeds what is accepted."""
+
+    default_reason = "ADAPTER_RANK_TOO_LARGE"

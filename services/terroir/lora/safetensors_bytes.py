@@ -20,6 +20,8 @@ from terroir.lora.adapter import Array
 from terroir.lora.errors import NotAnAdapterFile, NotFinite
 
 _MAX_HEADER_BYTES: Final = 16 * 1024 * 1024
+_MAX_ENTRIES: Final = 20_000
+"""SDXL with both text encoders, convolutions, alphas and magnitudes has about 7,000 tensors."""
 _FLOATS: Final = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2"}
 _NAMES: Final = {"float16": ("F16", "<f2"), "float32": ("F32", "<f4")}
 
@@ -41,6 +43,11 @@ def read(data: bytes) -> TensorFile:
             reason="ADAPTER_IS_PICKLE",
         )
     header = _header(data)
+    if len(header) > _MAX_ENTRIES:
+        raise NotAnAdapterFile(
+            f"the header names {len(header)} tensors, adapters have at most {_MAX_ENTRIES}; this is no adapter",
+            reason="ADAPTER_TOO_MANY_TENSORS",
+        )
     try:
         entries: list[tuple[str, dict[str, Any]]] = safetensors.deserialize(data)
     except safetensors.SafetensorError as error:
@@ -81,7 +88,7 @@ def _header(data: bytes) -> dict[str, Any]:
             f"{_MAX_HEADER_BYTES} are read; this is no safetensors file, or it was cut short"
         )
     try:
-        header = json.loads(data[8 : 8 + length])
+        header = json.loads(data[8 : 8 + length], object_pairs_hook=_unique)
     except (ValueError, RecursionError) as error:
         raise NotAnAdapterFile(f"the header is no JSON ({error}); this is no safetensors file") from error
     if not isinstance(header, dict):
@@ -89,11 +96,24 @@ def _header(data: bytes) -> dict[str, Any]:
     return header
 
 
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object without repeated keys, of which readers would silently keep one or the other."""
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        seen: set[str] = set()
+        key = next(key for key, _ in pairs if key in seen or seen.add(key))  # type: ignore[func-returns-value]
+        raise NotAnAdapterFile(
+            f"the header names {key[:80]!r} twice; save the file again", key=key[:256], reason="ADAPTER_DUPLICATE_KEY"
+        )
+    return found
+
+
 def _array(name: str, entry: Mapping[str, Any]) -> Array:
     dtype = entry["dtype"]
     if dtype not in _FLOATS:
         raise NotAnAdapterFile(
-            f"{name} is of type {dtype}; adapters hold floats ({', '.join(_FLOATS)})",
+            f"{name} is of type {dtype}; adapters hold floats of 16 bits or more ({', '.join(_FLOATS)}): "
+            "save it in fp16",
             key=name,
             reason="ADAPTER_NOT_FLOAT",
         )

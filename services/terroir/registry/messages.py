@@ -69,6 +69,7 @@ def version_message(version: Version) -> pb.AdapterVersion:
         coverage=pb.Coverage(
             matched_layers=manifest.matched_layers,
             ignored=[pb.IgnoredKey(key=key, reason=reason) for key, reason in manifest.ignored],
+            missing_layers=manifest.missing_layers,
             unknown=[pb.IgnoredKey(key=key, reason=reason) for key, reason in manifest.unknown],
         ),
         trigger_word=manifest.trigger_word,

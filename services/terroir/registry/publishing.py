@@ -126,6 +126,8 @@ class Publisher:
             metrics=request.metrics,
             description=request.description,
             hashes=site_hashes(kohya),
+            unknown=tuple((entry.key, entry.reason) for entry in parsed.unknown),
+            missing_layers=parsed.missing,
         )
         return self._versions.append(request.adapter, manifest, op_id=op_id, request=request.to_body())
 

@@ -73,6 +73,8 @@ class Manifest:
     """Other digests of the kohya file, by the names that model sites give them."""
     unknown: tuple[tuple[str, str], ...] = ()
     """(key as in the upload, why it is not understood)."""
+    missing_layers: int = 0
+    """Attention projections of the denoiser that it does not change."""
 
     def to_body(self) -> dict[str, Any]:
         """As a JSON-able document."""

@@ -111,11 +111,14 @@ def test_bfloat16_files_are_read():
 
 def test_unknown_layers_are_listed_with_a_reason():
     tensors = tensors_of(to_kohya(random_adapter(6), {}))
-    tensors["lora_unet_input_blocks_4_1_proj_in.lora_down.weight"] = np.ones((2, 8), np.float32)
     tensors["lora_unet_nowhere.alpha"] = np.asarray(1.0, np.float32)
-    reasons = {i.key: i.reason for i in parse(save(tensors), TABLE).ignored}
-    assert "sgm" in reasons["lora_unet_input_blocks_4_1_proj_in.lora_down.weight"]
+    tensors["lora_te2_text_model_encoder_layers_0_mlp_fc1.alpha"] = np.asarray(1.0, np.float32)
+    tensors["bundle_emb.style.string_to_param.*"] = np.ones((2, 8), np.float32)
+    parsed = parse(save(tensors), TABLE)
+    reasons = {each.key: each.reason for each in parsed.unknown}
     assert reasons["lora_unet_nowhere.alpha"] == "no such layer in the base"
+    assert "second text encoder" in reasons["lora_te2_text_model_encoder_layers_0_mlp_fc1.alpha"]
+    assert [each.key for each in parsed.ignored] == ["bundle_emb.style.string_to_param.*"]
 
 
 def with_key(key: str, value: np.ndarray) -> bytes:
@@ -164,7 +167,13 @@ BAD_FILES = {
         "ADAPTER_WRONG_SHAPE",
     ),
     "half a pair": (save({f"{Q}.lora_down.weight": ONES}), "ADAPTER_INCOMPLETE"),
-    "DoRA": (with_key(f"{Q}.dora_scale", np.ones(8, np.float32)), "ADAPTER_UNSUPPORTED"),
+    "a DoRA an input": (with_key(f"{Q}.dora_scale", np.ones((1, 8), np.float32)), "ADAPTER_WRONG_SHAPE"),
+    "an alpha of 0": (with_key(f"{Q}.alpha", np.asarray(0, np.float32)), "ADAPTER_STRENGTH_UNKNOWN"),
+    "a scale of A1111": (with_key(f"{Q}.scale", np.asarray(1, np.float32)), "ADAPTER_STRENGTH_UNKNOWN"),
+    "OFT": (save({f"{Q}.oft_blocks": ONES}), "ADAPTER_UNSUPPORTED"),
+    "(IA)³": (save({f"{Q}.on_input": ONES}), "ADAPTER_UNSUPPORTED"),
+    "a full difference": (save({f"{Q}.diff": ONES}), "ADAPTER_UNSUPPORTED"),
+    "a Tucker core for a matrix": (with_key(f"{Q}.lora_mid.weight", ONES), "ADAPTER_WRONG_SHAPE"),
     "LoHa": (save({f"{Q}.hada_w1_a": ONES}), "ADAPTER_UNSUPPORTED"),
     "LoKr": (save({f"{Q}.lokr_w1": ONES}), "ADAPTER_UNSUPPORTED"),
     "no known format": (save({"model.weight": ONES}), "ADAPTER_FORMAT_UNKNOWN"),

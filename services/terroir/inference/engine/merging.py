@@ -70,6 +70,12 @@ class Merger:
         slots = []
         for layer in composition.layers(adapters):
             base = self._base[layer]
-            delta = torch.from_numpy(composition.delta(adapters, layer)).to(base.device)
+            pristine = base.detach().float().cpu().numpy() if _needs_base(composition, adapters, layer) else None
+            delta = torch.from_numpy(composition.delta(adapters, layer, pristine)).to(base.device)
             slots.append((self._layers[layer], nn.Parameter((base + delta).to(base.dtype), requires_grad=False)))
         return Merged(tuple(slots))
+
+
+def _needs_base(composition: Composition, adapters: Mapping[str, Adapter], layer: str) -> bool:
+    modules = (adapters[digest].modules.get(layer) for digest in composition.digests)
+    return any(module is not None and module.magnitude is not None for module in modules)

@@ -8,70 +8,109 @@ both.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
-from typing import Final
+import json
+from collections.abc import Iterable, Mapping
+from typing import Final, Literal
 
 import numpy as np
 
 from terroir.lora import safetensors_bytes
 from terroir.lora.adapter import Adapter, Array
+from terroir.lora.block_names import attention_levels_up, original_name
 from terroir.lora.errors import UnsupportedAdapter
 from terroir.lora.formats.assembling import Ignored, Reading
 from terroir.lora.key_table import KeyTable
 
-PREFIXES: Final = ("lora_unet_", "lora_te_", "lora_te1_")
-_WRITTEN_PREFIX: Final = {"unet": "lora_unet_", "text_encoder": "lora_te_"}
+PREFIXES: Final = ("lora_unet_", "lora_te_", "lora_te1_", "lora_te2_")
 _OTHER_KINDS: Final = {
-    "dora_scale": "DoRA", "hada_": "LoHa", "lokr_": "LoKr", "lora_mid": "LoCon with Tucker decomposition",
-    "oft_": "OFT", "diff": "full difference", "w_norm": "norm training", "on_input": "(IA)³",
+    "hada_": "LoHa", "lokr_": "LoKr", "glora": "GLoRA", "oft_": "OFT", "diff": "full difference",
+    "w_norm": "norm training", "b_norm": "norm training", "on_input": "(IA)³", "weight": "(IA)³",
+}  # fmt: skip
+_PARTS: Final[Mapping[str, Literal["down", "up", "mid", "magnitude"]]] = {
+    "lora_down.weight": "down", "lora_up.weight": "up", "lora_mid.weight": "mid", "dora_scale": "magnitude",
 }  # fmt: skip
 
 
+_SDXL_UP_ATTENTION: Final = frozenset({0, 1})
+_READ_PREFIXES: Final = {
+    "unet": ("lora_unet_",), "text_encoder": ("lora_te_", "lora_te1_"), "text_encoder_2": ("lora_te2_",),
+}  # fmt: skip
+
+
+def original_names(layers: Iterable[str], up_attention: frozenset[int]) -> dict[str, str]:
+    """U-Net layers in the original's block names, flattened: `input_blocks_4_1_proj_in`."""
+    paths = {layer.removeprefix("unet."): layer for layer in layers if layer.startswith("unet.")}
+    named = {layer: original_name(path, attention_levels_up=up_attention) for path, layer in paths.items()}
+    return {layer: name.replace(".", "_") for layer, name in named.items() if name is not None}
+
+
 def read(tensors: Mapping[str, Array], table: KeyTable) -> Reading:
-    """Sort tensors by layer; raises UnsupportedAdapter for kinds other than LoRA and LoCon."""
+    """Sort tensors by layer; raises UnsupportedAdapter for kinds other than LoRA, LoCon and DoRA."""
     names = _names(table)
     reading = Reading()
     for key, tensor in sorted(tensors.items()):
         stem, _, part = key.partition(".")
         _refuse_other_kinds(key, part)
         layer = names.get(stem)
-        if layer is None:
-            reading.ignored.append(Ignored(key, _why_unknown(stem)))
-        elif part == "lora_down.weight":
-            reading.put(layer, "down", key, tensor)
-        elif part == "lora_up.weight":
-            reading.put(layer, "up", key, tensor)
-        elif part == "alpha" and tensor.size == 1:
-            reading.of(layer).alpha = float(tensor.reshape(()))
-        elif part in ("alpha", "scale"):
-            raise UnsupportedAdapter(
-                f"{key} of shape {list(tensor.shape)} sets an unknown strength; only alphas of one value are read",
-                key=key,
-                reason="ADAPTER_STRENGTH_UNKNOWN",
-            )
+        if stem == "bundle_emb":
+            reading.ignored.append(Ignored(key, "bundled textual-inversion embeddings are not applied"))
+        elif layer is None:
+            reading.unknown.append(Ignored(key, _why_unknown(stem)))
+        elif part in _PARTS:
+            reading.put(layer, _PARTS[part], key, tensor)
+        elif part == "alpha":
+            reading.of(layer).alpha = _alpha(key, tensor)
+        elif part == "scale":
+            raise _strength_unknown(key, "sets a strength of its own, which only A1111 heeds")
         else:
-            reading.ignored.append(Ignored(key, f"{part} is no part of a LoRA layer"))
+            reading.unknown.append(Ignored(key, f"{part} is no part of a LoRA layer"))
     return reading
 
 
-def to_kohya(adapter: Adapter, metadata: Mapping[str, str], dtype: str | None = None) -> bytes:
-    """Write one file: factors, alphas, and `metadata` with network and hash headers added.
+def _alpha(key: str, tensor: Array) -> float:
+    if tensor.size != 1:
+        raise _strength_unknown(key, f"has the shape {list(tensor.shape)}; only alphas of one value are read")
+    alpha = float(tensor.reshape(()))
+    if alpha == 0:
+        raise _strength_unknown(key, "is 0, which sd-scripts takes for the rank and others for no effect")
+    return alpha
 
-    `dtype` None takes float16 if that loses nothing, else float32. Equal input gives equal bytes.
+
+def _strength_unknown(key: str, why: str) -> UnsupportedAdapter:
+    return UnsupportedAdapter(
+        f"{key} {why}; save the file with usual alphas", key=key, reason="ADAPTER_STRENGTH_UNKNOWN"
+    )
+
+
+def to_kohya(adapter: Adapter, metadata: Mapping[str, str], dtype: str | None = None, *, sdxl: bool = False) -> bytes:
+    """Write one file: factors, alphas, DoRA scales, and `metadata` with network and hash headers added.
+
+    `dtype` None takes float16 if that loses nothing, else float32. Equal input gives equal bytes. `sdxl` writes the
+    original block names and `te1` / `te2`, as sd-scripts does for SDXL; never both spellings: diffusers drops one then.
     """
     tensors: dict[str, Array] = {}
+    originals = original_names(adapter.modules, _SDXL_UP_ATTENTION) if sdxl else {}
+    prefixes = {
+        "unet": "lora_unet_",
+        "text_encoder": "lora_te1_" if sdxl else "lora_te_",
+        "text_encoder_2": "lora_te2_",
+    }
     for layer, module in adapter.modules.items():
         component, _, path = layer.partition(".")
-        stem = _WRITTEN_PREFIX[component] + path.replace(".", "_")
+        stem = prefixes[component] + originals.get(layer, path.replace(".", "_"))
         tensors[f"{stem}.lora_down.weight"] = module.down
         tensors[f"{stem}.lora_up.weight"] = module.up
         tensors[f"{stem}.alpha"] = np.asarray(module.alpha, dtype=np.float32)
+        if module.magnitude is not None:
+            shape = (-1, *([1] * (module.down.ndim - 1)))
+            tensors[f"{stem}.dora_scale"] = module.magnitude.reshape(shape)
     chosen = dtype or ("float16" if _survives_half(tensors) else "float32")
     alphas = {module.alpha for module in adapter.modules.values()}
     headers = {
         "ss_network_module": "networks.lora",
         "ss_network_dim": str(adapter.rank),
         "ss_network_alpha": str(alphas.pop()) if len(alphas) == 1 else "Dynamic",
+        "ss_network_args": json.dumps({"use_dora": "True"} if adapter.has_magnitudes else {}),
         **metadata,
     }
     plain = safetensors_bytes.write(tensors, headers, chosen)
@@ -80,14 +119,16 @@ def to_kohya(adapter: Adapter, metadata: Mapping[str, str], dtype: str | None = 
 
 
 def _names(table: KeyTable) -> dict[str, str]:
+    """Layers by every kohya name that means them: diffusers' and the original's block names, `te` and `te1`."""
     names: dict[str, str] = {}
+    up_attention = attention_levels_up([layer.removeprefix("unet.") for layer in table])
+    for layer, flat in original_names(table, up_attention).items():
+        names[f"lora_unet_{flat}"] = layer
     for layer in table:
         component, _, path = layer.partition(".")
         flat = path.replace(".", "_")
-        if component == "unet":
-            names[f"lora_unet_{flat}"] = layer
-        else:
-            names[f"lora_te_{flat}"] = names[f"lora_te1_{flat}"] = layer
+        for prefix in _READ_PREFIXES[component]:
+            names[f"{prefix}{flat}"] = layer
     return names
 
 
@@ -95,16 +136,14 @@ def _refuse_other_kinds(key: str, part: str) -> None:
     for mark, kind in _OTHER_KINDS.items():
         if part.startswith(mark):
             raise UnsupportedAdapter(
-                f"{key}: this is a {kind} adapter; only LoRA and LoCon factors are supported: convert it to LoRA first",
+                f"{key}: this is a {kind} adapter; LoRA, LoCon and DoRA are supported: convert it to LoRA first",
                 key=key,
             )
 
 
 def _why_unknown(stem: str) -> str:
-    if stem.startswith(("lora_unet_input_blocks_", "lora_unet_middle_block_", "lora_unet_output_blocks_")):
-        return "named in the original (sgm) block names, which this family does not use"
     if stem.startswith("lora_te2_"):
-        return "for a second text encoder, which the base has not"
+        return "no such layer in a second text encoder of the base"
     return "no such layer in the base" if stem.startswith(PREFIXES) else "not a LoRA key"
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Final
 
 from terroir.lora import safetensors_bytes
 from terroir.lora.adapter import Adapter
@@ -12,13 +13,24 @@ from terroir.lora.formats import diffusers, kohya
 from terroir.lora.formats.assembling import Ignored, assemble
 from terroir.lora.key_table import KeyTable
 
+MAX_RANK: Final = 512
+"""No published trainer makes more; each doubling doubles what serving has to multiply."""
+_USUAL: Final = tuple(
+    f".{attention}.{part}" for attention in ("attn1", "attn2") for part in ("to_q", "to_k", "to_v", "to_out.0")
+)
+
 
 @dataclass(frozen=True)
 class Parsed:
-    """An adapter file, understood: every key was matched or is listed in `ignored`."""
+    """An adapter file, understood: every key was matched or is listed in `ignored` or `unknown`."""
 
     adapter: Adapter
     ignored: tuple[Ignored, ...]
+    """Understood, and left out on purpose."""
+    unknown: tuple[Ignored, ...]
+    """Of no known format, or for no layer of the base."""
+    missing: int
+    """Attention projections of the denoiser, which style adapters usually change, that this one does not."""
     format: str
     """`kohya`, `diffusers` or `peft`."""
     metadata: Mapping[str, str]
@@ -29,10 +41,11 @@ class Parsed:
         return len(self.adapter.modules)
 
 
-def parse(data: bytes, key_table: KeyTable) -> Parsed:
+def parse(data: bytes, key_table: KeyTable, *, max_rank: int = MAX_RANK) -> Parsed:
     """Read an adapter file against the layers of a base.
 
-    Raises a LoraError: NotAnAdapterFile, UnsupportedAdapter, MatchesNothing, IncompleteModule, WrongShape, NotFinite.
+    Raises a LoraError: NotAnAdapterFile, UnsupportedAdapter, MatchesNothing, IncompleteModule, WrongShape,
+    RankTooLarge, NotFinite.
     """
     file = safetensors_bytes.read(data)
     kind = _detect(list(file.tensors))
@@ -47,15 +60,17 @@ def parse(data: bytes, key_table: KeyTable) -> Parsed:
             "it is for another model family",
             key=sample,
         )
-    return Parsed(assemble(reading.layers, key_table), tuple(reading.ignored), kind, file.metadata)
+    missing = sum(1 for layer in key_table if layer.endswith(_USUAL) and layer not in reading.layers)
+    adapter = assemble(reading.layers, key_table, max_rank)
+    return Parsed(adapter, tuple(reading.ignored), tuple(reading.unknown), missing, kind, file.metadata)
 
 
 def _detect(keys: list[str]) -> str:
-    if any(key.startswith((*kohya.PREFIXES, "lora_te2_")) for key in keys):
+    if any(key.startswith(kohya.PREFIXES) for key in keys):
         return "kohya"
     if any(key.startswith("base_model.model.") for key in keys):
         return "peft"
-    if any(key.startswith(("unet.", "text_encoder.", "transformer.")) for key in keys):
+    if any(key.startswith(("unet.", "text_encoder.", "text_encoder_2.", "transformer.")) for key in keys):
         return "diffusers"
     sample = keys[0] if keys else "none at all"
     raise UnsupportedAdapter(
