@@ -90,11 +90,19 @@ class RegionTree:
         return sorted(region.spec.code for region in self.regions.values())
 
     def chain(self, code: str) -> Iterator[str]:
-        """`code` and all that it lies in, nearest first, whether somebody put them or only the spelling tells."""
+        """`code` and all that it lies in, nearest first, whether somebody put them or only the spelling tells.
+
+        Raises RegionCycle where it comes back to a code, which no tree does that `put` and `remove` let through.
+        """
+        seen: dict[str, str] = {}
         at: str | None = code
         while at is not None:
             region = self.get(at)
-            yield region.spec.code if region is not None else at
+            spelled = region.spec.code if region is not None else at
+            if same(at) in seen:
+                raise _cycle(spelled, (*seen.values(), spelled))
+            seen[same(at)] = spelled
+            yield spelled
             at = _above(region, at)
 
     def put(self, region: Region) -> RegionTree:
@@ -102,7 +110,7 @@ class RegionTree:
         tree = RegionTree({**self.regions, same(region.spec.code): region})
         if region.spec.parent is not None:
             tree.find(region.spec.parent)
-        tree._ensure_end(region.spec.code)
+        _exhaust(tree.chain(region.spec.code))
         return tree
 
     def remove(self, code: str) -> RegionTree:
@@ -120,21 +128,23 @@ class RegionTree:
                 metadata={"region": region_name(code), "children": str(len(children))},
             )
         tree = RegionTree({key: region for key, region in self.regions.items() if key != same(code)})
-        tree._ensure_end(code)
+        _exhaust(tree.chain(code))
         return tree
 
-    def _ensure_end(self, code: str) -> None:
-        """One change can only close a cycle through the region that it changed."""
-        seen: list[str] = []
-        for at in self.chain(code):
-            if seen and same(at) == same(code):
-                raise RegionCycle(
-                    f"{region_name(code)} would be its own ancestor: {' → '.join((*seen, at))}; choose another parent",
-                    metadata={"chain": " ".join((*seen, at))},
-                )
-            seen.append(at)
+
+def _cycle(code: str, chain: tuple[str, ...]) -> RegionCycle:
+    return RegionCycle(
+        f"{region_name(code)} would be its own ancestor: {' → '.join(chain)}; choose another parent",
+        metadata={"chain": " ".join(chain)},
+    )
 
 
 def _above(region: Region | None, code: str) -> str | None:
     stated = region.spec.parent if region is not None else None
     return stated if stated is not None else fold(code)
+
+
+def _exhaust(chain: Iterator[str]) -> None:
+    """One change can close a cycle only through the region that it changed, so walking from there tells."""
+    for _ in chain:
+        pass
