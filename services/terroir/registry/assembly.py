@@ -13,6 +13,7 @@ from terroir.registry.bases import Bases
 from terroir.registry.compatibility import CompatibilityCheck
 from terroir.registry.deprecation import Deprecations
 from terroir.registry.downloads import Downloads
+from terroir.registry.index import REGIONS
 from terroir.registry.live_index import IndexPolicy, LiveIndex
 from terroir.registry.publishing import Publisher
 from terroir.registry.region_log import RegionLog
@@ -54,12 +55,14 @@ def assemble(store: ObjectStore, clock: Clock, settings: RegistrySettings) -> Re
     live.fill()
     bases = Bases(Collection(store, "bases", clock, log=journal), blobs)
     for base, folder in settings.base_sources.items():
-        bases.register(base, folder)
+        bases.register_folder(base, folder)
     versions = Versions(Collection(store, "adapters", clock, log=journal))
     states = States(Collection(store, "aliases", clock, log=journal))
     aliases = Aliases(states, clock, settings.protected_aliases)
     adapters = Adapters(versions, aliases, Deprecations(states, clock), live.index, clock)
-    region_log = RegionLog(DocumentSequence(store, "regions", clock, log=journal))
+    region_log = RegionLog(
+        DocumentSequence(store, REGIONS, clock, log=journal), newest_known=lambda: live.index.number(REGIONS)
+    )
     regions = Regions(region_log, adapters, clock)
     return Registry(
         bases=bases,

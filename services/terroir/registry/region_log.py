@@ -51,13 +51,19 @@ class RegionState:
 class RegionLog:
     """Reads and appends changes; safe for threads."""
 
-    def __init__(self, sequence: DocumentSequence) -> None:
+    def __init__(self, sequence: DocumentSequence, newest_known: Callable[[], int] | None = None) -> None:
+        """`newest_known` gives the number of the newest document that this replica heard of; None: ask the store."""
         self._sequence = sequence
+        self._newest_known = newest_known
         self._lock = Lock()
         self._state = RegionState()
+        self._written = 0
+        """Number of the newest document that this process wrote: a replica sees its own writes."""
 
     def current(self) -> RegionState:
-        """The newest state; while the store can't be reached, the newest that this process knows."""
+        """The newest state that this replica heard of; while the store can't be reached, what it knows of it."""
+        if self._newest_known is not None and 0 < max(self._newest_known(), self._written) <= self._state.number:
+            return self._state
         try:
             return self._newest()
         except StoreUnavailable as error:
@@ -70,7 +76,11 @@ class RegionLog:
         self, build: Callable[[RegionState], Mapping[str, Any]], *, op_id: str, request: Mapping[str, Any]
     ) -> Document:
         """Write the change that `build` makes of the newest state, once a `op_id`; see DocumentSequence.append_with."""
-        return self._sequence.append_with(lambda _: build(self._newest()), op_id=op_id, request=request)
+        document = self._sequence.append_with(lambda _: build(self._newest()), op_id=op_id, request=request)
+        with self._lock:
+            self._written = max(self._written, document.number)
+            self._state = self._state.after([document])
+        return document
 
     def _newest(self) -> RegionState:
         # Read without the lock: a slow store must not make callers wait for one another.

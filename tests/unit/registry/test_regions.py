@@ -19,7 +19,9 @@ from terroir.registry.errors import (
 )
 from terroir.registry.paging import PageQuery
 from terroir.registry.recipes import RecipeAdapter, RecipeChoice, StyleRecipe
+from terroir.registry.region_log import RegionLog
 from terroir.registry.region_tree import RegionSpec
+from terroir.registry.regions import Regions
 from terroir.store.documents import DocumentSequence
 from terroir.store.errors import OperationConflict, StoreUnavailable
 from tests.unit.registry.domain_kit import Domain, open_domain
@@ -258,3 +260,20 @@ def test_whoever_changes_a_region_needs_a_role_and_is_kept(tree: Domain) -> None
     assert [(document.body["name"], document.body["actor"]) for document in documents] == [
         (f"regions/{code}", "local:ana") for code in ("CN", "CN-ZJ", "CN-ZJ-HZ")
     ]
+
+
+def test_a_replica_that_heard_of_nothing_newer_asks_the_store_nothing(
+    tree: Domain, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    heard = 0
+    sequence = DocumentSequence(tree.store, "regions", tree.clock)
+    quick = Regions(RegionLog(sequence, newest_known=lambda: heard), tree.adapters, tree.clock)
+    assert quick.resolve("CN-ZJ").source == "CN"  # nothing heard yet: the store is asked
+    heard = 3
+    tree.regions.put(RegionSpec("CN-ZJ", choice=OWN), ANA, op_id="zj")
+    assert quick.resolve("CN-ZJ").source == "CN"
+    heard = 4
+    assert quick.resolve("CN-ZJ").source == "CN-ZJ"
+    quick.put(RegionSpec("JP"), ANA, op_id="jp")
+    monkeypatch.setattr(type(tree.store), "get", unreachable)
+    assert quick.get("JP").spec == RegionSpec("JP")

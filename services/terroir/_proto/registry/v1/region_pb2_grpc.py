@@ -26,7 +26,8 @@ if _version_not_supported:
 
 
 class RegionServiceStub:
-    """Maps regions to style recipes along a tree.
+    """Maps regions to style recipes along a tree. What is read may lag behind another replica's write by a second; a replica
+    always sees its own writes.
     """
 
     def __init__(self, channel):
@@ -63,7 +64,8 @@ class RegionServiceStub:
 
 
 class RegionServiceServicer:
-    """Maps regions to style recipes along a tree.
+    """Maps regions to style recipes along a tree. What is read may lag behind another replica's write by a second; a replica
+    always sees its own writes.
     """
 
     def GetRegion(self, request, context):
@@ -142,7 +144,8 @@ def add_RegionServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class RegionService:
-    """Maps regions to style recipes along a tree.
+    """Maps regions to style recipes along a tree. What is read may lag behind another replica's write by a second; a replica
+    always sees its own writes.
     """
 
     @staticmethod

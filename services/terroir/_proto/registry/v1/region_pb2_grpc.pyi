@@ -27,7 +27,9 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class RegionServiceStub:
-    """Maps regions to style recipes along a tree."""
+    """Maps regions to style recipes along a tree. What is read may lag behind another replica's write by a second; a replica
+    always sees its own writes.
+    """
 
     @_typing.overload
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
@@ -53,7 +55,9 @@ class RegionServiceStub:
 
 @_typing.type_check_only
 class RegionServiceAsyncStub(RegionServiceStub):
-    """Maps regions to style recipes along a tree."""
+    """Maps regions to style recipes along a tree. What is read may lag behind another replica's write by a second; a replica
+    always sees its own writes.
+    """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     GetRegion: _aio.UnaryUnaryMultiCallable[_region_pb2.GetRegionRequest, _region_pb2.Region]  # type: ignore[assignment]
@@ -75,7 +79,9 @@ class RegionServiceAsyncStub(RegionServiceStub):
     """
 
 class RegionServiceServicer(metaclass=_abc_1.ABCMeta):
-    """Maps regions to style recipes along a tree."""
+    """Maps regions to style recipes along a tree. What is read may lag behind another replica's write by a second; a replica
+    always sees its own writes.
+    """
 
     @_abc_1.abstractmethod
     def GetRegion(

@@ -151,10 +151,12 @@ class Base(_message.Message):
     ADAPTABLE_LAYERS_FIELD_NUMBER: _builtins.int
     NATIVE_RESOLUTION_FIELD_NUMBER: _builtins.int
     CREATE_TIME_FIELD_NUMBER: _builtins.int
+    SOURCE_FIELD_NUMBER: _builtins.int
+    ACTOR_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Resource name, `bases/{id}`."""
     family: _builtins.str
-    """Family: `sd15` for the Stable Diffusion 1.x architecture."""
+    """Family: `sd15` for the Stable Diffusion 1.x architecture, `sdxl` for Stable Diffusion XL."""
     digest: _builtins.str
     """Digest over the components' weights, lower-case hexadecimal SHA-256; adapters bind to it."""
     prediction_type: _builtins.str
@@ -163,6 +165,10 @@ class Base(_message.Message):
     """Number of layers that an adapter may change."""
     native_resolution: _builtins.int
     """Side of the square pictures that it was trained on, in pixels."""
+    source: _builtins.str
+    """Where its weights came from: a hub name with its revision, or empty for a folder."""
+    actor: _builtins.str
+    """Principal that registered it, as the server saw it; `settings:base_sources` if its settings asked for it."""
     @_builtins.property
     def component_digests(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
         """SHA-256 of each component's weight file, by component."""
@@ -182,10 +188,12 @@ class Base(_message.Message):
         adaptable_layers: _builtins.int = ...,
         native_resolution: _builtins.int = ...,
         create_time: _timestamp_pb2.Timestamp | None = ...,
+        source: _builtins.str = ...,
+        actor: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["adaptable_layers", b"adaptable_layers", "component_digests", b"component_digests", "create_time", b"create_time", "digest", b"digest", "family", b"family", "name", b"name", "native_resolution", b"native_resolution", "prediction_type", b"prediction_type"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "adaptable_layers", b"adaptable_layers", "component_digests", b"component_digests", "create_time", b"create_time", "digest", b"digest", "family", b"family", "name", b"name", "native_resolution", b"native_resolution", "prediction_type", b"prediction_type", "source", b"source"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -754,12 +762,14 @@ class RegisterBaseRequest(_message.Message):
     native_resolution: _builtins.int
     """Side of the square pictures that it was trained on, 32 … 4096 pixels."""
     source: _builtins.str
-    """Where its weights came from: a hub name with its revision, or empty for a folder."""
+    """Where its weights came from: a hub name with its revision, or empty for a folder; at most 256 characters."""
     request_id: _builtins.str
     """Makes a retry safe; a UUID."""
     @_builtins.property
     def component_digests(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
-        """SHA-256 of each component's weight file, by component; the base's digest is computed from these."""
+        """SHA-256 of each component's weight file, by component: `unet`, `text_encoder`, `vae`, and for sdxl `text_encoder_2`.
+        The base's digest is computed from these.
+        """
 
     @_builtins.property
     def layers(self) -> _containers.RepeatedCompositeFieldContainer[Global___LayerShape]:
@@ -1671,7 +1681,7 @@ Global___GetLineageRequest: _TypeAlias = GetLineageRequest  # noqa: Y015
 
 @_typing.final
 class GetLineageResponse(_message.Message):
-    """Answer of GetLineage: a graph around one version."""
+    """Answer of GetLineage: a graph around one version, without cycles except where publishers told one."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -1679,7 +1689,7 @@ class GetLineageResponse(_message.Message):
     EDGES_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def nodes(self) -> _containers.RepeatedCompositeFieldContainer[Global___LineageNode]:
-        """Things, the version first."""
+        """Things, the version first; at most 500 versions are followed, the nearest first."""
 
     @_builtins.property
     def edges(self) -> _containers.RepeatedCompositeFieldContainer[Global___LineageEdge]:
@@ -1709,7 +1719,7 @@ class LineageNode(_message.Message):
     KIND_FIELD_NUMBER: _builtins.int
     DIGEST_FIELD_NUMBER: _builtins.int
     name: _builtins.str
-    """Resource name, or `config:{digest}`, `code:{version}`."""
+    """Resource name, or `{adapter}@{alias}`, `config:{digest}`, `code:{version}`."""
     kind: _builtins.str
     """`adapter_version`, `alias`, `base`, `job`, `checkpoint`, `dataset_version`, `config` or `code`."""
     digest: _builtins.str
@@ -1743,7 +1753,7 @@ class LineageEdge(_message.Message):
     target: _builtins.str
     """Name of the node that depends on it."""
     relation: _builtins.str
-    """`trained_on`, `made_by`, `configured_by`, `ran`, `continued_from`, `based_on` or `points_at`."""
+    """`trained_on`, `made_by`, `configured_by`, `ran`, `continued_from`, `based_on`, `points_at` or `tries` (a canary)."""
     def __init__(
         self,
         *,

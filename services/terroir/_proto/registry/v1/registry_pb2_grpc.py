@@ -175,8 +175,8 @@ class RegistryServiceServicer:
     """
 
     def RegisterBase(self, request, context):
-        """Registers a base model under an id, or confirms it. Errors: INVALID_ARGUMENT, FAILED_PRECONDITION (the id holds
-        other weights).
+        """Registers a base model under an id, or confirms it; an operator's act. Errors: INVALID_ARGUMENT, FAILED_PRECONDITION
+        (the id holds other content), PERMISSION_DENIED.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -286,7 +286,8 @@ class RegistryServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def GetLineage(self, request, context):
-        """Follows a version back to its pictures, and forward to aliases and the adapters trained on it.
+        """Follows a version back to its dataset, configuration, code and base, through the versions that it was trained from,
+        and forward to aliases and to the versions that were trained from it. Errors: NOT_FOUND.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -37,8 +37,8 @@ class RegistryServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> RegistryServiceAsyncStub: ...
     RegisterBase: _grpc.UnaryUnaryMultiCallable[_registry_pb2.RegisterBaseRequest, _registry_pb2.Base]
-    """Registers a base model under an id, or confirms it. Errors: INVALID_ARGUMENT, FAILED_PRECONDITION (the id holds
-    other weights).
+    """Registers a base model under an id, or confirms it; an operator's act. Errors: INVALID_ARGUMENT, FAILED_PRECONDITION
+    (the id holds other content), PERMISSION_DENIED.
     """
     GetBase: _grpc.UnaryUnaryMultiCallable[_registry_pb2.GetBaseRequest, _registry_pb2.Base]
     """Returns one base model. Errors: NOT_FOUND."""
@@ -78,7 +78,9 @@ class RegistryServiceStub:
     Errors: NOT_FOUND, FAILED_PRECONDITION (different bases), INVALID_ARGUMENT (fewer than 2, more than 8, one twice).
     """
     GetLineage: _grpc.UnaryUnaryMultiCallable[_registry_pb2.GetLineageRequest, _registry_pb2.GetLineageResponse]
-    """Follows a version back to its pictures, and forward to aliases and the adapters trained on it."""
+    """Follows a version back to its dataset, configuration, code and base, through the versions that it was trained from,
+    and forward to aliases and to the versions that were trained from it. Errors: NOT_FOUND.
+    """
     Watch: _grpc.UnaryStreamMultiCallable[_registry_pb2.WatchRequest, _registry_pb2.WatchResponse]
     """Streams changes of all adapters, bases and regions from a moment on, until the caller goes away."""
     ListAuditEvents: _grpc.UnaryUnaryMultiCallable[_registry_pb2.ListAuditEventsRequest, _registry_pb2.ListAuditEventsResponse]
@@ -110,8 +112,8 @@ class RegistryServiceAsyncStub(RegistryServiceStub):
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     RegisterBase: _aio.UnaryUnaryMultiCallable[_registry_pb2.RegisterBaseRequest, _registry_pb2.Base]  # type: ignore[assignment]
-    """Registers a base model under an id, or confirms it. Errors: INVALID_ARGUMENT, FAILED_PRECONDITION (the id holds
-    other weights).
+    """Registers a base model under an id, or confirms it; an operator's act. Errors: INVALID_ARGUMENT, FAILED_PRECONDITION
+    (the id holds other content), PERMISSION_DENIED.
     """
     GetBase: _aio.UnaryUnaryMultiCallable[_registry_pb2.GetBaseRequest, _registry_pb2.Base]  # type: ignore[assignment]
     """Returns one base model. Errors: NOT_FOUND."""
@@ -151,7 +153,9 @@ class RegistryServiceAsyncStub(RegistryServiceStub):
     Errors: NOT_FOUND, FAILED_PRECONDITION (different bases), INVALID_ARGUMENT (fewer than 2, more than 8, one twice).
     """
     GetLineage: _aio.UnaryUnaryMultiCallable[_registry_pb2.GetLineageRequest, _registry_pb2.GetLineageResponse]  # type: ignore[assignment]
-    """Follows a version back to its pictures, and forward to aliases and the adapters trained on it."""
+    """Follows a version back to its dataset, configuration, code and base, through the versions that it was trained from,
+    and forward to aliases and to the versions that were trained from it. Errors: NOT_FOUND.
+    """
     Watch: _aio.UnaryStreamMultiCallable[_registry_pb2.WatchRequest, _registry_pb2.WatchResponse]  # type: ignore[assignment]
     """Streams changes of all adapters, bases and regions from a moment on, until the caller goes away."""
     ListAuditEvents: _aio.UnaryUnaryMultiCallable[_registry_pb2.ListAuditEventsRequest, _registry_pb2.ListAuditEventsResponse]  # type: ignore[assignment]
@@ -186,8 +190,8 @@ class RegistryServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _registry_pb2.RegisterBaseRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_registry_pb2.Base, _abc.Awaitable[_registry_pb2.Base]]:
-        """Registers a base model under an id, or confirms it. Errors: INVALID_ARGUMENT, FAILED_PRECONDITION (the id holds
-        other weights).
+        """Registers a base model under an id, or confirms it; an operator's act. Errors: INVALID_ARGUMENT, FAILED_PRECONDITION
+        (the id holds other content), PERMISSION_DENIED.
         """
 
     @_abc_1.abstractmethod
@@ -317,7 +321,9 @@ class RegistryServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _registry_pb2.GetLineageRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_registry_pb2.GetLineageResponse, _abc.Awaitable[_registry_pb2.GetLineageResponse]]:
-        """Follows a version back to its pictures, and forward to aliases and the adapters trained on it."""
+        """Follows a version back to its dataset, configuration, code and base, through the versions that it was trained from,
+        and forward to aliases and to the versions that were trained from it. Errors: NOT_FOUND.
+        """
 
     @_abc_1.abstractmethod
     def Watch(
