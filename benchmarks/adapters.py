@@ -7,9 +7,9 @@ import numpy as np
 from terroir._proto.registry.v1 import registry_pb2
 from terroir.client import Client
 from terroir.lora.adapter import Adapter, LoraModule
+from terroir.lora.base_folder import read_base_folder
 from terroir.lora.formats import to_kohya
-from terroir.lora.key_table import KeyTable, key_table_of
-from terroir.registry.base_folder import read_base_folder
+from terroir.lora.key_table import KeyTable
 from terroir.tiny import BASE_DIR, BASE_ID
 
 _ATTENTION = ("attn",)
@@ -18,8 +18,7 @@ _EVERYWHERE = ("attn", "ff.net", "mlp.fc", "resnets.0.conv1", "proj_in")
 
 def base_key_table() -> KeyTable:
     """The tiny base's adaptable layers, from file headers alone."""
-    shapes = read_base_folder(BASE_DIR).shapes
-    return key_table_of(shapes["unet"], shapes["text_encoder"])
+    return read_base_folder(BASE_DIR).layers
 
 
 def everywhere(table: KeyTable, seed: int, rank: int = 4) -> bytes:

@@ -105,18 +105,3 @@ def download(
     target = out / file.file_name if out.is_dir() else out
     target.write_bytes(file.data)
     session(context).show(file.version, f"wrote {target}: {len(file.data)} bytes of {file.version.name}")
-
-
-@app.command()
-def bases(context: typer.Context) -> None:
-    """List the base models that adapters bind to."""
-    with session(context).client() as client:
-        session(context).table(
-            client.registry.bases(),
-            [
-                ("base", lambda b: b.name), ("family", lambda b: b.family), ("predicts", lambda b: b.prediction_type),
-                ("layers", lambda b: str(b.adaptable_layers)), ("pixels", lambda b: str(b.native_resolution)),
-                ("digest", lambda b: b.digest[:12]),
-            ],
-            empty="no bases; the registry's setting base_sources names their folders",
-        )  # fmt: skip

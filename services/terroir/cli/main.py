@@ -9,7 +9,7 @@ from typing import Annotated, NoReturn
 import typer
 from rich.text import Text
 
-from terroir.cli import adapter, dataset, demo, generate, preset, recipe, region, train, up
+from terroir.cli import adapter, base, dataset, demo, generate, preset, recipe, region, train, up
 from terroir.cli.session import Session, plain_console
 from terroir.common.errors import TerroirError
 from terroir.store.errors import StoreError
@@ -27,6 +27,7 @@ app.add_typer(train.app, name="train")
 app.add_typer(adapter.app, name="adapter")
 adapter.app.add_typer(preset.presets, name="preset")
 adapter.app.add_typer(preset.samples, name="sample")
+app.add_typer(base.app, name="base")
 app.add_typer(region.app, name="region")
 app.add_typer(recipe.app, name="recipe")
 app.command("generate")(generate.generate)

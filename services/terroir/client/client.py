@@ -7,6 +7,7 @@ from types import TracebackType
 from typing import Self
 
 from terroir._proto.inference.v1 import inference_pb2
+from terroir.client.bases import Bases
 from terroir.client.datasets import Datasets
 from terroir.client.endpoints import Endpoints
 from terroir.client.pictures import Generated, Pictures, adapter_weights
@@ -30,6 +31,7 @@ class Client:
         self.datasets = Datasets(targets["dataset"])
         self.training = Training(targets["training"])
         self.registry = Registry(targets["registry"])
+        self.bases = Bases(targets["registry"])
         self.regions = Regions(targets["registry"])
         self.recipes = Recipes(targets["registry"])
         self.presets = Presets(targets["registry"])

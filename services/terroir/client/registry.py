@@ -36,16 +36,6 @@ class Registry:
     def __init__(self, channel: grpc.Channel) -> None:
         self._stub = registry_pb2_grpc.RegistryServiceStub(channel)
 
-    def base(self, name: str) -> pb.Base:
-        """One base model, by `bases/{id}`."""
-        with typed_errors():
-            return self._stub.GetBase(pb.GetBaseRequest(name=name), timeout=UNARY_SECONDS)
-
-    def bases(self) -> list[pb.Base]:
-        """All base models."""
-        with typed_errors():
-            return list(self._stub.ListBases(pb.ListBasesRequest(), timeout=UNARY_SECONDS).bases)
-
     def publish(self, header: pb.PublishHeader, data: bytes) -> pb.AdapterVersion:
         """Publish an adapter file; size, digest and request_id of `header` are filled in here."""
         filled = pb.PublishHeader()

@@ -14,17 +14,14 @@ from terroir.common.errors import InvalidArgument
 from terroir.common.principal import PrincipalSource
 from terroir.registry.alias_api import AliasCalls
 from terroir.registry.assembly import Registry
+from terroir.registry.base_api import BaseCalls
 from terroir.registry.compatibility_messages import compatibility_message, compatibility_references
 from terroir.registry.downloads import AdapterFormat
 from terroir.registry.errors import UploadInvalid
 from terroir.registry.index_api import IndexCalls, WatchEnd
-from terroir.registry.messages import (
-    base_message,
-    publish_request,
-    version_message,
-)
+from terroir.registry.messages import publish_request, version_message
 from terroir.registry.metrics import RegistryMetrics
-from terroir.registry.names import parse_base, parse_reference
+from terroir.registry.names import parse_reference
 from terroir.registry.operations import operation_id
 from terroir.registry.preset_api import PresetCalls
 from terroir.registry.recipe_api import RecipeCalls
@@ -39,7 +36,9 @@ _FORMATS: Final = {
 }
 
 
-class RegistryServicer(AliasCalls, IndexCalls, PresetCalls, RecipeCalls, registry_pb2_grpc.RegistryServiceServicer):
+class RegistryServicer(
+    AliasCalls, BaseCalls, IndexCalls, PresetCalls, RecipeCalls, registry_pb2_grpc.RegistryServiceServicer
+):
     """RegistryService on the domain."""
 
     def __init__(
@@ -66,15 +65,6 @@ class RegistryServicer(AliasCalls, IndexCalls, PresetCalls, RecipeCalls, registr
         self._metrics = metrics
         self._parsing = asyncio.Semaphore(settings.max_parallel_publishes)
         self._comparing = asyncio.Semaphore(settings.max_parallel_comparisons)
-
-    async def GetBase(self, request: pb.GetBaseRequest, _context: _Context) -> pb.Base:
-        """Return one base model."""
-        return base_message(await asyncio.to_thread(self._bases.get, parse_base(request.name)))
-
-    async def ListBases(self, _request: pb.ListBasesRequest, _context: _Context) -> pb.ListBasesResponse:
-        """List all registered base models."""
-        bases = await asyncio.to_thread(self._bases.all)
-        return pb.ListBasesResponse(bases=[base_message(base) for base in bases])
 
     async def PublishVersion(
         self, request_iterator: AsyncIterator[pb.PublishVersionRequest], context: _Context

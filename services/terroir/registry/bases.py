@@ -1,4 +1,4 @@
-"""Base models: registered by the operator's settings at start, one immutable document each."""
+"""Base models: registered by an operator, one immutable document each."""
 
 from __future__ import annotations
 
@@ -6,17 +6,24 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import structlog
 
-from terroir.lora.key_table import KeyTable, key_table_of
-from terroir.registry.base_folder import BaseContent, read_base_folder
-from terroir.registry.errors import BaseChanged, BaseFolderInvalid, BaseNotFound
+from terroir.common.principal import Principal, Role
+from terroir.lora.base_folder import BaseFolderInvalid, read_base_folder
+from terroir.lora.key_table import KeyTable
+from terroir.registry.base_registration import BaseRegistration
+from terroir.registry.errors import BaseChanged, BaseNotFound
 from terroir.registry.names import base_name
 from terroir.store.blobs import Blobs
 from terroir.store.documents import MUST_NOT_EXIST, Collection, Document
 from terroir.store.errors import EtagMismatch, NotFound, OperationConflict
+
+SETTINGS: Final = "settings:base_sources"
+"""Actor of a registration that an operator's settings asked for at start."""
+_IDENTITY: Final = ("family", "digest", "prediction_type", "native_resolution", "layers_digest")
+"""What adapters are bound to or checked against; source and actor of a repeated registration are not compared."""
 
 _log = structlog.get_logger(__name__)
 
@@ -32,8 +39,12 @@ class Base:
     component_digests: Mapping[str, str]
     adaptable_layers: int
     native_resolution: int
-    shapes_digest: str
-    """Blob of every tensor's shape, by component; the key table is derived from it."""
+    layers_digest: str
+    """Blob of the key table: `{layer: shape}` as JSON."""
+    source: str
+    """Where its weights came from: a hub name with its revision, or empty."""
+    actor: str
+    """Who registered it, as the server saw it."""
     created_at: str
     """RFC 3339, UTC."""
 
@@ -47,11 +58,21 @@ class Bases:
         self._known: dict[str, Base] = {}
         self._tables: dict[str, KeyTable] = {}
 
-    def register(self, base: str, folder: Path) -> Base:
-        """Register the folder's content under an id; equal content again changes nothing.
+    def register(self, base: str, registration: BaseRegistration, principal: Principal) -> Base:
+        """Register a base under an id; equal content again changes nothing.
+
+        Raises PermissionDenied, InvalidArgument (see `BaseRegistration.ensure`), or BaseChanged for other content under
+        a known id.
+        """
+        principal.require(Role.OPERATOR, f"register {base_name(base)}")
+        registration.ensure()
+        return self._store(base, registration, principal.name)
+
+    def register_folder(self, base: str, folder: Path) -> Base:
+        """Register the folder's content as the settings ask at start.
 
         A folder that is missing is only a warning once the base is registered, because adapters need its key table and
-        digest, not its weights. Raises BaseFolderInvalid, or BaseChanged for other content under a known id.
+        digest, not its weights. Raises BaseFolderInvalid, or BaseChanged.
         """
         try:
             content = read_base_folder(folder)
@@ -63,7 +84,9 @@ class Bases:
                 ) from error
             _log.warning("base_folder_missing", base=base_name(base), folder=str(folder), kept="earlier registration")
             return self.get(base)
-        return self._store(base, content)
+        registration = BaseRegistration.of(content)
+        registration.ensure()
+        return self._store(base, registration, SETTINGS)
 
     def get(self, base: str) -> Base:
         """One base; raises BaseNotFound."""
@@ -73,7 +96,7 @@ class Bases:
             except NotFound as error:
                 known = ", ".join(map(base_name, self._sequences.ids())) or "none"
                 raise BaseNotFound(
-                    f"{base_name(base)} is not registered; registered are: {known} (set TERROIR_REGISTRY_BASE_SOURCES)",
+                    f"{base_name(base)} is not registered; registered are: {known} (terroir base register)",
                     metadata={"base": base_name(base)},
                 ) from error
         return self._known[base]
@@ -84,40 +107,52 @@ class Bases:
 
     def key_table(self, base: Base) -> KeyTable:
         """What an adapter for this base may change."""
-        digest = base.shapes_digest
+        digest = base.layers_digest
         if digest not in self._tables:
-            stored: dict[str, dict[str, list[int]]] = json.loads(self._blobs.get(digest))
-            shapes = {part: {key: tuple(shape) for key, shape in keys.items()} for part, keys in stored.items()}
-            self._tables[digest] = key_table_of(**shapes)
+            stored: dict[str, list[int]] = json.loads(self._blobs.get(digest))
+            self._tables[digest] = {layer: tuple(shape) for layer, shape in stored.items()}
         return self._tables[digest]
 
     def _exists(self, base: str) -> bool:
         return self._sequences.sequence(base).exists()
 
-    def _store(self, base: str, content: BaseContent) -> Base:
+    def _store(self, base: str, registration: BaseRegistration, actor: str) -> Base:
+        layers = {layer: list(shape) for layer, shape in registration.layers.items()}
         body: dict[str, Any] = {
-            "family": content.family,
-            "digest": content.digest,
-            "prediction_type": content.prediction_type,
-            "component_digests": dict(content.component_digests),
-            "adaptable_layers": len(key_table_of(**content.shapes)),
-            "native_resolution": content.native_resolution,
-            "shapes_digest": self._blobs.put(json.dumps(content.shapes, sort_keys=True).encode()),
+            "family": registration.family,
+            "digest": registration.digest,
+            "prediction_type": registration.prediction_type,
+            "component_digests": dict(registration.component_digests),
+            "adaptable_layers": len(layers),
+            "native_resolution": registration.native_resolution,
+            "layers_digest": self._blobs.put(json.dumps(layers, sort_keys=True, separators=(",", ":")).encode()),
+            "source": registration.source,
+            "actor": actor,
         }
-        identity = {"digest": content.digest, "prediction_type": content.prediction_type}
         try:
             self._sequences.sequence(base).append_with(
-                lambda _: body, op_id=content.digest, request=identity, expected_etag=MUST_NOT_EXIST
+                lambda _: body,
+                op_id=registration.digest,
+                request={name: body[name] for name in _IDENTITY},
+                expected_etag=MUST_NOT_EXIST,
             )
         except (EtagMismatch, OperationConflict) as error:
-            registered = self.get(base)
-            raise BaseChanged(
-                f"{base_name(base)} is registered with digest {registered.digest[:12]} ({registered.prediction_type}), "
-                f"its folder now holds {content.digest[:12]} ({content.prediction_type}); adapters are bound to the "
-                "old weights: register the new under another id, or restore the folder",
-                metadata={"base": base_name(base), "registered": registered.digest, "found": content.digest},
-            ) from error
+            raise self._changed(base, body) from error
         return self.get(base)
+
+    def _changed(self, base: str, body: Mapping[str, Any]) -> BaseChanged:
+        registered = self.get(base)
+        differing = [name for name in _IDENTITY if body[name] != getattr(registered, name)]
+        told = "; ".join(f"{name} {_short(getattr(registered, name))}, now {_short(body[name])}" for name in differing)
+        return BaseChanged(
+            f"{base_name(base)} is registered with other content: {told}. Adapters are bound to what is registered: "
+            "register the new under another id, or restore the folder",
+            metadata={"base": base_name(base), "registered": registered.digest, "found": str(body["digest"])},
+        )
+
+
+def _short(value: object) -> str:
+    return str(value)[:13]
 
 
 def _base(base: str, document: Document) -> Base:

@@ -66,14 +66,8 @@ class RegionNotFound(NotFound):
     reason = "REGION_NOT_FOUND"
 
 
-class BaseFolderInvalid(FailedPrecondition):
-    """A configured base folder is missing, unreadable or no diffusers pipeline that adapters can bind to."""
-
-    reason = "BASE_FOLDER_INVALID"
-
-
 class BaseChanged(FailedPrecondition):
-    """The folder of a registered base holds other weights than those that adapters are bound to."""
+    """Other content was offered under the id of a registered base, to whose weights adapters are bound."""
 
     reason = "BASE_CONTENT_CHANGED"
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Final
 
 from terroir._proto.registry.v1 import registry_pb2 as pb
+from terroir.common.signatures import Signature
 from terroir.registry.adapters import Adapter
 from terroir.registry.alias_messages import alias_message, deprecation_message
-from terroir.registry.bases import Base
 from terroir.registry.names import (
     adapter_name,
     base_name,
@@ -29,20 +29,6 @@ _LINEAGE_FIELDS: Final = (
     "parent",
     "checkpoint",
 )
-
-
-def base_message(base: Base) -> pb.Base:
-    """A base as the contract shows it."""
-    return pb.Base(
-        name=base_name(base.base),
-        family=base.family,
-        digest=base.digest,
-        prediction_type=base.prediction_type,
-        component_digests=base.component_digests,
-        adaptable_layers=base.adaptable_layers,
-        native_resolution=base.native_resolution,
-        create_time=timestamp(base.created_at),
-    )
 
 
 def adapter_message(adapter: Adapter) -> pb.Adapter:
@@ -85,6 +71,7 @@ def version_message(version: Version) -> pb.AdapterVersion:
         upload_digest=manifest.upload_digest,
         upload_format=manifest.upload_format,
         hashes=manifest.hashes,
+        signature=_signature_message(manifest.signature),
     )
 
 
@@ -104,3 +91,7 @@ def publish_request(header: pb.PublishHeader) -> PublishRequest:
         metrics=dict(header.metrics),
         description=header.description,
     )
+
+
+def _signature_message(signature: Signature | None) -> pb.Signature | None:
+    return None if signature is None else pb.Signature(key_id=signature.key_id, bundle=signature.bundle.encode())

@@ -14,13 +14,14 @@ from typing import Any, Final
 
 from terroir.common.errors import InvalidArgument
 from terroir.common.principal import Principal, Role
+from terroir.common.signatures import SignedFacts, Signer
 from terroir.common.validation import ensure_digest, ensure_range, ensure_text
 from terroir.lora.formats import to_diffusers, to_kohya
 from terroir.lora.hashes import site_hashes
 from terroir.registry.adapter_file import BASE_DIGEST_KEY, read_adapter_file
 from terroir.registry.bases import Base, Bases
 from terroir.registry.errors import BaseMismatch, UploadInvalid
-from terroir.registry.names import base_name
+from terroir.registry.names import adapter_name, base_name
 from terroir.registry.versions import Lineage, Manifest, StoredFile, Version, Versions
 from terroir.store.blobs import Blobs
 
@@ -39,7 +40,13 @@ _FAMILY_METADATA: Final = {
         "ss_v2": "False",
         "modelspec.sai_model_spec": "1.0.0",
         "modelspec.architecture": "stable-diffusion-v1/lora",
-    }
+    },
+    "sdxl": {
+        "ss_base_model_version": "sdxl_base_v1-0",
+        "ss_v2": "False",
+        "modelspec.sai_model_spec": "1.0.0",
+        "modelspec.architecture": "stable-diffusion-xl-v1-base/lora",
+    },
 }
 """By which A1111, ComfyUI and model browsers tell what an adapter fits (kohya's and Stability's header keys)."""
 
@@ -70,11 +77,15 @@ class PublishRequest:
 class Publisher:
     """Checks uploads and makes versions of them."""
 
-    def __init__(self, bases: Bases, versions: Versions, blobs: Blobs, max_upload_bytes: int) -> None:
+    def __init__(
+        self, bases: Bases, versions: Versions, blobs: Blobs, max_upload_bytes: int, signer: Signer | None = None
+    ) -> None:
+        """Without a `signer` versions are not signed."""
         self._bases = bases
         self._versions = versions
         self._blobs = blobs
         self._max_upload_bytes = max_upload_bytes
+        self._signer = signer
 
     def admit(self, request: PublishRequest, principal: Principal) -> None:
         """Refuse, before the first byte, what no bytes can make right.
@@ -106,12 +117,14 @@ class Publisher:
         kohya, diffusers = to_kohya(adapter, _metadata(base, request)), to_diffusers(adapter)
         with ThreadPoolExecutor(2) as pool:  # on a bucket each is a request of its own
             stored = list(pool.map(self._keep, (kohya, diffusers)))
+        tensor_digest = adapter.tensor_digest()
+        facts = SignedFacts(adapter_name(request.adapter), base.digest, tensor_digest, request.trigger_word)
         manifest = Manifest(
             base=base.base,
             base_digest=base.digest,
             kohya=stored[0],
             diffusers=stored[1],
-            tensor_digest=adapter.tensor_digest(),
+            tensor_digest=tensor_digest,
             rank=adapter.rank,
             matched_layers=parsed.matched,
             ignored=tuple((entry.key, entry.reason) for entry in parsed.ignored),
@@ -128,6 +141,7 @@ class Publisher:
             hashes=site_hashes(kohya),
             unknown=tuple((entry.key, entry.reason) for entry in parsed.unknown),
             missing_layers=parsed.missing,
+            signature=self._signer.sign(kohya, facts) if self._signer is not None else None,
         )
         return self._versions.append(request.adapter, manifest, op_id=op_id, request=request.to_body())
 

@@ -21,8 +21,8 @@ from terroir._proto.registry.v1 import recipe_pb2, region_pb2, region_pb2_grpc, 
 from terroir.common.grpc_client import channel, error_from_rpc
 from terroir.inference.settings import InferenceSettings
 from terroir.lora.adapter import Adapter, LoraModule
+from terroir.lora.base_folder import read_base_folder
 from terroir.lora.formats import to_kohya
-from terroir.registry.base_folder import read_base_folder
 from terroir.registry.main import build as build_registry
 from terroir.registry.settings import RegistrySettings
 from tests.contract.registry.running import Running
@@ -167,11 +167,10 @@ def test_a_cut_prompt_is_a_warning(rig: Rig) -> None:
 def test_the_tables_of_registry_and_engine_agree(rig: Rig) -> None:
     """Otherwise a version could be published for layers that the engine does not find."""
     from terroir.inference.engine.model import Model  # deferred: imports torch
-    from terroir.lora.key_table import key_table_of
 
     content = read_base_folder(Path(rig.settings.base_model))
     model = Model(rig.settings.base_model)
-    assert dict(model.key_table()) == dict(key_table_of(content.shapes["unet"], content.shapes["text_encoder"]))
+    assert dict(model.key_table()) == dict(content.layers)
     assert model.digest == content.digest
     assert set(model.layers()) == set(model.key_table())
 

@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from terroir.registry.errors import BaseChanged, BaseFolderInvalid, BaseNotFound
+from terroir.lora.base_folder import BaseFolderInvalid
+from terroir.registry.errors import BaseChanged, BaseNotFound
 from tests.unit.registry.base_kit import write_base_folder
 from tests.unit.registry.domain_kit import Domain
 
@@ -24,7 +25,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def test_a_folder_is_read_into_family_digests_and_key_table(domain: Domain, folder: Path) -> None:
-    base = domain.bases.register("tiny", folder)
+    base = domain.bases.register_folder("tiny", folder)
     unet = folder / "unet" / "diffusion_pytorch_model.safetensors"
     assert (base.family, base.prediction_type, base.native_resolution) == ("sd15", "v_prediction", 64)
     assert base.component_digests["unet"] == hashlib.sha256(unet.read_bytes()).hexdigest()
@@ -36,31 +37,31 @@ def test_a_folder_is_read_into_family_digests_and_key_table(domain: Domain, fold
 
 
 def test_registering_equal_content_again_changes_nothing(domain: Domain, replica: Domain, folder: Path) -> None:
-    first = domain.bases.register("tiny", folder)
+    first = domain.bases.register_folder("tiny", folder)
     domain.clock.advance(3600)
-    assert domain.bases.register("tiny", folder) == replica.bases.register("tiny", folder) == first
+    assert domain.bases.register_folder("tiny", folder) == replica.bases.register_folder("tiny", folder) == first
     assert domain.bases.all() == [first]
 
 
 def test_the_digest_does_not_depend_on_where_the_folder_lies(domain: Domain, folder: Path, tmp_path: Path) -> None:
     copy = shutil.copytree(folder, tmp_path / "elsewhere")
-    assert domain.bases.register("one", folder).digest == domain.bases.register("two", copy).digest
+    assert domain.bases.register_folder("one", folder).digest == domain.bases.register_folder("two", copy).digest
 
 
 @pytest.mark.parametrize(("seed", "prediction_type"), [(1, "v_prediction"), (0, "epsilon")])
 def test_other_content_under_a_known_id_is_refused_with_a_next_step(
     domain: Domain, folder: Path, tmp_path: Path, seed: int, prediction_type: str
 ) -> None:
-    first = domain.bases.register("tiny", folder)
+    first = domain.bases.register_folder("tiny", folder)
     other = write_base_folder(tmp_path / "other", seed, prediction_type)
     with pytest.raises(BaseChanged, match="under another id"):
-        domain.bases.register("tiny", other)
+        domain.bases.register_folder("tiny", other)
     assert domain.bases.all() == [first]
 
 
 def test_a_missing_folder_is_an_error_for_a_new_base(domain: Domain, tmp_path: Path) -> None:
     with pytest.raises(BaseFolderInvalid, match="TERROIR_REGISTRY_BASE_SOURCES") as refused:
-        domain.bases.register("tiny", tmp_path / "none")
+        domain.bases.register_folder("tiny", tmp_path / "none")
     assert refused.value.reason == "BASE_FOLDER_MISSING"
     assert domain.bases.all() == []
 
@@ -68,15 +69,15 @@ def test_a_missing_folder_is_an_error_for_a_new_base(domain: Domain, tmp_path: P
 def test_a_missing_folder_is_a_warning_for_a_registered_base(
     domain: Domain, replica: Domain, folder: Path, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    first = domain.bases.register("tiny", folder)
+    first = domain.bases.register_folder("tiny", folder)
     shutil.rmtree(folder)
-    assert replica.bases.register("tiny", folder) == first
+    assert replica.bases.register_folder("tiny", folder) == first
     said = caplog.text + "".join(capsys.readouterr())
     assert "base_folder_missing" in said
 
 
 def test_an_unknown_base_is_named_beside_the_known(domain: Domain, folder: Path) -> None:
-    domain.bases.register("tiny", folder)
+    domain.bases.register_folder("tiny", folder)
     with pytest.raises(BaseNotFound, match="bases/tiny"):
         domain.bases.get("sdxl")
 
@@ -122,7 +123,7 @@ def test_a_folder_that_is_no_pipeline_is_refused_by_the_name_of_what_is_wrong(
     assert callable(damage)
     damage(folder)
     with pytest.raises(BaseFolderInvalid, match=says):
-        domain.bases.register("tiny", folder)
+        domain.bases.register_folder("tiny", folder)
 
 
 def test_the_registry_imports_no_torch() -> None:

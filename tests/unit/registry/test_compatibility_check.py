@@ -36,7 +36,7 @@ class Registry:
     def __init__(self, domain: Domain, folder: Path) -> None:
         self.domain = domain
         for seed, name in enumerate(("tiny", "other")):
-            domain.bases.register(name, write_base_folder(folder / name, seed))
+            domain.bases.register_folder(name, write_base_folder(folder / name, seed))
         self.publisher = Publisher(domain.bases, domain.versions, domain.blobs, 1 << 20)
         self.check = CompatibilityCheck(domain.store, domain.adapters, domain.bases)
 

@@ -36,7 +36,7 @@ def request_for(data: bytes, adapter: str = "jiangnan") -> PublishRequest:
 
 def publisher_of(domain: Domain, folder: Path) -> Publisher:
     """A publisher whose domain knows the hand-written base."""
-    domain.bases.register("tiny", folder)
+    domain.bases.register_folder("tiny", folder)
     return Publisher(domain.bases, domain.versions, domain.blobs, MAX_BYTES)
 
 

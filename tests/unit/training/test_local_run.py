@@ -8,8 +8,8 @@ from training_kit import png
 from terroir.common.base_digest import base_digest, component_digests
 from terroir.common.clock import FixedClock
 from terroir.common.errors import InvalidArgument
+from terroir.lora.base_folder import read_base_folder
 from terroir.lora.formats import parse
-from terroir.registry.base_folder import read_base_folder
 from terroir.store.obstore_driver import MemoryStore
 from terroir.training import local
 from terroir.training.attempt_files import AttemptLog, LogReader
@@ -33,9 +33,8 @@ def test_a_run_without_a_server_leaves_both_files_curves_and_a_log(config: Path,
     result = local.run(config, on_progress=seen.append, base_sources={"terroir-tiny": base_dir}, threads=1)
     kohya, diffusers = result.files
     assert kohya == config.parent / "out" / "ink.safetensors" and result.steps == 2 and seen[-1].step == 2
-    content = read_base_folder(base_dir)
-    table = {f"unet.{key.removesuffix('.weight')}": shape for key, shape in content.shapes["unet"].items()}
-    parsed = [parse(path.read_bytes(), table) for path in (kohya, diffusers)]
+    layers = read_base_folder(base_dir).layers
+    parsed = [parse(path.read_bytes(), layers) for path in (kohya, diffusers)]
     assert parsed[0].adapter.rank == 2 and parsed[0].matched == parsed[1].matched > 0 and not parsed[0].ignored
     assert list(config.parent.glob("out/state/runs/*/tensorboard/events.out.tfevents*"))
     assert "saved checkpoint of step 2" in (config.parent / "out" / "train.log").read_text()
