@@ -1,0 +1,70 @@
+"""One start of the index in a process of its own: `python -m benchmarks.index.start`; the store is in the environment.
+
+Prints a JSON object. With `--snapshot` it also leaves a snapshot behind, and then `--tail N` changes that it lacks.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import sys
+import time
+import uuid
+from datetime import UTC, datetime
+
+from benchmarks.index.many_adapters import adapter_id
+from terroir.common.clock import SystemClock
+from terroir.registry.live_index import IndexPolicy, LiveIndex
+from terroir.registry.settings import RegistrySettings
+from terroir.registry.state import AdapterState, StateChange, States
+from terroir.store.documents import Collection
+from terroir.store.journal import Journal
+from terroir.store.opening import location_of, open_store
+
+
+def main() -> None:
+    """Fill an index and say what that took."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--snapshot", action="store_true")
+    parser.add_argument("--tail", type=int, default=0)
+    arguments = parser.parse_args()
+    settings, clock = RegistrySettings.load(), SystemClock()
+    store = open_store(location_of(settings))
+    journal = Journal(store, "journal", clock)
+    policy = IndexPolicy(60, 10**7, 10**7, settings.index_rebuild_parallel_reads)
+    before = _peak_bytes()
+    began = time.perf_counter()
+    live = LiveIndex(store, journal, clock, policy)
+    live.fill()
+    seconds = time.perf_counter() - began
+    adapters, versions = live.index.counts()
+    found = {"seconds": seconds, "adapters": adapters, "versions": versions}
+    found |= {"peak_bytes": _peak_bytes(), "before_bytes": before}
+    if arguments.snapshot:
+        journal.announce("nothing", "a place for the snapshot")
+        live.follower.catch_up()
+        began = time.perf_counter()
+        live.write_snapshot()
+        found["snapshot_seconds"] = time.perf_counter() - began
+    states = States(Collection(store, "aliases", clock, log=journal))
+    for number in range(arguments.tail):
+        _change(states, adapter_id(number % adapters))
+    sys.stdout.write(json.dumps(found) + "\n")
+
+
+def _change(states: States, adapter: str) -> None:
+    told = StateChange("set_alias", f"adapters/{adapter}@staging", "local:bench", datetime.now(UTC).isoformat())
+
+    def update(state: AdapterState) -> tuple[AdapterState, StateChange]:
+        return state, told
+
+    states.change(adapter, update, op_id=str(uuid.uuid4()), request={})
+
+
+def _peak_bytes() -> int:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+if __name__ == "__main__":
+    main()
