@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -61,7 +62,7 @@ def test_of_racing_halves_of_a_broken_rule_one_is_refused_each_round(minio: Mini
             one.regions.put(RegionSpec(first), ANA, op_id=first)
             one.regions.put(RegionSpec(second), ANA, op_id=second)
             one.recipes.put(recipe, "", StyleRecipe(), ANA, op_id=recipe)
-            halves = [
+            halves: list[Future[Any]] = [
                 pool.submit(one.regions.put, RegionSpec(first, parent=second), ANA, op_id=f"{first}-moved"),
                 pool.submit(other.regions.put, RegionSpec(second, parent=first), ANA, op_id=f"{second}-moved"),
             ]
