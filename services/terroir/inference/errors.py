@@ -23,6 +23,12 @@ class AdapterBaseMismatch(FailedPrecondition):
     reason = "ADAPTER_BASE_MISMATCH"
 
 
+class AdapterWithdrawn(FailedPrecondition):
+    """The version was deprecated for cause: it must not be served, not even from memory."""
+
+    reason = "ADAPTER_WITHDRAWN"
+
+
 class AdapterMatchesNothing(FailedPrecondition):
     """The adapter changes no layer of the base, so applying it would be a silent no-op."""
 

@@ -13,6 +13,7 @@ from terroir.inference.disk_cache import DiskCache
 from terroir.inference.errors import AdapterCorrupt, AdapterMatchesNothing
 from terroir.inference.metrics import InferenceMetrics
 from terroir.inference.residency import LoadedAdapter
+from terroir.inference.signature_policy import SignaturePolicy
 from terroir.inference.sources import AdapterSource, VersionInfo
 from terroir.lora.errors import LoraError, MatchesNothing
 from terroir.lora.formats import parse
@@ -24,19 +25,28 @@ _log = structlog.get_logger()
 class AdapterLoader:
     """Implements Loader: disk first, then the registry."""
 
-    def __init__(self, source: AdapterSource, disk: DiskCache, metrics: InferenceMetrics, clock: Clock) -> None:
+    def __init__(
+        self,
+        source: AdapterSource,
+        disk: DiskCache,
+        metrics: InferenceMetrics,
+        clock: Clock,
+        signatures: SignaturePolicy,
+    ) -> None:
         self._source = source
+        self._signatures = signatures
         self._disk = disk
         self._metrics = metrics
         self._clock = clock
 
     async def load(self, version: VersionInfo, key_table: KeyTable) -> LoadedAdapter:
-        """Raises AdapterCorrupt, AdapterMatchesNothing, or FailedPrecondition with the reason of `terroir.lora`."""
+        """Raises AdapterCorrupt, SignatureRefused, AdapterMatchesNothing, or FailedPrecondition as `terroir.lora`."""
         began = self._clock.monotonic()
         data = await asyncio.to_thread(self._disk.get, version.file_digest)
         origin = "disk" if data is not None else "registry"
         if data is None:
             data = await self._fetch(version)
+        await asyncio.to_thread(self._signatures.check, version, data)
         loaded = await asyncio.to_thread(_parse, version, data, key_table)
         seconds = self._clock.monotonic() - began
         self._metrics.loaded(origin, seconds)

@@ -12,6 +12,7 @@ from terroir.common.clock import SystemClock
 from terroir.common.grpc_client import aio_channel
 from terroir.common.server import Server
 from terroir.common.service import run_service
+from terroir.common.signatures import Verifier
 from terroir.inference.admission import Admission
 from terroir.inference.api import InferenceServicer
 from terroir.inference.disk_cache import DiskCache
@@ -23,6 +24,7 @@ from terroir.inference.metrics import InferenceMetrics
 from terroir.inference.registry_gateway import RegistryGateway
 from terroir.inference.residency import Residency
 from terroir.inference.settings import InferenceSettings
+from terroir.inference.signature_policy import SignaturePolicy
 from terroir.inference.styling import Stylist
 
 INFERENCE_SERVICE: Final = "terroir.inference.v1.InferenceService"
@@ -39,10 +41,13 @@ async def build(settings: InferenceSettings, server: Server) -> AsyncIterator[No
     engine = EngineHost(_engine_config(settings), metrics, announce)
     admission = Admission(settings.max_active_requests, settings.max_queue_size)
     metrics.watch(admission)
+    signatures = SignaturePolicy(settings.signature_policy, Verifier(settings.trusted_keys))
     disk = DiskCache(settings.data_dir / "inference" / "adapters", settings.adapter_disk_bytes)
     async with aio_channel(settings.registry_target) as channel:
         source = RegistryGateway(channel, settings.load_timeout_seconds)
-        residency = Residency(AdapterLoader(source, disk, metrics, clock), settings.adapter_memory_bytes, metrics)
+        residency = Residency(
+            AdapterLoader(source, disk, metrics, clock, signatures), settings.adapter_memory_bytes, metrics
+        )
         stylist = Stylist(source, residency)
         generator = Generator(
             engine, stylist, admission, clock,

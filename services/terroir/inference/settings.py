@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Final
+from pathlib import Path
+from typing import Final, Literal
 
 from pydantic import Field
 from pydantic_settings import SettingsConfigDict
@@ -40,6 +41,13 @@ class InferenceSettings(ServiceSettings):
     )
     merged_memory_bytes: int = Field(
         default=512 * _MIB, ge=0, description="Bytes of merged weights kept for recent compositions."
+    )
+    trusted_keys: list[Path] = Field(
+        default=[], description="PEM files of public keys whose signatures of adapters are trusted, as a JSON list."
+    )
+    signature_policy: Literal["off", "warn", "require"] = Field(
+        default="off",
+        description="What happens to adapters without a trusted signature: nothing, a warning in the log, a refusal.",
     )
     load_timeout_seconds: float = Field(
         default=120.0, gt=0, le=3600, description="Seconds that fetching one adapter may take."

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
+from terroir.common.signatures import Signature, SignedFacts
+
 
 @dataclass(frozen=True)
 class VersionInfo:
@@ -16,6 +18,11 @@ class VersionInfo:
     base_digest: str
     file_digest: str
     size_bytes: int
+    facts: SignedFacts
+    """What its signature, if it has one, says beside the bytes."""
+    signature: Signature | None = None
+    withdrawn: str = ""
+    """Why it must not be served any more; empty if it may."""
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from typing import Final
 
-from terroir.inference.errors import AdapterBaseMismatch, TooManyAdapters
+from terroir.inference.errors import AdapterBaseMismatch, AdapterWithdrawn, TooManyAdapters
 from terroir.inference.prompt import Tag
 from terroir.inference.residency import LoadedAdapter, Residency
 from terroir.inference.sources import AdapterSource, VersionInfo
@@ -109,6 +109,7 @@ class Stylist:
         versions = await asyncio.gather(*(self._source.version(name) for name in names))
         for version in versions:
             _ensure_same_base(version, base)
+            _ensure_not_withdrawn(version)
         return versions
 
 
@@ -126,4 +127,12 @@ def _ensure_same_base(version: VersionInfo, base: Base) -> None:
             f"{version.name} was trained on {version.base} with digest {version.base_digest[:12]}, this server draws "
             f"with {base.name} ({base.digest[:12]}); use an adapter for this base, or a server with that base",
             metadata={"version": version.name, "expected": base.digest, "found": version.base_digest},
+        )
+
+
+def _ensure_not_withdrawn(version: VersionInfo) -> None:
+    if version.withdrawn:
+        raise AdapterWithdrawn(
+            f"{version.name} was withdrawn: {version.withdrawn}; use another version",
+            metadata={"version": version.name},
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from terroir.common.clock import Clock
+from terroir.common.signatures import Signer
 from terroir.registry.adapter_presets import PresetBook
 from terroir.registry.adapters import Adapters, AdapterSearch
 from terroir.registry.aliases import Aliases
@@ -14,6 +15,7 @@ from terroir.registry.compatibility import CompatibilityCheck
 from terroir.registry.deprecation import Deprecations
 from terroir.registry.downloads import Downloads
 from terroir.registry.index import REGIONS
+from terroir.registry.lineage import Lineages
 from terroir.registry.live_index import IndexPolicy, LiveIndex
 from terroir.registry.publishing import Publisher
 from terroir.registry.region_log import RegionLog
@@ -45,6 +47,7 @@ class Registry:
     presets: PresetBook
     compatibility: CompatibilityCheck
     audit: Audit
+    lineages: Lineages
 
 
 def assemble(store: ObjectStore, clock: Clock, settings: RegistrySettings) -> Registry:
@@ -69,13 +72,14 @@ def assemble(store: ObjectStore, clock: Clock, settings: RegistrySettings) -> Re
         adapters=adapters,
         search=AdapterSearch(adapters, Search(live.index, regions)),
         live=live,
-        publisher=Publisher(bases, versions, blobs, settings.max_upload_bytes),
+        publisher=Publisher(bases, versions, blobs, settings.max_upload_bytes, _signer(settings)),
         downloads=Downloads(adapters, blobs),
         regions=regions,
         recipes=SavedRecipes(region_log, adapters),
         presets=PresetBook(states, adapters, blobs),
         compatibility=CompatibilityCheck(store, adapters, bases),
         audit=Audit(versions, states),
+        lineages=Lineages(adapters, live.index, clock),
     )
 
 
@@ -86,3 +90,7 @@ def _index_policy(settings: RegistrySettings) -> IndexPolicy:
         snapshot_seconds=settings.index_snapshot_minutes * 60,
         rebuild_parallel_reads=settings.index_rebuild_parallel_reads,
     )
+
+
+def _signer(settings: RegistrySettings) -> Signer | None:
+    return None if settings.signing_key is None else Signer(settings.signing_key)

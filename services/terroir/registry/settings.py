@@ -34,6 +34,10 @@ class RegistrySettings(ServiceSettings):
     max_parallel_comparisons: int = Field(
         default=2, ge=1, le=64, description="Compatibility checks computed at once; each takes one core for seconds."
     )
+    signing_key: Path | None = Field(
+        default=None,
+        description="PEM file of the private key (elliptic curve) that signs published versions; empty: no signing.",
+    )
     protected_aliases: frozenset[str] = Field(
         default=frozenset({"production"}),
         description="Aliases whose changes need the role publisher and a reason, as a JSON list.",

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Final
 
+from terroir.common.signatures import Signature
 from terroir.registry.errors import AdapterNotFound, VersionNotFound
 from terroir.registry.names import adapter_name, version_name
 from terroir.registry.state import Deprecation
@@ -73,6 +74,8 @@ class Manifest:
     """Other digests of the kohya file, by the names that model sites give them."""
     unknown: tuple[tuple[str, str], ...] = ()
     """(key as in the upload, why it is not understood)."""
+    signature: Signature | None = None
+    """Over the kohya file and `facts`; None where the registry does not sign."""
     missing_layers: int = 0
     """Attention projections of the denoiser that it does not change."""
 
@@ -89,6 +92,7 @@ class Manifest:
         fields["ignored"] = tuple((key, why) for key, why in body["ignored"])
         fields["unknown"] = tuple((key, why) for key, why in body["unknown"])
         fields["tags"] = tuple(body["tags"])
+        fields["signature"] = body["signature"] and Signature(**body["signature"])
         return Manifest(**fields)
 
 

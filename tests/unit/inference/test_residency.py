@@ -14,15 +14,18 @@ from prometheus_client import CollectorRegistry
 
 from terroir.common.clock import FixedClock
 from terroir.common.errors import TerroirError
+from terroir.common.signatures import Signature, SignatureRefused, SignedFacts, Signer, Verifier
 from terroir.inference.disk_cache import DiskCache
 from terroir.inference.errors import AdapterCorrupt, AdapterMatchesNothing, AdapterMemoryFull
 from terroir.inference.loading import AdapterLoader
 from terroir.inference.metrics import InferenceMetrics
 from terroir.inference.residency import LoadedAdapter, Residency
+from terroir.inference.signature_policy import SignaturePolicy, Strictness
 from terroir.inference.sources import Recipe, VersionInfo
 from terroir.lora.adapter import Adapter, LoraModule
 from terroir.lora.formats import to_kohya
 from terroir.lora.key_table import KeyTable
+from tests.unit.common.signing_keys import write_key
 
 LAYER = "unet.mid_block.attentions.0.transformer_blocks.0.attn1.to_q"
 TABLE: KeyTable = {LAYER: (8, 8)}
@@ -37,6 +40,9 @@ def adapter_file(seed: int) -> bytes:
     return to_kohya(Adapter({LAYER: LoraModule(down, up, 2.0)}), {})
 
 
+FACTS = SignedFacts("adapters/a", "b" * 64, "t" * 64, "")
+
+
 class CountingSource:
     """A registry of files by version name that counts downloads and can be made to wait or lie."""
 
@@ -46,12 +52,19 @@ class CountingSource:
         self.gate = asyncio.Event()
         self.gate.set()
         self.altered = b""
+        self.signature: Signature | None = None
 
     def info(self, number: int) -> VersionInfo:
         """What the registry says of a version."""
         name = f"adapters/a/versions/{number}"
         return VersionInfo(
-            name, "bases/b", "b" * 64, hashlib.sha256(self.files[name]).hexdigest(), len(self.files[name])
+            name,
+            "bases/b",
+            "b" * 64,
+            hashlib.sha256(self.files[name]).hexdigest(),
+            len(self.files[name]),
+            FACTS,
+            self.signature,
         )
 
     async def version(self, name: str) -> VersionInfo:
@@ -66,10 +79,13 @@ class CountingSource:
         return Recipe((), "", "", (region,))
 
 
-def make_residency(source: CountingSource, folder: Path, budget: int = 1 << 20) -> Residency:
+def make_residency(
+    source: CountingSource, folder: Path, budget: int = 1 << 20, signatures: SignaturePolicy | None = None
+) -> Residency:
     """Real loader and disk over the source."""
-    metrics = InferenceMetrics(CollectorRegistry())
-    return Residency(AdapterLoader(source, DiskCache(folder, 1 << 20), metrics, FixedClock()), budget, metrics)
+    metrics, signatures = InferenceMetrics(CollectorRegistry()), signatures or SignaturePolicy("off", Verifier(()))
+    loader = AdapterLoader(source, DiskCache(folder, 1 << 20), metrics, FixedClock(), signatures)
+    return Residency(loader, budget, metrics)
 
 
 def test_one_digest_is_downloaded_once_however_many_ask_and_a_quitter_stops_nobody(tmp_path: Path) -> None:
@@ -176,3 +192,29 @@ def test_an_adapter_that_matches_no_layer_is_an_error(tmp_path: Path) -> None:
                 pass
 
     asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("strictness", ["off", "warn", "require"])
+def test_what_nobody_signed_is_loaded_unless_signatures_are_required(tmp_path: Path, strictness: Strictness) -> None:
+    signer, verifier = keys(tmp_path)
+    source = CountingSource(adapter_file(1))
+    residency = make_residency(source, tmp_path / "disk", signatures=SignaturePolicy(strictness, verifier))
+
+    async def load() -> None:
+        async with residency.hold(source.info(1), TABLE):
+            pass
+
+    if strictness == "require":
+        with pytest.raises(SignatureRefused) as caught:
+            asyncio.run(load())
+        assert caught.value.reason == "SIGNATURE_MISSING"
+    else:
+        asyncio.run(load())
+    source.signature = signer.sign(source.files["adapters/a/versions/1"], FACTS)
+    asyncio.run(load())
+
+
+def keys(folder: Path) -> tuple[Signer, Verifier]:
+    """A signer and a verifier that trusts it."""
+    key = write_key(folder / "a.pem")
+    return Signer(key), Verifier([key.with_suffix(".pub")])
