@@ -12,6 +12,7 @@ from safetensors.numpy import load, load_file
 from benchmarks import adapters
 from benchmarks.bench import Bench
 from benchmarks.compatibility import speed
+from benchmarks.index import measure
 from benchmarks.rows import Row, Target
 from benchmarks.timing import in_turns
 from terroir.client import Client
@@ -55,6 +56,7 @@ def rows(bench: Bench) -> Iterator[Row]:
         )  # fmt: skip
         yield from _transfers(bench, client)
     yield from speed.rows(bench)
+    yield from measure.rows(bench)
 
 
 def _transfers(bench: Bench, client: Client) -> Iterator[Row]:

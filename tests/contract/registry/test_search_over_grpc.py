@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -35,7 +36,7 @@ def stocked(module_registry: Running) -> Running:
     return module_registry
 
 
-def found(registry: Running, **fields: object) -> list[str]:
+def found(registry: Running, **fields: Any) -> list[str]:
     conditions = pb.AdapterFilter(**fields)
     answer = registry.api.ListAdapters(pb.ListAdaptersRequest(filter=conditions), timeout=10)
     return [adapter.name.removeprefix("adapters/") for adapter in answer.adapters]

@@ -6,11 +6,12 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import grpc
 import pytest
 
-from terroir._proto.registry.v1 import region_pb2
+from terroir._proto.registry.v1 import recipe_pb2, region_pb2
 from terroir._proto.registry.v1 import registry_pb2 as pb
 from terroir.registry import index_api
 from terroir.registry.settings import RegistrySettings
@@ -31,7 +32,7 @@ def replicas(tmp_path: Path) -> Iterator[tuple[Running, Running]]:
         yield first, second
 
 
-def begin(registry: Running, token: str = "") -> tuple[grpc.Call, str]:
+def begin(registry: Running, token: str = "") -> tuple[Any, str]:
     """A watch that has begun, and its first token."""
     stream = registry.api.Watch(pb.WatchRequest(resume_token=token), timeout=30)
     first = next(stream)
@@ -39,7 +40,7 @@ def begin(registry: Running, token: str = "") -> tuple[grpc.Call, str]:
     return stream, first.resume_token
 
 
-def next_changes(stream: grpc.Call, count: int) -> list[pb.WatchResponse]:
+def next_changes(stream: Any, count: int) -> list[pb.WatchResponse]:
     found: list[pb.WatchResponse] = []
     while len(found) < count:
         message = next(stream)
@@ -69,7 +70,11 @@ def test_every_kind_of_change_is_told_by_another_replica_in_order_and_within_a_s
     presets = pb.AdapterPresets(adapter="adapters/jiangnan", presets=[pb.Preset(display_name="Day", weight=0.5)])
     writer.api.SetPresets(pb.SetPresetsRequest(presets=presets, request_id="p"))
     writer.regions.PutRegion(region_pb2.PutRegionRequest(region=region_pb2.Region(name="regions/CN"), request_id="r"))
-    writer.api.PutRecipe(pb.PutRecipeRequest(recipe={"name": "recipes/day", "style": {"prompt_prefix": "x"}}))
+    writer.api.PutRecipe(
+        pb.PutRecipeRequest(
+            recipe=recipe_pb2.Recipe(name="recipes/day", style=recipe_pb2.StyleRecipe(prompt_prefix="x"))
+        )
+    )
     told = [(each.change.name, each.change.kind) for each in next_changes(stream, 6)]
     assert told == [
         ("adapters/jiangnan", KIND.CHANGE_KIND_ALIASES_CHANGED),
