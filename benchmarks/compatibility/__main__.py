@@ -5,7 +5,6 @@ Takes about half an hour on two cores. Whatever is finished lies in build/compat
 
 from __future__ import annotations
 
-import itertools
 import json
 import time
 from pathlib import Path
@@ -14,12 +13,11 @@ from typing import Final
 from benchmarks.adapters import base_key_table
 from benchmarks.compatibility.drawing import Drawer, columns
 from benchmarks.compatibility.report import report, save
-from benchmarks.compatibility.styles import STYLES, UNSEEN, trained
+from benchmarks.compatibility.styles import ALL, PAIRS, trained
 from benchmarks.compatibility.survival import measure
 from benchmarks.machine import describe
 from terroir.inference.engine.model import Model
-from terroir.lora.adapter import Adapter
-from terroir.lora.compatibility import Overlap, compare_pairs
+from terroir.lora.compatibility import compare_pairs
 from terroir.tiny import BASE_DIR
 
 CHECKOUT: Final = Path(__file__).resolve().parent.parent.parent
@@ -31,25 +29,23 @@ def main() -> None:
     folder = CHECKOUT / "build" / "compatibility"
     table = base_key_table()
     adapters = {}
-    for style in (*STYLES, *UNSEEN):
+    for style in ALL:
         since = time.monotonic()
         adapters[style.name] = trained(style, folder, table)
         print(f"trained {style.name} in {time.monotonic() - since:.0f} s", flush=True)
     names = tuple(adapters)
     drawer = Drawer(Model(str(BASE_DIR)), adapters, folder)
-    for column in columns(names):
+    for column in columns(names, PAIRS):
         since = time.monotonic()
         drawer.pictures(column)
         print(f"drew {column.name} in {time.monotonic() - since:.0f} s", flush=True)
     distances, survival = measure(drawer, folder)
-    overlaps = {(names[a], names[b]): found for (a, b), found in _overlaps(list(adapters.values())).items()}
+    at = {name: number for number, name in enumerate(names)}
+    compared = compare_pairs(list(adapters.values()), [(at[first], at[second]) for first, second in PAIRS])
+    overlaps = {(names[first], names[second]): overlap for (first, second), overlap in compared.items()}
     found = report(overlaps, survival, distances, describe(CHECKOUT))
     save(found, RESULT, CHECKOUT / "docs" / "images" / "compatibility.png")
     print(json.dumps({key: found[key] for key in ("chosen", "fit", "candidates", "interference", "levels")}, indent=1))
-
-
-def _overlaps(adapters: list[Adapter]) -> dict[tuple[int, int], Overlap]:
-    return compare_pairs(adapters, list(itertools.combinations(range(len(adapters)), 2)))
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ import numpy as np
 
 from benchmarks.compatibility.drawing import WEIGHT
 from benchmarks.compatibility.rank_statistics import spearman
-from terroir.lora.compatibility import Overlap, affinity
+from terroir.lora.compatibility import Overlap
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,8 @@ CANDIDATES: Final = (
     Candidate("-cosine", lambda o: -o.cosine),
     Candidate("linear superposition", _superposed),
     Candidate("-(input overlap + cosine) / 2", lambda o: -(o.input_overlap + o.cosine) / 2),
-    Candidate("-(output overlap + cosine) / 2", lambda o: -affinity(o)),
+    Candidate("-(output overlap + cosine) / 2", lambda o: -(o.output_overlap + o.cosine) / 2),
+    Candidate("-inner product / energy of the stronger", lambda o: -o.inner / max(o.first_norm, o.second_norm) ** 2),
 )
 """Overlap is interference, as the papers have it for a subject and a style; its opposite, what is alike goes together;
 strength; linear algebra; and what combines an overlap with a sign."""
@@ -58,13 +59,13 @@ def choose(overlaps: Sequence[Overlap], survival: Sequence[float]) -> Candidate:
     return max(eligible, key=lambda candidate: -spearman([candidate.score(o) for o in overlaps], survival))
 
 
-def fit(affinities: Sequence[float], survival: Sequence[float]) -> tuple[float, float]:
-    """Affinity at which half is lost and the spread of the logistic curve, by least squares on a grid.
+def fit(cosines: Sequence[float], survival: Sequence[float]) -> tuple[float, float]:
+    """Cosine at which half is lost and the spread of the logistic curve, by least squares on a grid.
 
     Survival is cut to 0 … 1, for the curve tells a share.
     """
-    found, lost = np.asarray(affinities), 1 - np.clip(survival, 0, 1)
-    grid = [(half, spread) for half in np.arange(0.02, 0.3, 0.005) for spread in np.arange(0.01, 0.1, 0.005)]
+    found, lost = np.asarray(cosines), 1 - np.clip(survival, 0, 1)
+    grid = [(half, spread) for half in np.arange(0.0, 0.3, 0.005) for spread in np.arange(0.01, 0.1, 0.005)]
     errors = [float(np.sum((1 / (1 + np.exp((found - half) / spread)) - lost) ** 2)) for half, spread in grid]
     half, spread = grid[int(np.argmin(errors))]
     return round(float(half), 3), round(float(spread), 3)

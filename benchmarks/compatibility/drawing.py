@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -47,9 +46,8 @@ class Column:
         return "+".join(self.styles) or "base"
 
 
-def columns(styles: tuple[str, ...]) -> list[Column]:
-    """Base, every style alone, every pair."""
-    pairs = itertools.combinations(styles, 2)
+def columns(styles: Iterable[str], pairs: Iterable[tuple[str, str]]) -> list[Column]:
+    """Base, every style alone, the pairs."""
     return [Column(), *(Column((style,)) for style in styles), *(Column(pair) for pair in pairs)]
 
 

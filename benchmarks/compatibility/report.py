@@ -12,15 +12,18 @@ from benchmarks.compatibility.candidates import CANDIDATES, choose, fit
 from benchmarks.compatibility.drawing import PROMPTS, SEEDS, STEPS, WEIGHT
 from benchmarks.compatibility.rank_statistics import mantel_p, permutation_p, spearman
 from benchmarks.compatibility.scatter import Plot, Point, draw
-from benchmarks.compatibility.styles import STYLES, TRAINING_STEPS, UNSEEN
+from benchmarks.compatibility.styles import ALL, CONFIRMING, RANDOM, STYLES, TRAINING_STEPS
 from benchmarks.compatibility.survival import Survival
 from benchmarks.machine import Machine
-from terroir.lora.compatibility import HIGH_FROM, MEDIUM_FROM, Overlap, affinity, interference, level_of
+from terroir.lora.compatibility import HIGH_FROM, MEDIUM_FROM, Overlap, interference, level_of
 
 _PairName = tuple[str, str]
 _RELATED: Final = frozenset({"jiangnan-ink", "jiangnan-ink-again", "sichuan-hotpot", "ink-and-hotpot"})
-_DIFFERENT, _ALIKE, _UNSEEN = "different styles", "same style or a mixture", "with a style unseen till then"
-_COLOURS: Final = {_DIFFERENT: (38, 98, 168), _ALIKE: (214, 108, 32), _UNSEEN: (120, 170, 120)}
+_DIFFERENT, _ALIKE, _RANDOM, _NEW = "looks by hand", "near-duplicates", "with a random look", "confirming"
+_COLOURS: Final = {
+    _DIFFERENT: (38, 98, 168), _ALIKE: (214, 108, 32), _RANDOM: (110, 170, 110), _NEW: (170, 90, 170),
+}  # fmt: skip
+JUDGED: Final = ("calibration", "looks by hand", "confirming")
 _TAUGHT_BELOW: Final = 0.85
 """Distance of a style alone to its pictures, as a share of the base's, below which it counts as taught."""
 
@@ -33,7 +36,7 @@ def report(
 ) -> dict[str, Any]:
     """Everything that was found, for JSON."""
     parts = partition(list(overlaps), distances)
-    pairs, half = parts["calibration"], parts["chosen on"]
+    half = parts["chosen on"]
     lesser = {pair: survival[pair].lesser for pair in overlaps}
     return {
         "command": "python -m benchmarks.compatibility",
@@ -41,7 +44,7 @@ def report(
         "set-up": {
             "styles": [
                 {"name": s.name, "seed": s.seed, "rank": s.rank, "target_modules": s.targets, "looks": len(s.looks)}
-                for s in (*STYLES, *UNSEEN)
+                for s in ALL
             ],
             "training_steps": TRAINING_STEPS,
             "weight": WEIGHT,
@@ -54,7 +57,7 @@ def report(
         "fit": dict(
             zip(
                 ("half_lost", "spread"),
-                fit([affinity(overlaps[p]) for p in half], [lesser[p] for p in half]),
+                fit([overlaps[p].cosine for p in half], [lesser[p] for p in half]),
                 strict=True,
             )
         ),
@@ -75,13 +78,7 @@ def report(
                 for name, part in parts.items()
             },
             **{f"pairs, {name}": len(part) for name, part in parts.items()},
-            **_worth({pair: interference(overlaps[pair]) for pair in pairs}, lesser),
-            "rho, calibration without near-duplicates": _rho(
-                *zip(*((interference(overlaps[p]), lesser[p]) for p in pairs if not related(p)), strict=True)
-            ),
-            "rho, calibration, mean of both styles": _rho(
-                [interference(overlaps[p]) for p in pairs], [sum(_both(survival[p])) / 2 for p in pairs]
-            ),
+            **{f"{kind}, {name}": p for name in JUDGED for kind, p in _worth(parts[name], overlaps, lesser).items()},
         },
         "levels": {name: _levels(part, overlaps, lesser) for name, part in parts.items()},
         "rows": [_row(pair, overlaps[pair], survival[pair], _part_of(pair, parts)) for pair in overlaps],
@@ -90,25 +87,33 @@ def report(
 
 
 def partition(pairs: Sequence[_PairName], distances: Mapping[str, Mapping[str, float]]) -> dict[str, list[_PairName]]:
-    """Calibration pairs, alternately for choosing and for judging the choice, and pairs with a style of UNSEEN.
+    """Which pairs are for what; some are in several parts.
 
-    An unseen look that its training did not teach has nothing that could survive: its pairs are left out.
+    A random look that its training did not teach has nothing that could survive: its pairs are left out.
     """
-    known = {style.name for style in STYLES}
-    weak = {s.name for s in UNSEEN if distances[s.name][s.name] >= _TAUGHT_BELOW * distances["base"][s.name]}
-    calibration = [pair for pair in pairs if set(pair) <= known]
-    unseen = [pair for pair in pairs if not set(pair) <= known and not set(pair) & weak]
+    by_hand, confirming = ({style.name for style in styles} for styles in (STYLES, CONFIRMING))
+    weak = {
+        style.name
+        for style in (*RANDOM, *CONFIRMING)
+        if distances[style.name][style.name] >= _TAUGHT_BELOW * distances["base"][style.name]
+    }
+    taught = [pair for pair in pairs if not set(pair) & weak]
+    calibration = [pair for pair in taught if not set(pair) & confirming]
     return {
         "chosen on": calibration[::2],
         "held out": calibration[1::2],
         "calibration": calibration,
-        "unseen": unseen,
-        "unseen, neither known": [pair for pair in unseen if not set(pair) & known],
+        "looks by hand": [pair for pair in calibration if set(pair) <= by_hand],
+        "looks by hand, no near-duplicates": [
+            pair for pair in calibration if set(pair) <= by_hand and not related(pair)
+        ],
+        "with random looks": [pair for pair in calibration if not set(pair) <= by_hand],
+        "confirming": [pair for pair in taught if set(pair) & confirming],
     }
 
 
 def _part_of(pair: _PairName, parts: Mapping[str, Sequence[_PairName]]) -> str:
-    return next((name for name in ("chosen on", "held out", "unseen") if pair in parts[name]), "left out")
+    return next((name for name in ("chosen on", "held out", "confirming") if pair in parts[name]), "left out")
 
 
 def related(pair: _PairName) -> bool:
@@ -123,12 +128,11 @@ def save(found: Mapping[str, Any], json_path: Path, plot_path: Path) -> None:
     json_path.write_text(json.dumps(found, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     rows = [row for row in found["rows"] if row["part"] != "left out"]
     points = [Point(row["interference"], row["survival_lesser"], _group(row)) for row in rows]
-    points.sort(key=lambda point: point.group != _UNSEEN)
+    points.sort(key=lambda point: list(_COLOURS).index(point.group), reverse=True)
     rho = found["interference"]
     plot = Plot(
-        title=f"Stacked at {WEIGHT} + {WEIGHT} on the tiny base. Spearman rho {rho['rho, calibration']:+.2f} over "
-        f"{rho['pairs, calibration']} pairs ({rho['rho, held out']:+.2f} held out), {rho['rho, unseen']:+.2f} over "
-        f"{rho['pairs, unseen']} unseen",
+        title=f"{WEIGHT} + {WEIGHT} on the tiny base, Spearman rho: {rho['rho, looks by hand']:+.2f} looks by hand, "
+        f"{rho['rho, calibration']:+.2f} with random ones, {rho['rho, confirming']:+.2f} confirming",
         x_title="interference score, from the weights alone",
         y_title="share of the lesser style that survives",
         x_lines=((MEDIUM_FROM, "medium"), (HIGH_FROM, "high")),
@@ -138,8 +142,10 @@ def save(found: Mapping[str, Any], json_path: Path, plot_path: Path) -> None:
 
 
 def _group(row: Mapping[str, Any]) -> str:
-    if row["part"] == "unseen":
-        return _UNSEEN
+    if row["part"] == "confirming":
+        return _NEW
+    if any(name.startswith("random-") for name in (row["first"], row["second"])):
+        return _RANDOM
     return _ALIKE if related((row["first"], row["second"])) else _DIFFERENT
 
 
@@ -147,7 +153,7 @@ def _row(pair: _PairName, overlap: Overlap, survival: Survival, part: str) -> di
     score = interference(overlap)
     figures = {
         "cosine": overlap.cosine, "input_overlap": overlap.input_overlap, "output_overlap": overlap.output_overlap,
-        "affinity": affinity(overlap), "first_norm": overlap.first_norm, "second_norm": overlap.second_norm,
+        "first_norm": overlap.first_norm, "second_norm": overlap.second_norm,
         "interference": score, "survival_first": survival.first, "survival_second": survival.second,
         "survival_lesser": survival.lesser,
     }  # fmt: skip
@@ -177,18 +183,17 @@ def _levels(
     ]  # fmt: skip
 
 
-def _worth(score: Mapping[_PairName, float], lesser: Mapping[_PairName, float]) -> dict[str, float]:
-    loss = {pair: -value for pair, value in lesser.items()}
+def _worth(
+    pairs: Sequence[_PairName], overlaps: Mapping[_PairName, Overlap], lesser: Mapping[_PairName, float]
+) -> dict[str, float]:
+    score = {pair: interference(overlaps[pair]) for pair in pairs}
+    loss = {pair: -lesser[pair] for pair in pairs}
     return {
-        "p, pairs permuted": permutation_p(list(score.values()), [loss[pair] for pair in score]),
-        "p, adapters permuted": mantel_p(score, loss),
+        "p by pairs permuted": round(permutation_p(list(score.values()), list(loss.values())), 5),
+        "p by adapters permuted": round(mantel_p(score, loss), 5),
     }
 
 
 def _rho(score: Any, survival: Any) -> float:
     """Positive where a higher score means that less survives."""
     return round(-spearman(list(score), list(survival)), 3)
-
-
-def _both(survival: Survival) -> tuple[float, float]:
-    return survival.first, survival.second

@@ -66,7 +66,7 @@ def draw(path: Path, plot: Plot, points: Sequence[Point]) -> None:
     pen.text(((_LEFT + _RIGHT) / 2, _BOTTOM + 36), plot.x_title, fill=_INK, font=font, anchor="ma")
     _write_upright(image, plot.y_title, font)
     for number, (group, colour) in enumerate(plot.colours.items()):
-        x, y = _LEFT + 300 * number, _SIZE[1] - 14
+        x, y = _LEFT + 220 * number, _SIZE[1] - 14
         pen.ellipse((x, y - 6, x + 12, y + 6), fill=colour)
         pen.text((x + 18, y), group, fill=_INK, font=font, anchor="lm")
     path.parent.mkdir(parents=True, exist_ok=True)

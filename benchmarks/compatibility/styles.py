@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -77,10 +78,22 @@ STYLES: Final = (
 """Eight looks; `jiangnan-ink-again` (another seed), `ink-and-hotpot` (a mixture) and `pastel` (the seed of the first)
 are there so that near-duplicates and a shared start are covered too."""
 
-UNSEEN: Final = tuple(
-    Style(f"random-{number}", (random_look(np.random.default_rng(1000 + number)),), 30 + number) for number in range(5)
+
+def _random_style(number: int) -> Style:
+    return Style(f"random-{number}", (random_look(np.random.default_rng(1000 + number)),), 30 + number)
+
+
+RANDOM: Final = tuple(_random_style(number) for number in range(5))
+"""Looks that nobody chose: some are negatives or hatched, which so short a training draws badly."""
+CONFIRMING: Final = tuple(_random_style(number) for number in range(5, 8))
+"""More of them, drawn when the score was fixed: their pairs confirm or refute it."""
+ALL: Final = (*STYLES, *RANDOM, *CONFIRMING)
+_CHOSEN_FROM: Final = [style.name for style in (*STYLES, *RANDOM)]
+_CONFIRMED_WITH: Final = [style.name for style in (*STYLES, *CONFIRMING)]
+PAIRS: Final = tuple(
+    dict.fromkeys([*itertools.combinations(_CHOSEN_FROM, 2), *itertools.combinations(_CONFIRMED_WITH, 2)])
 )
-"""Looks that nobody chose, added when the score and its curve were fixed: their pairs confirm or refute it."""
+"""Pairs of styles by name. Old and new random looks are not paired: that would take as long again."""
 
 
 def pictures(style: Style) -> list[tuple[Image.Image, str]]:

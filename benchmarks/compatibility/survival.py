@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Final
 
 from benchmarks.compatibility.drawing import Column, Drawer, columns
-from benchmarks.compatibility.styles import STYLES, UNSEEN, pictures
+from benchmarks.compatibility.styles import ALL, PAIRS, pictures
 from terroir.scoring.clip import ClipScorer
 from terroir.scoring.style import StyleRuler
 from terroir.tiny import CLIP_DIR
 
-NAMES: Final = tuple(style.name for style in (*STYLES, *UNSEEN))
+NAMES: Final = tuple(style.name for style in ALL)
 
 
 @dataclass(frozen=True)
@@ -46,24 +46,20 @@ def measure(drawer: Drawer, folder: Path) -> tuple[dict[str, dict[str, float]], 
         return (base[style] - distances[column.name][style]) / (base[style] - alone)
 
     found = {}
-    for column in columns(NAMES):
-        if len(column.styles) == 2:
-            first, second = column.styles
-            found[first, second] = Survival(left(first, column), left(second, column))
+    for first, second in PAIRS:
+        column = Column((first, second))
+        found[first, second] = Survival(left(first, column), left(second, column))
     return distances, found
 
 
 def _distances(drawer: Drawer, known: Mapping[str, Mapping[str, float]]) -> dict[str, dict[str, float]]:
     """A column is measured against the styles in it; the base, and for the record each style alone, against all."""
-    wanted = {column: column.styles if len(column.styles) == 2 else NAMES for column in columns(NAMES)}
+    wanted = {column: column.styles if len(column.styles) == 2 else NAMES for column in columns(NAMES, PAIRS)}
     if all(name in known.get(column.name, {}) for column, names in wanted.items() for name in names):
         return {column: dict(row) for column, row in known.items()}
     scorer = ClipScorer(CLIP_DIR)
     base = drawer.pictures(Column())
-    rulers = {
-        style.name: StyleRuler(scorer, [picture for picture, _ in pictures(style)], base)
-        for style in (*STYLES, *UNSEEN)
-    }
+    rulers = {style.name: StyleRuler(scorer, [picture for picture, _ in pictures(style)], base) for style in ALL}
     return {
         column.name: {
             name: known.get(column.name, {}).get(name) or rulers[name].distance(drawer.pictures(column))

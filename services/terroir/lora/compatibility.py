@@ -14,10 +14,10 @@ import numpy.typing as npt
 from terroir.lora.adapter import Adapter
 from terroir.lora.subspaces import Spectrum, energy_overlap, inner_product, spectrum
 
-_HALF_LOST: Final = 0.115
-"""Affinity at which half of the worse-off style is lost: fitted, see docs/compatibility.md."""
-_SPREAD: Final = 0.02
-"""Affinity by which the odds change by a factor of e: fitted likewise."""
+_HALF_LOST: Final = 0.065
+"""Cosine at which half of the worse-off style is lost: fitted, see docs/compatibility.md."""
+_SPREAD: Final = 0.03
+"""Cosine by which the odds change by a factor of e: fitted likewise."""
 MEDIUM_FROM: Final = 1 / 3
 HIGH_FROM: Final = 2 / 3
 
@@ -86,25 +86,16 @@ def compare_pairs(adapters: Sequence[Adapter], pairs: Collection[tuple[int, int]
     return {pair: total.overlap() for pair, total in sums.items()}
 
 
-def affinity(overlap: Overlap) -> float:
-    """Whether two changes go together, at most 1: mean of the overlap of what they write and of their cosine.
-
-    1 for the same change, 0 for changes that have no more in common than by chance, and for opposite ones, which write
-    the same directions the other way round.
-    """
-    return (overlap.output_overlap + overlap.cosine) / 2
-
-
 def interference(overlap: Overlap) -> float:
     """Share of the worse-off style that is expected to be lost when both are stacked at 0.7, 0 … 1.
 
-    A logistic curve over `affinity`, fitted to pictures of the tiny base: styles that write alike survive each other,
-    others cover one another (docs/compatibility.md, `python -m benchmarks.compatibility`). A change of nothing costs
-    nothing.
+    A logistic curve over the cosine, fitted to pictures of the tiny base: changes that pull the same way survive each
+    other, others cover one another (docs/compatibility.md, `python -m benchmarks.compatibility`). A change of nothing
+    costs nothing.
     """
     if not (overlap.first_norm and overlap.second_norm):
         return 0.0
-    return 1 / (1 + math.exp((affinity(overlap) - _HALF_LOST) / _SPREAD))
+    return 1 / (1 + math.exp((overlap.cosine - _HALF_LOST) / _SPREAD))
 
 
 def level_of(score: float) -> Level:

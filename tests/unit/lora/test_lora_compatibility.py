@@ -13,7 +13,6 @@ from terroir.lora.compatibility import (
     MEDIUM_FROM,
     Level,
     Overlap,
-    affinity,
     compare,
     compare_pairs,
     interference,
@@ -62,7 +61,6 @@ def test_an_adapter_beside_a_multiple_of_itself_overlaps_wholly(adapter, factor)
     found = compare(adapter, turned(adapter, factor))
     assert found.cosine == pytest.approx(np.sign(factor))
     assert (found.input_overlap, found.output_overlap) == pytest.approx((1, 1))
-    assert affinity(found) == pytest.approx(1 if factor > 0 else 0)
 
 
 def test_adapters_of_different_layers_have_nothing_in_common():
@@ -109,9 +107,9 @@ def test_suggested_weights_of_known_stacks(gram, expected):
     assert suggested_weights(np.array(gram, dtype=float)) == pytest.approx(expected)
 
 
-def pair_of(cosine: float, writing: float) -> Overlap:
-    """Two changes of norm 1 by their cosine and the overlap of what they write."""
-    return Overlap(cosine, 1.0, 1.0, 0.0, writing, 1, 1)
+def pair_of(cosine: float, strength: float = 1.0) -> Overlap:
+    """Two changes by their cosine and the second's norm, the first's being 1."""
+    return Overlap(cosine * strength, 1.0, strength, 0.0, 0.0, 1, 1)
 
 
 def test_the_same_change_costs_nothing_and_its_opposite_everything():
@@ -121,18 +119,17 @@ def test_the_same_change_costs_nothing_and_its_opposite_everything():
     assert interference(compare(adapter, turned(adapter, 0.0))) == 0
 
 
-@given(st.floats(-1, 1), st.floats(-0.2, 1))
-def test_interference_is_a_share_and_knows_no_order(cosine, writing):
-    pair = pair_of(cosine, writing)
+@given(st.floats(-1, 1), st.floats(1e-3, 1e3))
+def test_interference_is_a_share_and_knows_no_order(cosine, strength):
+    pair = pair_of(cosine, strength)
     assert 0 <= interference(pair) <= 1
     assert interference(pair) == interference(pair.reversed)
 
 
-@given(st.tuples(st.floats(-1, 1), st.floats(-0.2, 1)), st.floats(0, 0.5))
-def test_the_more_alike_two_changes_are_the_less_they_interfere(pair, more):
-    cosine, writing = pair
-    assert interference(pair_of(cosine + more, writing)) <= interference(pair_of(cosine, writing))
-    assert interference(pair_of(cosine, writing + more)) <= interference(pair_of(cosine, writing))
+@given(st.floats(-1, 1), st.floats(-1, 1))
+def test_the_more_alike_two_changes_are_the_less_they_interfere(one, other):
+    low, high = sorted((one, other))
+    assert interference(pair_of(high)) <= interference(pair_of(low))
 
 
 def test_levels_follow_the_score():

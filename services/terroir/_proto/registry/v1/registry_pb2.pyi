@@ -1619,8 +1619,8 @@ class PairCompatibility(_message.Message):
     """Second version."""
     interference: _builtins.float
     """Share of the worse-off style that is expected to be lost when both are stacked at 0.7, judged by the weights alone,
-    0 … 1: near 0 for changes that write alike, near 1 for changes with no more in common than by chance and for
-    opposite ones. See docs/compatibility.md.
+    0 … 1: near 0 for changes that pull the same way, near 1 for changes with nothing in common and for opposite ones.
+    See docs/compatibility.md.
     """
     delta_cosine: _builtins.float
     """Cosine of the two changes over all layers, -1 … 1."""
