@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Final
 
 import grpc
 
 from terroir._proto.registry.v1 import recipe_pb2, region_pb2_grpc, registry_pb2, registry_pb2_grpc
 from terroir._proto.registry.v1 import region_pb2 as pb
 from terroir.client.calls import UNARY_SECONDS, new_request_id, typed_errors
+
+_PAGE: Final = 200
 
 
 class Regions:
@@ -27,7 +30,9 @@ class Regions:
         token = ""
         while True:
             with typed_errors():
-                page = self._stub.ListRegions(pb.ListRegionsRequest(page_token=token), timeout=UNARY_SECONDS)
+                page = self._stub.ListRegions(
+                    pb.ListRegionsRequest(page_size=_PAGE, page_token=token), timeout=UNARY_SECONDS
+                )
             yield from page.regions
             if not (token := page.next_page_token):
                 return
@@ -67,7 +72,9 @@ class Recipes:
         token = ""
         while True:
             with typed_errors():
-                page = self._stub.ListRecipes(registry_pb2.ListRecipesRequest(page_token=token), timeout=UNARY_SECONDS)
+                page = self._stub.ListRecipes(
+                    registry_pb2.ListRecipesRequest(page_size=_PAGE, page_token=token), timeout=UNARY_SECONDS
+                )
             yield from page.recipes
             if not (token := page.next_page_token):
                 return

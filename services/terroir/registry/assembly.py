@@ -66,6 +66,7 @@ def assemble(store: ObjectStore, clock: Clock, settings: RegistrySettings) -> Re
     region_log = RegionLog(
         DocumentSequence(store, REGIONS, clock, log=journal), newest_known=lambda: live.index.number(REGIONS)
     )
+    region_log.current()  # reads all of it now, so that the first caller need not wait for that
     regions = Regions(region_log, adapters, clock)
     return Registry(
         bases=bases,

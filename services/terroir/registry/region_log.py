@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from threading import Lock
-from typing import Any
+from typing import Any, Final
 
 from terroir.common.principal import Principal
 from terroir.registry.names import recipe_name, region_name
@@ -20,6 +21,10 @@ from terroir.registry.region_codes import same
 from terroir.registry.region_tree import Region, RegionSpec, RegionTree
 from terroir.store.documents import Document, DocumentSequence
 from terroir.store.errors import StoreUnavailable
+
+_MANY: Final = 32
+"""Documents from which on reading side by side is worth its threads."""
+_PARALLEL_READS: Final = 16
 
 _log = logging.getLogger(__name__)
 
@@ -84,11 +89,20 @@ class RegionLog:
 
     def _newest(self) -> RegionState:
         # Read without the lock: a slow store must not make callers wait for one another.
-        missed = list(self._sequence.after(self._state.number))
+        missed = self._missed(self._state.number)
         with self._lock:
             if missed:
                 self._state = self._state.after(missed)
             return self._state
+
+    def _missed(self, number: int) -> list[Document]:
+        """Documents above `number`; the many of a start are read side by side, as far as they are known to be there."""
+        known = self._newest_known() if self._newest_known is not None else 0
+        if known - number < _MANY:
+            return list(self._sequence.after(number))
+        with ThreadPoolExecutor(_PARALLEL_READS, "region-reads") as pool:
+            documents = list(pool.map(self._sequence.get, range(number + 1, known + 1)))
+        return [*documents, *self._sequence.after(known)]
 
 
 def region_body(code: str, spec: RegionSpec | None, principal: Principal) -> dict[str, Any]:

@@ -277,3 +277,12 @@ def test_a_replica_that_heard_of_nothing_newer_asks_the_store_nothing(
     quick.put(RegionSpec("JP"), ANA, op_id="jp")
     monkeypatch.setattr(type(tree.store), "get", unreachable)
     assert quick.get("JP").spec == RegionSpec("JP")
+
+
+@pytest.mark.parametrize("heard", [0, 3, 40, 60, 63])
+def test_however_much_a_replica_heard_of_it_starts_with_the_whole_tree(tree: Domain, heard: int) -> None:
+    for number in range(60):
+        tree.regions.put(RegionSpec(f"x-{number}"), ANA, op_id=str(number))
+    sequence = DocumentSequence(tree.store, "regions", tree.clock)
+    fresh = Regions(RegionLog(sequence, newest_known=lambda: heard), tree.adapters, tree.clock)
+    assert fresh.page(PageQuery(200)) == tree.regions.page(PageQuery(200))
