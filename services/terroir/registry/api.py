@@ -19,6 +19,7 @@ from terroir.registry.compatibility_messages import compatibility_message, compa
 from terroir.registry.downloads import AdapterFormat
 from terroir.registry.errors import UploadInvalid
 from terroir.registry.index_api import IndexCalls, WatchEnd
+from terroir.registry.lineage_api import LineageCalls
 from terroir.registry.messages import publish_request, version_message
 from terroir.registry.metrics import RegistryMetrics
 from terroir.registry.names import parse_reference
@@ -37,7 +38,7 @@ _FORMATS: Final = {
 
 
 class RegistryServicer(
-    AliasCalls, BaseCalls, IndexCalls, PresetCalls, RecipeCalls, registry_pb2_grpc.RegistryServiceServicer
+    AliasCalls, BaseCalls, IndexCalls, LineageCalls, PresetCalls, RecipeCalls, registry_pb2_grpc.RegistryServiceServicer
 ):
     """RegistryService on the domain."""
 
@@ -61,6 +62,7 @@ class RegistryServicer(
         self._presets = registry.presets
         self._compatibility = registry.compatibility
         self._audit = registry.audit
+        self._lineages = registry.lineages
         self._principals = principals
         self._metrics = metrics
         self._parsing = asyncio.Semaphore(settings.max_parallel_publishes)

@@ -25,12 +25,19 @@ def side(adapter: str, alias: str, entry: AliasEntry, sticky_key: str, now: date
     get the canary. So a caller stays on a side while the share grows, and canaries of different aliases or versions
     fall independently.
     """
-    canary = entry.canary
-    if canary is None or not sticky_key or (canary.expires_at and now >= datetime.fromisoformat(canary.expires_at)):
+    canary = running(entry, now)
+    if canary is None or not sticky_key:
         return entry.number
     drawn = hashlib.sha256(f"{adapter}@{alias}#{canary.number}\n{sticky_key}".encode()).digest()
     bucket = int.from_bytes(drawn[:8], "big") % _BUCKETS
     return canary.number if bucket * 100 < canary.percent * _BUCKETS else entry.number
+
+
+def running(entry: AliasEntry, now: datetime) -> Canary | None:
+    """The canary of an alias, unless there is none or it has ended."""
+    canary = entry.canary
+    ended = canary is not None and canary.expires_at and now >= datetime.fromisoformat(canary.expires_at)
+    return None if ended else canary
 
 
 def ensure_canary(canary: Canary | None, number: int, clock: Clock) -> None:

@@ -59,6 +59,8 @@ class Index:
         self._bases: dict[str, Document] = {}
         self._postings = _Postings()
         self._hashes: dict[int, tuple[tuple[str, int], ...]] = {}
+        self._trained_from: dict[str, tuple[tuple[str, int], ...]] = {}
+        """By the name of a version, the versions whose training went on from it."""
 
     def number(self, sequence: str) -> int:
         """Number of the newest document of a sequence that is folded, 0 for none."""
@@ -168,6 +170,11 @@ class Index:
             if document is not None and any(known.startswith(digits) for known in hashes_of(document.body))
         ]
 
+    def trained_from(self, version: str) -> tuple[tuple[str, int], ...]:
+        """Versions whose training went on from `adapters/{id}/versions/{number}`: (adapter, number)s, oldest first."""
+        with self._lock:
+            return self._trained_from.get(version, ())
+
     def packed(self) -> tuple[list[tuple[str, int, bytes]], int]:
         """All that a snapshot needs: (sequence, number, packed document)s, and the number of the regions' newest."""
         with self._lock:
@@ -195,6 +202,8 @@ class Index:
         row.facts = VersionFacts.of(adapter, document)
         self._postings.add(adapter, row)
         here = ((adapter, document.number),)
+        if parent := document.body["lineage"]["parent"]:
+            self._trained_from[parent] = self._trained_from.get(parent, ()) + here
         for key in {hash_key(digest) for digest in hashes_of(document.body)}:
             there = self._hashes.get(key)
             # Hardly any two versions share a key, so the one tuple is shared by all keys of a version.

@@ -23,6 +23,8 @@ from terroir.store.documents import Collection, DocumentSequence
 from terroir.store.interface import ObjectStore
 from terroir.store.journal import Journal
 
+FROM_A_JOB = Lineage(job="jobs/a")
+
 
 @dataclass(frozen=True)
 class Domain:
@@ -43,7 +45,7 @@ class Domain:
     """Filled; nobody calls `refresh` but the test."""
     search: AdapterSearch
 
-    def publish(self, adapter: str, op_id: str, label: str = "") -> Version:
+    def publish(self, adapter: str, op_id: str, label: str = "", lineage: Lineage = FROM_A_JOB) -> Version:
         """Append a version whose file nobody reads."""
         manifest = Manifest(
             base="tiny",
@@ -55,7 +57,7 @@ class Domain:
             matched_layers=3,
             ignored=(("odd.key", "no such layer"),),
             trigger_word="jnsty",
-            lineage=Lineage(job="jobs/a"),
+            lineage=lineage,
             labels={"note": label},
             upload_digest="f" * 64,
             upload_format="kohya",
@@ -82,4 +84,18 @@ def open_domain(store: ObjectStore, *, indexed: bool = False) -> Domain:
     log = RegionLog(DocumentSequence(store, "regions", clock, log=journal))
     regions, recipes = Regions(log, adapters, clock), SavedRecipes(log, adapters)
     search = AdapterSearch(adapters, Search(live.index, regions))
-    return Domain(store, clock, blobs, bases, versions, aliases, adapters, states, Audit(versions, states), regions, recipes, live, search)
+    return Domain(
+        store,
+        clock,
+        blobs,
+        bases,
+        versions,
+        aliases,
+        adapters,
+        states,
+        Audit(versions, states),
+        regions,
+        recipes,
+        live,
+        search,
+    )

@@ -34,6 +34,7 @@ def version_body(seed: str, **fields: Any) -> dict[str, Any]:
         "tags": [],
         "metrics": {},
         "hashes": {},
+        "lineage": {"parent": ""},
         **fields,
     }
 
