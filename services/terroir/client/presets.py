@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import hashlib
+from typing import Final
 
 import grpc
 
 from terroir._proto.registry.v1 import registry_pb2 as pb
 from terroir._proto.registry.v1 import registry_pb2_grpc
 from terroir.client.calls import UNARY_SECONDS, new_request_id, typed_errors
-from terroir.common.errors import Unavailable
+from terroir.common.errors import InvalidArgument, Unavailable
+
+MAX_SAMPLE_BYTES: Final = 4 * 1024 * 1024
+"""Above it the registry refuses a sample, and far above it the connection does, which says less."""
 
 
 class Presets:
@@ -31,6 +35,13 @@ class Presets:
 
     def add_sample(self, adapter: str, picture: bytes, *, caption: str = "", version: str = "") -> pb.Sample:
         """Keep a PNG, JPEG or WebP file of at most 4 MiB; beyond 32 the oldest gives way."""
+        if len(picture) > MAX_SAMPLE_BYTES:
+            raise InvalidArgument(
+                f"the picture has {len(picture)} bytes, at most {MAX_SAMPLE_BYTES} are allowed; shrink it or save it "
+                "as WebP",
+                reason="SAMPLE_TOO_LARGE",
+                field="picture",
+            )
         request = pb.AddSampleRequest(
             adapter=adapter, picture=picture, caption=caption, version=version, request_id=new_request_id()
         )

@@ -11,11 +11,12 @@ from terroir.common.principal import Principal, Role
 from terroir.common.validation import ensure_digest, ensure_text
 from terroir.registry.adapters import Adapters
 from terroir.registry.errors import SampleNotFound
+from terroir.registry.index import Index
 from terroir.registry.names import VersionRef, adapter_name, parse_version
 from terroir.registry.preset_shelf import PresetShelf
 from terroir.registry.presets import Preset, ensure_presets
 from terroir.registry.samples import MAX_CAPTION_CHARACTERS, Sample, read_sample
-from terroir.registry.state import AdapterState, StateChange, States
+from terroir.registry.state import AdapterState, HeldState, StateChange, States, held_state
 from terroir.store.blobs import Blobs
 
 
@@ -35,15 +36,17 @@ class AdapterPresets:
 class PresetBook:
     """The presets and samples of all adapters; safe for threads."""
 
-    def __init__(self, states: States, adapters: Adapters, blobs: Blobs) -> None:
+    def __init__(self, states: States, adapters: Adapters, blobs: Blobs, index: Index) -> None:
+        """Reads come from the index, which may lag behind another replica's write by a second."""
         self._states = states
         self._adapters = adapters
         self._blobs = blobs
+        self._index = index
 
     def get(self, adapter: str) -> AdapterPresets:
         """Presets and samples, none where nobody set any; raises AdapterNotFound."""
         self._ensure_adapter(adapter)
-        held = self._states.get(adapter)
+        held = self._held(adapter)
         return _shown(adapter, held.state.shelf, held.etag)
 
     def set(
@@ -105,13 +108,17 @@ class PresetBook:
         """A sample and its file; raises AdapterNotFound, SampleNotFound, or CorruptBlob."""
         ensure_digest(digest, "digest")
         self._ensure_adapter(adapter)
-        found = self._states.get(adapter).state.shelf.sample(digest)
+        found = self._held(adapter).state.shelf.sample(digest)
         if found is None:
             raise SampleNotFound(
                 f"{adapter_name(adapter)} has no sample {digest} (GetPresets lists them)",
                 metadata={"adapter": adapter_name(adapter), "digest": digest},
             )
         return found, self._blobs.get(digest)
+
+    def _held(self, adapter: str) -> HeldState:
+        known = self._index.state(adapter)
+        return held_state(known) if known is not None else self._states.get(adapter)
 
     def _ensure_adapter(self, adapter: str) -> None:
         self._adapters.resolve(VersionRef(adapter))

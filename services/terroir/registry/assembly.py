@@ -77,7 +77,7 @@ def assemble(store: ObjectStore, clock: Clock, settings: RegistrySettings) -> Re
         downloads=Downloads(adapters, blobs),
         regions=regions,
         recipes=SavedRecipes(region_log, adapters),
-        presets=PresetBook(states, adapters, blobs),
+        presets=PresetBook(states, adapters, blobs, live.index),
         compatibility=CompatibilityCheck(store, adapters, bases),
         audit=Audit(versions, states),
         lineages=Lineages(adapters, live.index, clock),

@@ -136,6 +136,7 @@ def test_presets_are_set_replaced_and_removed(shell: Shell) -> None:
 def test_samples_are_kept_listed_and_written_byte_by_byte(shell: Shell) -> None:
     picture = encoded("PNG")
     Path("boat.png").write_bytes(picture)
+    Path("sea.png").write_bytes(bytes(9 * 1024 * 1024))
     shell.said("adapter", "sample", "add", "jiangnan", "boat.png", "--caption", "a boat", "--version", "1")
     (sample,) = json.loads(shell.said("--json", "adapter", "sample", "list", "jiangnan"))
     assert sample["version"] == "adapters/jiangnan/versions/1"
@@ -144,6 +145,7 @@ def test_samples_are_kept_listed_and_written_byte_by_byte(shell: Shell) -> None:
     for arguments, reason in (
         (("save", "jiangnan", "0000000"), "SAMPLE_NOT_FOUND"),
         (("add", "jiangnan", "x.png"), "FILE_MISSING"),
+        (("add", "jiangnan", "sea.png"), "SAMPLE_TOO_LARGE"),
     ):
         with pytest.raises(TerroirError) as refused:
             shell.run("adapter", "sample", *arguments)

@@ -10,6 +10,7 @@ import pytest
 from terroir.common.errors import InvalidArgument, PermissionDenied
 from terroir.registry.adapter_presets import PresetBook
 from terroir.registry.errors import AdapterNotFound, SampleInvalid, SampleNotFound, VersionNotFound
+from terroir.registry.index import Index
 from terroir.registry.presets import Preset
 from terroir.registry.samples import MAX_SAMPLES, Sample
 from terroir.registry.state import States, change_in
@@ -25,7 +26,8 @@ PNG = encoded("PNG")
 
 def book_of(domain: Domain) -> PresetBook:
     """The presets of one replica."""
-    return PresetBook(States(Collection(domain.store, "aliases", domain.clock)), domain.adapters, domain.blobs)
+    states = States(Collection(domain.store, "aliases", domain.clock))
+    return PresetBook(states, domain.adapters, domain.blobs, Index())
 
 
 @pytest.fixture
