@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from threading import Lock, RLock
@@ -131,7 +132,10 @@ class Follower:
         Raises WatchTokenInvalid, and WatchTokenAhead for a place that this store's journal has not reached.
         """
         asked = WatchPosition.parse(token) if token else None
-        if asked is not None and asked.number > self._position:
+        if asked is None:
+            with suppress(StoreUnavailable):
+                self.catch_up()  # so that the first token is behind what this replica wrote itself a moment ago
+        elif asked.number > self._position:
             self.catch_up()  # given out by a replica that was a little faster
         with self._folding:
             here = self._here()
