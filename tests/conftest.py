@@ -13,6 +13,7 @@ import pytest
 
 from scripts.tools import TOOLS, path_of
 from tests.tools.minio_server import MinioServer
+from tests.tools.toxiproxy_server import ToxiproxyServer
 
 _MISSING = pytest.StashKey[set[str]]()
 
@@ -63,6 +64,15 @@ def minio(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
 def own_minio(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[MinioServer]:
     """A MinIO that a test may stop, kill and start again."""
     server = MinioServer(_find(request.config, "minio"), tmp_path / "minio" / "data")
+    server.start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture(scope="session")
+def toxiproxy(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ToxiproxyServer]:
+    """A running Toxiproxy; each test takes proxies of its own."""
+    server = ToxiproxyServer(_find(request.config, "toxiproxy"), tmp_path_factory.mktemp("toxiproxy"))
     server.start()
     yield server
     server.stop()

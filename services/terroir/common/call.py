@@ -15,6 +15,7 @@ import structlog
 from terroir.common import errors
 from terroir.common.grpc_errors import from_exception, to_status
 from terroir.common.telemetry import RpcMetrics
+from terroir.store.deadline import set_deadline
 
 REQUEST_ID: Final = "x-request-id"
 _log = structlog.get_logger()
@@ -127,6 +128,7 @@ class _Surround:
     async def __aenter__(self) -> None:
         self._since = time.monotonic()
         structlog.contextvars.bind_contextvars(request_id=self._request_id)
+        set_deadline(self._context.time_remaining())
         await self._context.send_initial_metadata(((REQUEST_ID, self._request_id),))
         self._metrics.running.labels(self._method).inc()
         self._running.begin()

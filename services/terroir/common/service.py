@@ -5,14 +5,18 @@ from __future__ import annotations
 import asyncio
 import sys
 from collections.abc import AsyncIterator, Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from typing import TypeVar
+from typing import Final, TypeVar
 
 from terroir.common.errors import TerroirError
 from terroir.common.server import Server
 from terroir.common.settings import ServiceSettings
 from terroir.common.telemetry import configure_logging
 from terroir.store.errors import StoreError
+
+_CALL_THREADS: Final = 64
+"""asyncio's own six on two cores are soon held by calls that wait for a slow store, and then nothing is answered."""
 
 Settings = TypeVar("Settings", bound=ServiceSettings)
 Build = Callable[[Settings, Server], AbstractAsyncContextManager[None]]
@@ -33,6 +37,7 @@ def run_service(name: str, settings_class: type[Settings], build: Build[Settings
 
 
 async def _serve(name: str, settings: Settings, build: Build[Settings]) -> None:
+    asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(_CALL_THREADS, thread_name_prefix="call"))
     server = Server(settings, service_name=name)
     # Before `build`: what it starts (a Ray, an engine) must be ended by its own `finally`, never orphaned by a signal.
     server.heed_signals()

@@ -44,7 +44,9 @@ class ServiceSettings(BaseSettings):
         default="",
         description="Address of the S3 service, `https://host:port`; empty: AWS. Plain http needs store_insecure_http.",
     )
-    store_region: str = Field(default="us-east-1", description="Region of the bucket.")
+    store_region: str = Field(
+        default="", description="Region of the bucket; empty: AWS_REGION, AWS_DEFAULT_REGION or us-east-1."
+    )
     store_access_key_id: SecretStr = Field(
         default=SecretStr(""), description="Access key; empty: AWS_ACCESS_KEY_ID or the machine's own role."
     )
@@ -54,6 +56,12 @@ class ServiceSettings(BaseSettings):
     )
     store_retry_seconds: float = Field(
         default=3.0, ge=0, le=600, description="Seconds for which a failed request is repeated before it is an error."
+    )
+    store_silence_seconds: float = Field(
+        default=5.0,
+        gt=0,
+        le=3600,
+        description="Seconds that the object store may send nothing before a request counts as failed.",
     )
     store_insecure_http: bool = Field(default=False, description="Allow an S3 endpoint without TLS beyond loopback.")
     store_create_bucket: bool = Field(default=True, description="Create the bucket at start if it is missing.")

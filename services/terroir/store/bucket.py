@@ -61,7 +61,7 @@ def minio_client(location: S3Location) -> Minio:
         region=location.region,
         credentials=credentials,
         http_client=urllib3.PoolManager(
-            timeout=urllib3.Timeout(connect=2.0, read=location.timeout_seconds),
+            timeout=urllib3.Timeout(connect=2.0, read=location.silence_seconds),
             retries=urllib3.Retry(total=3, backoff_factor=0.1, status_forcelist=[500, 502, 503, 504]),
         ),
     )

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import ClassVar, Final
+
+_PASSING: Final = ("STORE_UNAVAILABLE", "STORE_UNREACHABLE", "STORE_INCONSISTENT", "STORE_DEADLINE_PASSED")
 
 
 class StoreError(Exception):
@@ -40,7 +42,7 @@ class StoreUnavailable(StoreError):
     @property
     def passes(self) -> bool:
         """Whether it may well work in a moment: nobody has to change anything first."""
-        return self.reason in ("STORE_UNAVAILABLE", "STORE_UNREACHABLE", "STORE_INCONSISTENT")
+        return self.reason in _PASSING
 
 
 class InvalidKey(StoreError):

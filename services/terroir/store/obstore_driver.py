@@ -14,6 +14,7 @@ from obstore.exceptions import AlreadyExistsError, BaseError
 from obstore.store import MemoryStore as ObstoreMemory
 from obstore.store import ObjectStore as Backend
 
+from terroir.store.deadline import ensure_time_left
 from terroir.store.errors import AlreadyExists, InvalidKey, NotFound, StoreUnavailable
 from terroir.store.interface import ensure_key, ensure_prefix
 
@@ -103,10 +104,15 @@ class ObstoreDriver:
         ensure_key(key)
         with self._translated(key, "write"):
             # A multipart upload can't be conditional, so one request even for large bodies.
-            obstore.put(self._backend, key, body, mode=mode, use_multipart=False)
+            obstore.put(self._backend_for(len(body)), key, body, mode=mode, use_multipart=False)
+
+    def _backend_for(self, _body_bytes: int) -> Backend:
+        """What writes a body of this size."""
+        return self._backend
 
     @contextmanager
     def _translated(self, key: str, verb: Verb) -> Iterator[None]:
+        ensure_time_left(key)
         try:
             yield
         except (BaseError, OSError) as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 from typing import Final, Protocol
@@ -14,6 +15,7 @@ from terroir.store.local import LocalStore
 from terroir.store.probe import ensure_conditional
 from terroir.store.s3 import S3Location, S3Store
 
+_REGION: Final = "us-east-1"
 _URL: Final = re.compile(r"s3://([a-z0-9][a-z0-9.-]{1,61}[a-z0-9])(?:/(.*))?")
 
 
@@ -61,6 +63,11 @@ class StoreSettings(Protocol):
         ...
 
     @property
+    def store_silence_seconds(self) -> float:
+        """Without an answer."""
+        ...
+
+    @property
     def store_insecure_http(self) -> bool:
         """Allow plain http."""
         ...
@@ -91,11 +98,12 @@ def location_of(settings: StoreSettings) -> Path | S3Location:
         bucket=named[1],
         prefix=prefix,
         endpoint=settings.store_endpoint.rstrip("/"),
-        region=settings.store_region,
+        region=settings.store_region or os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION") or _REGION,
         access_key_id=settings.store_access_key_id.get_secret_value(),
         secret_access_key=settings.store_secret_access_key.get_secret_value(),
         timeout_seconds=settings.store_timeout_seconds,
         retry_seconds=settings.store_retry_seconds,
+        silence_seconds=settings.store_silence_seconds,
     )
     if location.endpoint.startswith("http://") and not location.is_loopback and not settings.store_insecure_http:
         raise StoreUnavailable(

@@ -19,6 +19,8 @@ if TYPE_CHECKING:  # exists in the stubs alone
 
 _BUCKET: Final = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
 _CONNECT_SECONDS: Final = 2.0
+_BACKOFF_SECONDS: Final = 1.0
+_LARGE_BODY_BYTES: Final = 1024 * 1024
 
 
 @dataclass(frozen=True)
@@ -38,11 +40,21 @@ class S3Location:
     """Of one request with its body; a blob is one request."""
     retry_seconds: float = 3.0
     """How long a failed request is repeated before the store counts as unreachable."""
+    silence_seconds: float = 5.0
+    """How long the service may send nothing; while it receives a large body it may be silent for all of the timeout."""
 
     def __str__(self) -> str:
         return f"s3://{self.bucket}{f'/{self.prefix}' if self.prefix else ''}" + (
             f" at {self.endpoint}" if self.endpoint else ""
         )
+
+    @property
+    def bound_seconds(self) -> float:
+        """What a request takes at the longest when the service is gone, hangs or fails, repeats included.
+
+        One that writes more than a megabyte may take `timeout_seconds` instead of the silence.
+        """
+        return self.retry_seconds + _BACKOFF_SECONDS + max(self.silence_seconds, _CONNECT_SECONDS)
 
     @property
     def is_loopback(self) -> bool:
@@ -63,41 +75,20 @@ class S3Store(ObstoreDriver):
         if not _BUCKET.fullmatch(location.bucket):
             raise ValueError(f"bucket {location.bucket!r} (use 3 to 63 of a-z 0-9 . -)")
         self.location = location
-        config: S3Config = {"region": location.region, "virtual_hosted_style_request": False}
-        if location.endpoint:
-            config["endpoint"] = location.endpoint
-        if location.access_key_id:
-            config |= {
-                "access_key_id": location.access_key_id,
-                "secret_access_key": location.secret_access_key,
-            }
-        backend = ObstoreS3(
-            location.bucket,
-            prefix=location.prefix or None,
-            config=config,
-            client_options={
-                "allow_http": location.endpoint.startswith("http://"),
-                "timeout": timedelta(seconds=location.timeout_seconds),
-                "connect_timeout": timedelta(seconds=min(_CONNECT_SECONDS, location.timeout_seconds)),
-            },
-            retry_config={
-                "max_retries": 10,
-                "retry_timeout": timedelta(seconds=location.retry_seconds),
-                "backoff": {
-                    "init_backoff": timedelta(milliseconds=50),
-                    "max_backoff": timedelta(seconds=1),
-                    "base": 2,
-                },
-            },
-        )
-        super().__init__(backend, str(location))
+        self._requests = _backend(location, location.silence_seconds)
+        # The HTTP client counts silence from the begin of a request, so a long upload would look like a hanging server.
+        self._uploads = _backend(location, location.timeout_seconds)
+        super().__init__(self._requests, str(location))
+
+    def _backend_for(self, body_bytes: int) -> ObstoreS3:
+        return self._uploads if body_bytes > _LARGE_BODY_BYTES else self._requests
 
     def _raise_store_error(self, error: Exception, key: str, verb: Verb) -> NoReturn:
         if verb == "write" and isinstance(error, AlreadyExistsError):
             message = f"{key} already exists in {self._place} (read it, or write under another key)"
             raise AlreadyExists(message, key) from error
         text = str(error)
-        if "NoSuchBucket" in text:
+        if "<Code>NoSuchBucket<" in text:
             raise StoreUnavailable(
                 f"{self._place}: the bucket {self.location.bucket} does not exist (create it, or correct the name)",
                 key,
@@ -105,14 +96,15 @@ class S3Store(ObstoreDriver):
             ) from error
         if verb in ("read", "delete") and isinstance(error, FileNotFoundError):
             raise NotFound(f"{key} is not in {self._place} (check the name)", key) from error
-        if isinstance(error, PermissionDeniedError | UnauthenticatedError):
+        # obstore names it for single objects, but not for lists. No key holds a space, so the text is the service's own.
+        if isinstance(error, PermissionDeniedError | UnauthenticatedError) or "status code: 403" in text:
             raise StoreUnavailable(
                 f"can't {verb} {key or 'objects'} in {self._place}: access denied "
                 "(check the access key, its secret, and that its policy allows get, put, delete and list)",
                 key,
                 "STORE_PERMISSION_DENIED",
             ) from error
-        if isinstance(error, NotSupportedError) or "NotImplemented" in text:
+        if isinstance(error, NotSupportedError) or "<Code>NotImplemented<" in text:
             raise StoreUnavailable(
                 f"can't {verb} {key} in {self._place}: the service does not support it "
                 "(use one with conditional writes, such as a current MinIO)",
@@ -125,6 +117,37 @@ class S3Store(ObstoreDriver):
             key,
             "STORE_UNREACHABLE",
         ) from error
+
+
+def _backend(location: S3Location, silence_seconds: float) -> ObstoreS3:
+    config: S3Config = {"region": location.region, "virtual_hosted_style_request": False}
+    if location.endpoint:
+        config["endpoint"] = location.endpoint
+    if location.access_key_id:
+        config |= {
+            "access_key_id": location.access_key_id,
+            "secret_access_key": location.secret_access_key,
+        }
+    return ObstoreS3(
+        location.bucket,
+        prefix=location.prefix or None,
+        config=config,
+        client_options={
+            "allow_http": location.endpoint.startswith("http://"),
+            "timeout": timedelta(seconds=location.timeout_seconds),
+            "read_timeout": timedelta(seconds=min(silence_seconds, location.timeout_seconds)),
+            "connect_timeout": timedelta(seconds=min(_CONNECT_SECONDS, location.timeout_seconds)),
+        },
+        retry_config={
+            "max_retries": 10,
+            "retry_timeout": timedelta(seconds=location.retry_seconds),
+            "backoff": {
+                "init_backoff": timedelta(milliseconds=50),
+                "max_backoff": timedelta(seconds=_BACKOFF_SECONDS),
+                "base": 2,
+            },
+        },
+    )
 
 
 def _short(text: str) -> str:
