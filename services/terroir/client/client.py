@@ -7,9 +7,11 @@ from types import TracebackType
 from typing import Self
 
 from terroir._proto.inference.v1 import inference_pb2
+from terroir._proto.registry.v1 import registry_pb2
 from terroir.client.bases import Bases
 from terroir.client.datasets import Datasets
 from terroir.client.endpoints import Endpoints
+from terroir.client.lineage import lineage
 from terroir.client.pictures import Generated, Pictures, adapter_weights
 from terroir.client.presets import Presets
 from terroir.client.regions import Recipes, Regions
@@ -64,6 +66,10 @@ class Client:
             guidance_scale=guidance_scale,
         )
         return self.pictures.generate(request, timeout=timeout)
+
+    def lineage(self, name: str, *, pictures: bool = False) -> registry_pb2.GetLineageResponse:
+        """Where a version came from and what came of it; `pictures` adds those that it was trained on."""
+        return lineage(self.registry, self.datasets, name, pictures=pictures)
 
     def close(self) -> None:
         """Close all connections."""

@@ -163,6 +163,11 @@ class Registry:
             if not (token := page.next_page_token):
                 return
 
+    def lineage(self, name: str) -> pb.GetLineageResponse:
+        """What a version was made of and what came of it (see `Client.lineage`, which adds the pictures)."""
+        with typed_errors():
+            return self._stub.GetLineage(pb.GetLineageRequest(name=name), timeout=UNARY_SECONDS)
+
     def compatibility(self, adapters: Sequence[str]) -> pb.CheckCompatibilityResponse:
         """How 2 … 8 adapters get along when stacked; raises FailedPrecondition (COMPATIBILITY_BASES_DIFFER)."""
         with typed_errors():

@@ -14,6 +14,7 @@ from terroir.registry.names import (
     parse_adapter,
     parse_base,
     parse_region,
+    parse_version,
     region_name,
 )
 from terroir.registry.publishing import PublishRequest
@@ -77,6 +78,8 @@ def version_message(version: Version) -> pb.AdapterVersion:
 
 def publish_request(header: pb.PublishHeader) -> PublishRequest:
     """The wish in a publish header; raises InvalidArgument (INVALID_NAME)."""
+    if header.lineage.parent:  # by which its descendants are found, so it must be spelled as names are
+        parse_version(header.lineage.parent, "header.lineage.parent")
     return PublishRequest(
         adapter=parse_adapter(header.adapter, "header.adapter"),
         base=parse_base(header.base, "header.base"),

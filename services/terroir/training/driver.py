@@ -99,6 +99,7 @@ class Driver:
                     base_digest=trained.base_digest,
                     trigger_word=trained.trigger_word,
                     job=job.name,
+                    checkpoint=f"{job.name}/checkpoints/{trained.steps}",
                     dataset_version=trained.dataset_version,
                     dataset_digest=trained.dataset_digest,
                     config_digest=config_digest(config),

@@ -79,6 +79,8 @@ class Publication:
     base_digest: str
     trigger_word: str
     job: str
+    checkpoint: str
+    """The job's last one, `jobs/{id}/checkpoints/{step}`: what the file was made of."""
     dataset_version: str
     dataset_digest: str
     config_digest: str
@@ -119,6 +121,7 @@ def _messages(publication: Publication) -> Iterator[registry_pb2.PublishVersionR
         trigger_word=publication.trigger_word,
         lineage=registry_pb2.Lineage(
             job=publication.job,
+            checkpoint=publication.checkpoint,
             dataset_version=publication.dataset_version,
             dataset_digest=publication.dataset_digest,
             config_digest=publication.config_digest,

@@ -87,6 +87,7 @@ def test_two_jobs_train_side_by_side_survive_the_death_of_the_service_and_publis
         version = registry.version(jobs[0].adapter_version)
     assert version.lineage.job == names[0] and version.trigger_word == "ink style" and version.rank == 2
     assert version.lineage.dataset_version == "datasets/ink/versions/1"
+    assert version.lineage.checkpoint == checkpoints[0].name
 
 
 def test_a_killed_worker_is_replaced_by_an_attempt_that_goes_on_from_the_checkpoint(services: Services) -> None:
