@@ -96,7 +96,7 @@ class S3Store(ObstoreDriver):
             ) from error
         if verb in ("read", "delete") and isinstance(error, FileNotFoundError):
             raise NotFound(f"{key} is not in {self._place} (check the name)", key) from error
-        # obstore names it for single objects, but not for lists. No key holds a space, so the text is the service's own.
+        # obstore names it for single objects, not for lists. No key holds a space, so the text is the service's own.
         if isinstance(error, PermissionDeniedError | UnauthenticatedError) or "status code: 403" in text:
             raise StoreUnavailable(
                 f"can't {verb} {key or 'objects'} in {self._place}: access denied "
