@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -42,19 +43,24 @@ def mantel_p(
 ) -> float:
     """The same by shuffling the adapters' names instead of pairs (Mantel, Cancer Research 27, 1967).
 
-    Pairs that share an adapter are not independent, so this is the honest one of both.
+    Pairs that share an adapter are not independent, so this is the honest one of both. Names change places with those
+    of as many pairs, which must lead to the same pairs again: raises ValueError where it does not.
     """
-    names = sorted({name for pair in first for name in pair})
+    degrees = Counter(name for pair in first for name in pair)
+    names = sorted(degrees, key=lambda name: (degrees[name], name))
     at = {name: number for number, name in enumerate(names)}
+    groups = [np.flatnonzero([degrees[name] == degree for name in names]) for degree in sorted(set(degrees.values()))]
     rows, columns = np.array([[at[a], at[b]] for a, b in first]).T
-    table = np.zeros((len(names), len(names)))
+    table = np.full((len(names), len(names)), np.nan)
     table[rows, columns] = table[columns, rows] = ranks(list(first.values()))
-    one = table[rows, columns]
-    other = ranks([second[pair] for pair in first])
+    one, other = table[rows, columns], ranks([second[pair] for pair in first])
     other = other - other.mean()
     rng = np.random.default_rng(seed)
     hits = 0
     for _ in range(rounds):
-        order = rng.permutation(len(names))
-        hits += abs(table[order[rows], order[columns]] @ other) >= abs(one @ other) - 1e-9
+        order = np.concatenate([rng.permutation(group) for group in groups])
+        shuffled = table[order[rows], order[columns]]
+        if np.isnan(shuffled).any():
+            raise ValueError("shuffled names lead to pairs that were not measured; pass every pair of the adapters")
+        hits += abs(shuffled @ other) >= abs(one @ other) - 1e-9
     return (1 + hits) / (1 + rounds)

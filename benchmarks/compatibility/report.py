@@ -23,6 +23,7 @@ _DIFFERENT, _ALIKE, _RANDOM, _NEW = "looks by hand", "near-duplicates", "with a 
 _COLOURS: Final = {
     _DIFFERENT: (38, 98, 168), _ALIKE: (214, 108, 32), _RANDOM: (110, 170, 110), _NEW: (170, 90, 170),
 }  # fmt: skip
+_FLOOR: Final = -1.5
 JUDGED: Final = ("calibration", "looks by hand", "confirming")
 _TAUGHT_BELOW: Final = 0.85
 """Distance of a style alone to its pictures, as a share of the base's, below which it counts as taught."""
@@ -109,6 +110,7 @@ def partition(pairs: Sequence[_PairName], distances: Mapping[str, Mapping[str, f
         ],
         "with random looks": [pair for pair in calibration if not set(pair) <= by_hand],
         "confirming": [pair for pair in taught if set(pair) & confirming],
+        "all": taught,
     }
 
 
@@ -131,10 +133,11 @@ def save(found: Mapping[str, Any], json_path: Path, plot_path: Path) -> None:
     points.sort(key=lambda point: list(_COLOURS).index(point.group), reverse=True)
     rho = found["interference"]
     plot = Plot(
-        title=f"{WEIGHT} + {WEIGHT} on the tiny base, Spearman rho: {rho['rho, looks by hand']:+.2f} looks by hand, "
-        f"{rho['rho, calibration']:+.2f} with random ones, {rho['rho, confirming']:+.2f} confirming",
+        title=f"Spearman rho at {WEIGHT} + {WEIGHT} on the tiny base: {rho['rho, looks by hand']:.2f} looks by hand, "
+        f"{rho['rho, with random looks']:.2f} with a random one, {rho['rho, confirming']:.2f} confirming",
         x_title="interference score, from the weights alone",
-        y_title="share of the lesser style that survives",
+        y_title=f"share of the lesser style that survives, cut at {_FLOOR}",
+        y_floor=_FLOOR,
         x_lines=((MEDIUM_FROM, "medium"), (HIGH_FROM, "high")),
         colours=_COLOURS,
     )

@@ -34,11 +34,12 @@ class Plot:
     x_lines: tuple[tuple[float, str], ...]
     """Vertical lines with what stands beside them."""
     colours: dict[str, tuple[int, int, int]]
+    y_floor: float
 
 
 def draw(path: Path, plot: Plot, points: Sequence[Point]) -> None:
-    """Write the plot; x from 0 to 1, y as far as the points reach."""
-    low = min(0.0, *(p.y for p in points)) - 0.05
+    """Write the plot; x from 0 to 1, y as far as the points reach, what lies below `y_floor` at its edge."""
+    low = max(plot.y_floor, min(0.0, *(p.y for p in points))) - 0.05
     high = max(1.0, *(p.y for p in points)) + 0.05
     image = Image.new("RGB", _SIZE, "white")
     pen = ImageDraw.Draw(image)
@@ -58,9 +59,9 @@ def draw(path: Path, plot: Plot, points: Sequence[Point]) -> None:
         pen.text((_LEFT - 8, down(fifth / 5)), f"{fifth / 5:g}", fill=_INK, font=font, anchor="rm")
     for value, label in plot.x_lines:
         pen.line((across(value), _TOP, across(value), _BOTTOM), fill=(150, 150, 150), width=2)
-        pen.text((across(value) + 5, _TOP + 4), label, fill=(110, 110, 110), font=font)
+        pen.text((across(value) + 5, _BOTTOM - 24), label, fill=(110, 110, 110), font=font)
     for point in points:
-        x, y = across(point.x), down(point.y)
+        x, y = across(point.x), down(max(point.y, plot.y_floor))
         pen.ellipse((x - 6, y - 6, x + 6, y + 6), fill=plot.colours[point.group], outline="white")
     pen.text((_LEFT, 18), plot.title, fill=_INK, font=large)
     pen.text(((_LEFT + _RIGHT) / 2, _BOTTOM + 36), plot.x_title, fill=_INK, font=font, anchor="ma")

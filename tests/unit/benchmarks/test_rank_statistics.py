@@ -53,3 +53,14 @@ def test_pairs_that_one_adapter_explains_are_not_taken_for_many_witnesses():
     independent = permutation_p(list(score.values()), list(survival.values()), rounds=2000)
     assert independent < 0.005
     assert mantel_p(score, survival, rounds=2000) > 0.05
+
+
+def test_two_kinds_of_adapters_change_places_among_themselves():
+    """Pairs between six old and two new adapters, as a confirmation has them: names must not cross the kinds."""
+    pairs = [(old, new) for old in "abcdef" for new in "xy"]
+    score = {pair: float(number) for number, pair in enumerate(pairs)}
+    assert mantel_p(score, score, rounds=500) < 0.02
+    with pytest.raises(ValueError, match="not measured"):
+        mantel_p(
+            {("a", "b"): 1.0, ("b", "c"): 2.0, ("c", "d"): 3.0}, {("a", "b"): 1.0, ("b", "c"): 2.0, ("c", "d"): 3.0}
+        )
