@@ -10,6 +10,7 @@ import typer
 from terroir._proto.registry.v1 import registry_pb2 as pb
 from terroir.cli.alias import alias, audit, deprecate, rollback, unalias
 from terroir.cli.comparing import compare
+from terroir.cli.export import export
 from terroir.cli.lineage import lineage
 from terroir.cli.searching import find, list_adapters, watch
 from terroir.cli.session import resource, session
@@ -24,7 +25,7 @@ VersionName = Annotated[
 _FORMATS: Final = {"kohya": pb.ADAPTER_FORMAT_KOHYA, "diffusers": pb.ADAPTER_FORMAT_DIFFUSERS}
 
 app.command()(compare)
-for command in (alias, rollback, unalias, deprecate, audit, lineage):
+for command in (alias, rollback, unalias, deprecate, audit, lineage, export):
     app.command()(command)
 app.command("list")(list_adapters)
 app.command()(find)

@@ -1,0 +1,123 @@
+"""`terroir adapter export`: a version in the forms that other tools take."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.progress import Progress
+
+from terroir._proto.registry.v1 import registry_pb2 as pb
+from terroir.cli.session import Session, plain_console, resource, session
+from terroir.client import Client
+from terroir.common.errors import InvalidArgument
+from terroir.exports.version import ExportedPreset, ExportedVersion
+
+
+class Form(StrEnum):
+    """What a version can become."""
+
+    WEBUI = "webui"
+    MERGED = "merged"
+    OCI = "oci"
+
+
+def export(
+    context: typer.Context,
+    name: Annotated[
+        str,
+        typer.Argument(help="`jiangnan` (newest), `jiangnan@production` or `jiangnan/versions/3`.", show_default=False),
+    ],
+    out: Annotated[Path, typer.Argument(help="New folder, or file with --tar.", show_default=False)],
+    to: Annotated[
+        Form,
+        typer.Option(
+            help="`webui`: file, sidecar and preview for A1111 and Forge. `merged`: the base's diffusers folder with "
+            "the adapter in its weights. `oci`: an image layout for container registries."
+        ),
+    ] = Form.WEBUI,
+    base_folder: Annotated[Path | None, typer.Option(help="For `merged`: the base's diffusers folder.")] = None,
+    weight: Annotated[float, typer.Option(help="For `merged`: how much of the adapter.")] = 1.0,
+    tar: Annotated[bool, typer.Option("--tar", help="For `oci`: one tar file instead of a folder.")] = False,
+) -> None:
+    """Write a version in the form that another tool takes."""
+    if to is Form.MERGED and base_folder is None:
+        raise InvalidArgument(
+            "merging needs the base's weights: name its diffusers folder with --base-folder",
+            reason="BASE_FOLDER_MISSING",
+            field="base-folder",
+        )
+    this = session(context)
+    with this.client() as client:
+        file = client.registry.download(resource("adapters", name))
+        version = _exported(client, file.version, file.data)
+        preview = _preview(client, version) if to is Form.WEBUI else None
+    told = _written(this, to, version, out, preview, base_folder, weight, tar)
+    this.show(file.version, told)
+
+
+def _written(
+    this: Session,
+    to: Form,
+    version: ExportedVersion,
+    out: Path,
+    preview: bytes | None,
+    base_folder: Path | None,
+    weight: float,
+    tar: bool,
+) -> str:
+    # Each needs extras that listing adapters does not.
+    if to is Form.WEBUI:
+        from terroir.exports.webui import export_webui
+
+        files = export_webui(version, out, preview)
+        return f"wrote {', '.join(path.name for path in files)} to {out}: copy them to models/Lora"
+    if to is Form.OCI:
+        from terroir.exports.oci import export_oci
+
+        digest = export_oci(version, out, tar=tar)
+        return f"wrote {out}: {digest}; push it with oras or skopeo"
+    from terroir.exports.merged import export_merged
+
+    with Progress(console=plain_console(stderr=this.as_json), transient=True) as progress:
+        bar = progress.add_task("merge")
+        export_merged(
+            version, base_folder or Path(), out, weight=weight,
+            on_layer=lambda done, every: progress.update(bar, completed=done, total=every),
+        )  # fmt: skip
+    return f"wrote {out}: {version.base} with {version.name} at {weight:g}"
+
+
+def _exported(client: Client, version: pb.AdapterVersion, data: bytes) -> ExportedVersion:
+    presets = client.presets.get(version.name.rpartition("/versions/")[0]).presets
+    return ExportedVersion(
+        name=version.name,
+        file=data,
+        file_digest=version.file_digest,
+        tensor_digest=version.tensor_digest,
+        base=version.base,
+        base_digest=version.base_digest,
+        family=client.bases.get(version.base).family,
+        created_at=version.create_time.ToJsonString(),
+        rank=version.rank,
+        trigger_word=version.trigger_word,
+        description=version.description,
+        region=version.region,
+        tags=tuple(version.tags),
+        lineage={field.name: value for field, value in version.lineage.ListFields()},
+        presets=tuple(
+            ExportedPreset(
+                preset.display_name, tuple(preset.trigger_words), preset.prompt_template, preset.negative_prompt,
+                preset.weight,
+            )
+            for preset in presets
+        ),
+    )  # fmt: skip
+
+
+def _preview(client: Client, version: ExportedVersion) -> bytes | None:
+    adapter = f"adapters/{version.adapter}"
+    samples = client.presets.get(adapter).samples
+    return client.presets.sample(adapter, samples[0].digest).picture if samples else None

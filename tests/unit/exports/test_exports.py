@@ -1,0 +1,199 @@
+"""Exports: what A1111, container registries and checkpoint loaders find in the files."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import tarfile
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from safetensors.numpy import load_file, save_file
+
+from terroir.common.base_digest import base_digest, component_digests
+from terroir.exports.errors import ExportFailed
+from terroir.exports.merged import export_merged
+from terroir.exports.oci import export_oci
+from terroir.exports.version import ExportedPreset, ExportedVersion
+from terroir.exports.webui import export_webui, sidecar
+from terroir.lora.adapter import Adapter, LoraModule
+from terroir.lora.formats import to_kohya
+
+LAYER = "unet.mid_block.attentions.0.proj_in"
+TEXT_LAYER = "text_encoder.text_model.encoder.layers.0.mlp.fc1"
+RNG = np.random.default_rng(0)
+
+
+def module(out: int, into: int) -> LoraModule:
+    draw = lambda *shape: RNG.standard_normal(shape).astype(np.float16).astype(np.float32)  # noqa: E731
+    return LoraModule(draw(2, into), draw(out, 2), 1.0)
+
+
+ADAPTER = Adapter({LAYER: module(6, 4), TEXT_LAYER: module(5, 3)})
+FILE = to_kohya(ADAPTER, {})
+VERSION = ExportedVersion(
+    name="adapters/jiangnan/versions/3", file=FILE, file_digest=hashlib.sha256(FILE).hexdigest(),
+    tensor_digest=ADAPTER.tensor_digest(), base="bases/tiny", base_digest="", family="sd15",
+    created_at="2026-11-23T10:00:00Z", rank=2, trigger_word="ink style", description="Ink on rice paper: 江南",
+    region="regions/CN-ZJ", tags=("ink",), lineage={"job": "jobs/1"},
+    presets=(
+        ExportedPreset("soft", ("ink style", "mist"), "{prompt}, ink style, mist", "photo", 0.8),
+        ExportedPreset("bold", ("ink style",), "", "", 1.2),
+    ),
+)  # fmt: skip
+
+
+def png(size: tuple[int, int] = (8, 8)) -> bytes:
+    buffer = io.BytesIO()
+    Image.new("RGB", size, "red").save(buffer, "JPEG")
+    return buffer.getvalue()
+
+
+def test_the_sidecar_has_exactly_the_keys_that_a1111_reads(tmp_path: Path) -> None:
+    """extensions-builtin/Lora/ui_edit_user_metadata.py: a key too few or too many is dropped there in silence."""
+    files = export_webui(VERSION, tmp_path / "out", png())
+    assert [path.name for path in files] == ["jiangnan-v3.json", "jiangnan-v3.preview.png", "jiangnan-v3.safetensors"]
+    read = json.loads(files[0].read_text(encoding="utf-8"))
+    assert read == {
+        "description": "Ink on rice paper: 江南",
+        "sd version": "SD1",
+        "activation text": "ink style, mist",
+        "preferred weight": 0.8,
+        "negative text": "photo",
+        "notes": "Terroir adapters/jiangnan/versions/3\nbold: ink style (weight 1.2)",
+    }
+    assert Image.open(files[1]).format == "PNG"
+    assert files[2].read_bytes() == FILE
+
+
+def test_without_presets_the_trigger_word_activates_and_without_a_sample_there_is_no_preview(tmp_path: Path) -> None:
+    plain = replace(VERSION, presets=(), family="sdxl")
+    assert (sidecar(plain)["activation text"], sidecar(plain)["sd version"]) == ("ink style", "SDXL")
+    assert len(export_webui(plain, tmp_path / "out")) == 2
+
+
+def test_an_image_layout_is_whole_and_the_same_each_time(tmp_path: Path) -> None:
+    digest = export_oci(VERSION, tmp_path / "a")
+    assert export_oci(VERSION, tmp_path / "b") == digest
+    assert json.loads((tmp_path / "a" / "oci-layout").read_text()) == {"imageLayoutVersion": "1.0.0"}
+    index = json.loads((tmp_path / "a" / "index.json").read_text())
+    (described,) = index["manifests"]
+    assert (described["digest"], described["annotations"]) == (
+        digest, {"org.opencontainers.image.ref.name": "v3"},
+    )  # fmt: skip
+
+    def blob(descriptor: dict[str, object]) -> bytes:
+        algorithm, _, hexadecimal = str(descriptor["digest"]).partition(":")
+        data = (tmp_path / "a" / "blobs" / algorithm / hexadecimal).read_bytes()
+        assert len(data) == descriptor["size"]
+        assert hashlib.sha256(data).hexdigest() == hexadecimal
+        return data
+
+    manifest = json.loads(blob(described))
+    assert manifest["schemaVersion"] == 2
+    assert manifest["artifactType"] == "application/vnd.cncf.model.manifest.v1+json"
+    config = json.loads(blob(manifest["config"]))
+    assert config["modelfs"]["diffIds"] == [layer["digest"] for layer in manifest["layers"]]
+    assert blob(manifest["layers"][0]) == FILE
+    assert json.loads(blob(manifest["layers"][1]))["tensor_digest"] == ADAPTER.tensor_digest()
+    stored = {path.name for path in (tmp_path / "a" / "blobs" / "sha256").iterdir()}
+    named = [described, manifest["config"], *manifest["layers"]]
+    assert stored == {each["digest"].removeprefix("sha256:") for each in named}
+
+
+def test_a_tar_holds_the_same_layout_and_is_the_same_each_time(tmp_path: Path) -> None:
+    digests = {export_oci(VERSION, tmp_path / f"{turn}.tar", tar=True) for turn in (1, 2)}
+    assert len(digests) == 1
+    assert (tmp_path / "1.tar").read_bytes() == (tmp_path / "2.tar").read_bytes()
+    with tarfile.open(tmp_path / "1.tar") as archive:
+        assert {"index.json", "oci-layout"} <= set(archive.getnames())
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["1.tar", "2.tar"]
+
+
+def base_folder(folder: Path, dtype: str) -> Path:
+    """The files of a base that merging reads, with random weights."""
+    tensors = {
+        "unet": {"mid_block.attentions.0.proj_in.weight": (6, 4), "conv_in.weight": (3, 2, 3, 3)},
+        "text_encoder": {"encoder.layers.0.mlp.fc1.weight": (5, 3)},
+        "vae": {"decoder.conv.weight": (2, 2, 1, 1)},
+    }
+    for component, shapes in tensors.items():
+        (folder / component).mkdir(parents=True)
+        name = "model.safetensors" if component == "text_encoder" else "diffusion_pytorch_model.safetensors"
+        drawn = {key: RNG.standard_normal(shape).astype(dtype) for key, shape in shapes.items()}
+        save_file(drawn, folder / component / name, {"format": "pt"})
+    (folder / "model_index.json").write_text("{}")
+    return folder
+
+
+def bound(folder: Path) -> ExportedVersion:
+    return replace(VERSION, base_digest=base_digest(component_digests(folder)))
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 1e-6), ("float16", 2e-3)])
+def test_a_merged_base_is_the_base_plus_the_change_and_nothing_else(
+    tmp_path: Path, dtype: str, tolerance: float
+) -> None:
+    base = base_folder(tmp_path / "base", dtype)
+    heard: list[tuple[int, int]] = []
+    export_merged(
+        bound(base), base, tmp_path / "out", weight=0.5, on_layer=lambda done, every: heard.append((done, every))
+    )
+    assert heard == [(1, 2), (2, 2)]
+    before = load_file(base / "unet" / "diffusion_pytorch_model.safetensors")
+    after = load_file(tmp_path / "out" / "unet" / "diffusion_pytorch_model.safetensors")
+    key = "mid_block.attentions.0.proj_in.weight"
+    expected = before[key].astype(np.float32) + 0.5 * ADAPTER.modules[LAYER].delta()
+    np.testing.assert_allclose(after[key].astype(np.float32), expected, atol=tolerance, rtol=tolerance)
+    assert after[key].dtype == dtype
+    np.testing.assert_array_equal(after["conv_in.weight"], before["conv_in.weight"])
+    text = load_file(tmp_path / "out" / "text_encoder" / "model.safetensors")["encoder.layers.0.mlp.fc1.weight"]
+    assert not np.array_equal(
+        text, load_file(base / "text_encoder" / "model.safetensors")["encoder.layers.0.mlp.fc1.weight"]
+    )
+    vae = "vae/diffusion_pytorch_model.safetensors"
+    assert (tmp_path / "out" / vae).read_bytes() == (base / vae).read_bytes()
+
+
+def test_weight_zero_merges_to_the_very_same_bytes(tmp_path: Path) -> None:
+    base = base_folder(tmp_path / "base", "float16")
+    export_merged(bound(base), base, tmp_path / "out", weight=0)
+    for path in base.rglob("*.safetensors"):
+        assert (tmp_path / "out" / path.relative_to(base)).read_bytes() == path.read_bytes()
+
+
+def test_what_cannot_be_exported_is_named_and_leaves_nothing(tmp_path: Path) -> None:
+    base = base_folder(tmp_path / "base", "float32")
+    taken = tmp_path / "taken"
+    taken.mkdir()
+    (taken / "file").write_text("mine")
+    cases = [
+        (lambda: export_merged(VERSION, base, tmp_path / "out"), "EXPORT_BASE_MISMATCH"),
+        (lambda: export_merged(VERSION, tmp_path / "none", tmp_path / "out"), "EXPORT_BASE_INVALID"),
+        (lambda: export_merged(bound(base), base, taken), "EXPORT_TARGET_EXISTS"),
+        (lambda: export_webui(VERSION, taken), "EXPORT_TARGET_EXISTS"),
+        (lambda: export_oci(VERSION, taken), "EXPORT_TARGET_EXISTS"),
+        (lambda: export_oci(VERSION, taken / "file", tar=True), "EXPORT_TARGET_EXISTS"),
+        (lambda: export_oci(VERSION, taken / "file" / "x.tar", tar=True), "EXPORT_TARGET_UNUSABLE"),
+    ]
+    for call, reason in cases:
+        with pytest.raises(ExportFailed) as caught:
+            call()
+        assert caught.value.reason == reason
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["base", "taken"]
+    assert (taken / "file").read_text() == "mine"
+
+
+def test_a_merge_that_breaks_off_leaves_no_folder(tmp_path: Path) -> None:
+    base = base_folder(tmp_path / "base", "float32")
+
+    def stop(done: int, every: int) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        export_merged(bound(base), base, tmp_path / "out", on_layer=stop)
+    assert [path.name for path in tmp_path.iterdir()] == ["base"]
