@@ -1,8 +1,7 @@
 """Safetensors files as bytes: bounded reading of any float type, and deterministic writing.
 
 The library's own writer keeps header metadata in a hash map, so equal input can give different bytes; versions are
-identified by the digest of the file, so ours writes everything sorted. Format: 8 bytes header length (little endian),
-JSON header, tensor data (https://huggingface.co/docs/safetensors).
+identified by the digest of the file, so ours writes everything sorted.
 """
 
 from __future__ import annotations
@@ -14,16 +13,14 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
-import safetensors
+import numpy.typing as npt
 
 from terroir.lora.adapter import Array
-from terroir.lora.errors import NotAnAdapterFile, NotFinite
+from terroir.lora.errors import NotFinite
+from terroir.lora.safetensors_header import Entry, read_header
 
-_MAX_HEADER_BYTES: Final = 16 * 1024 * 1024
-_MAX_ENTRIES: Final = 20_000
-"""SDXL with both text encoders, convolutions, alphas and magnitudes has about 7,000 tensors."""
-_FLOATS: Final = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2"}
-_NAMES: Final = {"float16": ("F16", "<f2"), "float32": ("F32", "<f4")}
+_LAYOUTS: Final = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2"}
+_NAMES: Final = {"float16": "F16", "float32": "F32"}
 
 
 @dataclass(frozen=True)
@@ -34,94 +31,113 @@ class TensorFile:
     metadata: Mapping[str, str]
 
 
+@dataclass(frozen=True)
+class Body:
+    """Tensors as they lie in a file: entries of the header, and all bytes behind it."""
+
+    entries: Mapping[str, Mapping[str, Any]]
+    data: bytes
+
+
 def read(data: bytes) -> TensorFile:
     """Parse a file; raises NotAnAdapterFile (with ADAPTER_IS_PICKLE for torch files) or NotFinite."""
-    # A header length may begin with these bytes too; a safetensors header then follows with a brace.
-    if data[8:9] != b"{" and (data[:4] == b"PK\x03\x04" or data[:1] == b"\x80"):
-        raise NotAnAdapterFile(
-            "this is a pickled torch file, which can run code when it is opened; convert it to .safetensors first",
-            reason="ADAPTER_IS_PICKLE",
-        )
-    header = _header(data)
-    if len(header) > _MAX_ENTRIES:
-        raise NotAnAdapterFile(
-            f"the header names {len(header)} tensors, adapters have at most {_MAX_ENTRIES}; this is no adapter",
-            reason="ADAPTER_TOO_MANY_TENSORS",
-        )
-    try:
-        entries: list[tuple[str, dict[str, Any]]] = safetensors.deserialize(data)
-    except safetensors.SafetensorError as error:
-        raise NotAnAdapterFile(f"the safetensors file is damaged ({error}); upload it again") from error
-    metadata = header.get("__metadata__", {})
-    return TensorFile(
-        {name: _array(name, entry) for name, entry in entries},
-        {str(key): str(value) for key, value in metadata.items()} if isinstance(metadata, dict) else {},
-    )
+    header = read_header(data)
+    return TensorFile({name: _array(name, data, entry) for name, entry in header.entries.items()}, header.metadata)
 
 
-def write(tensors: Mapping[str, Array], metadata: Mapping[str, str], dtype: str) -> bytes:
-    """Serialise with `dtype` float16 or float32; equal input gives equal bytes."""
-    header_name, layout = _NAMES[dtype]
-    header: dict[str, Any] = {"__metadata__": dict(sorted(metadata.items()))}
-    parts: list[bytes] = []
+def encode(tensors: Mapping[str, Array], dtype: str | None = None) -> Body:
+    """Serialise tensors as `dtype` float16 or float32; None takes the smallest of the two and bfloat16 that is exact.
+
+    Scalars (alphas) are judged by themselves: one that needs 32 bits does not double the file.
+    """
+    scalars = {name: tensor for name, tensor in tensors.items() if tensor.ndim == 0}
+    factors = {name: tensor for name, tensor in tensors.items() if tensor.ndim > 0}
+    chosen, parts = _coded(factors, dtype)
+    coded = {name: (chosen, part) for name, part in parts.items()}
+    for name, scalar in scalars.items():
+        kind, part = _coded({name: scalar}, dtype)
+        coded[name] = (kind, part[name])
+    entries: dict[str, Any] = {}
+    pieces: list[bytes] = []
     offset = 0
-    for name, tensor in sorted(tensors.items()):
-        # Not ascontiguousarray, which would turn a 0-d alpha into one of shape [1].
-        part = np.asarray(tensor, dtype=layout).tobytes()
-        header[name] = {"dtype": header_name, "shape": list(tensor.shape), "data_offsets": [offset, offset + len(part)]}
-        parts.append(part)
-        offset += len(part)
+    # Wide types first, so that every tensor is aligned to its own width.
+    for name, (kind, array) in sorted(coded.items(), key=lambda item: (-item[1][1].itemsize, item[0])):
+        piece = array.tobytes()
+        shape = list(tensors[name].shape)
+        entries[name] = {"dtype": kind, "shape": shape, "data_offsets": [offset, offset + len(piece)]}
+        pieces.append(piece)
+        offset += len(piece)
+    return Body(entries, b"".join(pieces))
+
+
+def assemble(body: Body, metadata: Mapping[str, str]) -> bytes:
+    """The file of a body under a header; equal input gives equal bytes."""
+    header = {"__metadata__": dict(sorted(metadata.items())), **body.entries}
     head = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
     head += b" " * (-len(head) % 8)
-    return struct.pack("<Q", len(head)) + head + b"".join(parts)
+    return b"".join((struct.pack("<Q", len(head)), head, body.data))
 
 
-def _header(data: bytes) -> dict[str, Any]:
-    if len(data) < 8:
-        raise NotAnAdapterFile(
-            f"the file has {len(data)} bytes; a safetensors file begins with an 8-byte header length"
-        )
-    (length,) = struct.unpack("<Q", data[:8])
-    if length > min(_MAX_HEADER_BYTES, len(data) - 8):
-        raise NotAnAdapterFile(
-            f"the header claims {length} bytes, the file has {len(data) - 8} behind its first 8 and at most "
-            f"{_MAX_HEADER_BYTES} are read; this is no safetensors file, or it was cut short"
-        )
-    try:
-        header = json.loads(data[8 : 8 + length], object_pairs_hook=_unique)
-    except (ValueError, RecursionError) as error:
-        raise NotAnAdapterFile(f"the header is no JSON ({error}); this is no safetensors file") from error
-    if not isinstance(header, dict):
-        raise NotAnAdapterFile("the header is no JSON object; this is no safetensors file")
-    return header
+def write(tensors: Mapping[str, Array], metadata: Mapping[str, str], dtype: str | None = None) -> bytes:
+    """`encode` and `assemble` in one."""
+    return assemble(encode(tensors, dtype), metadata)
 
 
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """A JSON object without repeated keys, of which readers would silently keep one or the other."""
-    found = dict(pairs)
-    if len(found) != len(pairs):
-        seen: set[str] = set()
-        key = next(key for key, _ in pairs if key in seen or seen.add(key))  # type: ignore[func-returns-value]
-        raise NotAnAdapterFile(
-            f"the header names {key[:80]!r} twice; save the file again", key=key[:256], reason="ADAPTER_DUPLICATE_KEY"
-        )
-    return found
+def with_metadata(data: bytes, metadata: Mapping[str, str]) -> bytes:
+    """The same tensors, byte by byte, under another header; raises NotAnAdapterFile."""
+    header = read_header(data)
+    entries = {
+        name: {
+            "dtype": entry.dtype,
+            "shape": list(entry.shape),
+            "data_offsets": [entry.start - header.body_start, entry.stop - header.body_start],
+        }
+        for name, entry in header.entries.items()
+    }
+    return assemble(Body(entries, data[header.body_start :]), metadata)
 
 
-def _array(name: str, entry: Mapping[str, Any]) -> Array:
-    dtype = entry["dtype"]
-    if dtype not in _FLOATS:
-        raise NotAnAdapterFile(
-            f"{name} is of type {dtype}; adapters hold floats of 16 bits or more ({', '.join(_FLOATS)}): "
-            "save it in fp16",
-            key=name,
-            reason="ADAPTER_NOT_FLOAT",
-        )
-    raw = np.frombuffer(entry["data"], dtype=_FLOATS[dtype]).reshape(entry["shape"])
-    if dtype == "BF16":  # numpy has no bfloat16: it is the upper half of a float32
+def _array(name: str, data: bytes, entry: Entry) -> Array:
+    layout = np.dtype(_LAYOUTS[entry.dtype])
+    count = (entry.stop - entry.start) // layout.itemsize
+    raw: npt.NDArray[Any] = np.frombuffer(data, layout, count, entry.start)
+    if entry.dtype == "BF16":  # numpy has no bfloat16: it is the upper half of a float32
         raw = (raw.astype("<u4") << 16).view("<f4")
-    with np.errstate(over="ignore"):
+    with np.errstate(all="ignore"):
         values = raw.astype(np.float32)
-    if not np.isfinite(values).all():
+        # One fast pass: a sum of squares is finite only if all values are; a large sum may overflow by itself.
+        finite = np.isfinite(np.dot(values, values)) or np.isfinite(values).all()
+    if not finite:
         raise NotFinite(f"{name} holds NaN or infinity; the training diverged: lower its learning rate", key=name)
-    return values
+    return values.reshape(entry.shape)
+
+
+def _coded(tensors: Mapping[str, Array], dtype: str | None) -> tuple[str, Mapping[str, npt.NDArray[Any]]]:
+    if dtype is None:
+        for lossless in (_halves, _brains):
+            found = lossless(tensors)
+            if found is not None:
+                return found
+    name = _NAMES[dtype or "float32"]
+    return name, {key: np.asarray(tensor, dtype=_LAYOUTS[name]) for key, tensor in tensors.items()}
+
+
+def _halves(tensors: Mapping[str, Array]) -> tuple[str, Mapping[str, npt.NDArray[Any]]] | None:
+    halves: dict[str, npt.NDArray[Any]] = {}
+    with np.errstate(over="ignore"):
+        for name, tensor in tensors.items():
+            half = tensor.astype("<f2")
+            if not np.array_equal(half.astype(np.float32), tensor):
+                return None
+            halves[name] = half
+    return "F16", halves
+
+
+def _brains(tensors: Mapping[str, Array]) -> tuple[str, Mapping[str, npt.NDArray[Any]]] | None:
+    brains: dict[str, npt.NDArray[Any]] = {}
+    for name, tensor in tensors.items():
+        bits = np.ascontiguousarray(tensor, dtype="<f4").view("<u4")
+        if (bits & 0xFFFF).any():
+            return None
+        brains[name] = (bits >> 16).astype("<u2")
+    return "BF16", brains

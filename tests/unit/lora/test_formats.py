@@ -1,23 +1,22 @@
-"""File formats keep what they are given, account for every key, and refuse the rest by name."""
+"""File formats keep what they are given and account for every key."""
 
 from __future__ import annotations
 
-import io
 import json
 import struct
-import zipfile
 
 import numpy as np
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.numpy import load, save
 
+from terroir.lora.adapter import Adapter, LoraModule
 from terroir.lora.errors import LoraError
 from terroir.lora.formats import parse, to_diffusers, to_kohya
 from tests.unit.lora.adapters import TABLE, adapters, random_adapter, same
 
 Q = "lora_unet_down_blocks_0_attentions_0_transformer_blocks_0_attn1_to_q"
+STEM = "unet.down_blocks.0.attentions.0.transformer_blocks.0.attn1.to_q"
 
 
 def tensors_of(data: bytes) -> dict[str, np.ndarray]:
@@ -53,9 +52,29 @@ def test_the_official_reader_reads_what_we_write():
 
 
 def test_values_that_half_precision_would_change_are_written_in_single():
-    adapter = random_adapter(1, alpha=1 / 3)
-    assert tensors_of(to_kohya(adapter, {}))[f"{Q}.lora_up.weight"].dtype == np.float32
-    assert same(parse(to_kohya(adapter, {}), TABLE).adapter, random_adapter(1, alpha=float(np.float32(1 / 3))))
+    layer = STEM
+    module = random_adapter(1).modules[layer]
+    fine = Adapter({layer: LoraModule(module.down, module.up * np.float32(1 / 3), 4.0)})
+    assert tensors_of(to_kohya(fine, {}))[f"{Q}.lora_up.weight"].dtype == np.float32
+    assert tensors_of(to_diffusers(fine))[f"{STEM}.lora_B.weight"].dtype == np.float32
+    assert same(parse(to_kohya(fine, {}), TABLE).adapter, fine)
+
+
+def test_an_alpha_of_32_bits_does_not_double_the_file():
+    adapter = random_adapter(1, alpha=float(np.float32(1 / 3)))
+    tensors = tensors_of(to_kohya(adapter, {}))
+    assert (tensors[f"{Q}.lora_up.weight"].dtype, tensors[f"{Q}.alpha"].dtype) == (np.float16, np.float32)
+    assert same(parse(to_kohya(adapter, {}), TABLE).adapter, adapter)
+
+
+def test_a_bfloat16_adapter_stays_one():
+    module = random_adapter(1).modules[STEM]
+    coarse = (module.down.view("<u4") & 0xFFFF0000).view("<f4") * np.float32(2.0**-30)
+    adapter = Adapter({STEM: LoraModule(coarse, coarse.T.copy(), 2.0)})
+    data = to_kohya(adapter, {})
+    header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
+    assert header[f"{Q}.lora_up.weight"]["dtype"] == "BF16"
+    assert same(parse(data, TABLE).adapter, adapter)
 
 
 def test_kohya_headers_name_network_and_hash_and_never_the_peft_config():
@@ -119,75 +138,6 @@ def test_unknown_layers_are_listed_with_a_reason():
     assert reasons["lora_unet_nowhere.alpha"] == "no such layer in the base"
     assert "second text encoder" in reasons["lora_te2_text_model_encoder_layers_0_mlp_fc1.alpha"]
     assert [each.key for each in parsed.ignored] == ["bundle_emb.style.string_to_param.*"]
-
-
-def with_key(key: str, value: np.ndarray) -> bytes:
-    return save({**tensors_of(to_kohya(random_adapter(7), {})), key: value})
-
-
-def pickled() -> bytes:
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w") as archive:
-        archive.writestr("data.pkl", b"\x80\x02}q.")
-    return buffer.getvalue()
-
-
-STEM = "unet.down_blocks.0.attentions.0.transformer_blocks.0.attn1.to_q"
-ONES = np.ones((2, 8), np.float32)
-PAIR = {f"{STEM}.lora_A.weight": ONES, f"{STEM}.lora_B.weight": np.ones((8, 2), np.float32)}
-
-
-def with_config(text: str) -> bytes:
-    return save(PAIR, {"lora_adapter_metadata": text})
-
-
-BAD_FILES = {
-    "an alpha of NaN in the header": (with_config('{"unet.lora_alpha": NaN}'), "ADAPTER_NOT_FINITE"),
-    "an infinite alpha in the header": (with_config('{"unet.lora_alpha": 1e999}'), "ADAPTER_NOT_FINITE"),
-    "an alpha beyond floats": (with_config('{"unet.lora_alpha": 1' + "0" * 400 + "}"), "ADAPTER_NOT_FINITE"),
-    "a bottomless config": (with_config("[" * 200_000), "ADAPTER_STRENGTH_UNKNOWN"),
-    "a config that is no JSON": (with_config("{oops"), "ADAPTER_STRENGTH_UNKNOWN"),
-    "a dotted alpha": (save({**PAIR, f"{STEM}.alpha": np.asarray(1, np.float32)}), "ADAPTER_STRENGTH_UNKNOWN"),
-    "an alpha of two values": (with_key(f"{Q}.alpha", np.ones(2, np.float32)), "ADAPTER_STRENGTH_UNKNOWN"),
-    "a factor named twice": (save({**PAIR, f"{STEM}.lora.down.weight": ONES}), "ADAPTER_DUPLICATE_KEY"),
-    "nothing": (b"", "ADAPTER_FILE_UNREADABLE"),
-    "garbage": (b"not a file at all", "ADAPTER_FILE_UNREADABLE"),
-    "a header of 2^60 bytes": (struct.pack("<Q", 2**60) + b"{}", "ADAPTER_FILE_UNREADABLE"),
-    "deeply nested JSON": (struct.pack("<Q", 100_000) + b"[" * 100_000, "ADAPTER_FILE_UNREADABLE"),
-    "cut short": (to_kohya(random_adapter(7), {})[:-5], "ADAPTER_FILE_UNREADABLE"),
-    "a zip of pickles": (pickled(), "ADAPTER_IS_PICKLE"),
-    "a bare pickle": (b"\x80\x04\x95.", "ADAPTER_IS_PICKLE"),
-    "NaN": (with_key(f"{Q}.lora_up.weight", np.full((8, 2), np.nan, np.float32)), "ADAPTER_NOT_FINITE"),
-    "integers": (with_key(f"{Q}.lora_up.weight", np.ones((8, 2), np.int64)), "ADAPTER_NOT_FLOAT"),
-    "another base": (with_key(f"{Q}.lora_down.weight", np.ones((2, 9), np.float32)), "ADAPTER_WRONG_SHAPE"),
-    "rank 0": (
-        save(
-            {f"{Q}.lora_down.weight": np.ones((0, 8), np.float32), f"{Q}.lora_up.weight": np.ones((8, 0), np.float32)}
-        ),
-        "ADAPTER_WRONG_SHAPE",
-    ),
-    "half a pair": (save({f"{Q}.lora_down.weight": ONES}), "ADAPTER_INCOMPLETE"),
-    "a DoRA an input": (with_key(f"{Q}.dora_scale", np.ones((1, 8), np.float32)), "ADAPTER_WRONG_SHAPE"),
-    "an alpha of 0": (with_key(f"{Q}.alpha", np.asarray(0, np.float32)), "ADAPTER_STRENGTH_UNKNOWN"),
-    "a scale of A1111": (with_key(f"{Q}.scale", np.asarray(1, np.float32)), "ADAPTER_STRENGTH_UNKNOWN"),
-    "OFT": (save({f"{Q}.oft_blocks": ONES}), "ADAPTER_UNSUPPORTED"),
-    "(IA)³": (save({f"{Q}.on_input": ONES}), "ADAPTER_UNSUPPORTED"),
-    "a full difference": (save({f"{Q}.diff": ONES}), "ADAPTER_UNSUPPORTED"),
-    "a Tucker core for a matrix": (with_key(f"{Q}.lora_mid.weight", ONES), "ADAPTER_WRONG_SHAPE"),
-    "LoHa": (save({f"{Q}.hada_w1_a": ONES}), "ADAPTER_UNSUPPORTED"),
-    "LoKr": (save({f"{Q}.lokr_w1": ONES}), "ADAPTER_UNSUPPORTED"),
-    "no known format": (save({"model.weight": ONES}), "ADAPTER_FORMAT_UNKNOWN"),
-    "no tensors": (save({}), "ADAPTER_FORMAT_UNKNOWN"),
-    "no layer of the base": (save({"lora_unet_elsewhere.lora_down.weight": ONES}), "ADAPTER_MATCHES_NOTHING"),
-}
-
-
-@pytest.mark.parametrize("name", BAD_FILES)
-def test_a_bad_file_is_refused_by_reason(name):
-    data, reason = BAD_FILES[name]
-    with pytest.raises(LoraError) as caught:
-        parse(data, TABLE)
-    assert caught.value.reason == reason
 
 
 @given(st.data())

@@ -19,18 +19,13 @@ from terroir.lora.adapter import Adapter, Array
 from terroir.lora.block_names import attention_levels_up, original_name
 from terroir.lora.errors import UnsupportedAdapter
 from terroir.lora.formats.assembling import Ignored, Reading
+from terroir.lora.formats.kinds import kind_of, refuse
 from terroir.lora.key_table import KeyTable
 
 PREFIXES: Final = ("lora_unet_", "lora_te_", "lora_te1_", "lora_te2_")
-_OTHER_KINDS: Final = {
-    "hada_": "LoHa", "lokr_": "LoKr", "glora": "GLoRA", "oft_": "OFT", "diff": "full difference",
-    "w_norm": "norm training", "b_norm": "norm training", "on_input": "(IA)³", "weight": "(IA)³",
-}  # fmt: skip
 _PARTS: Final[Mapping[str, Literal["down", "up", "mid", "magnitude"]]] = {
     "lora_down.weight": "down", "lora_up.weight": "up", "lora_mid.weight": "mid", "dora_scale": "magnitude",
 }  # fmt: skip
-
-
 _SDXL_UP_ATTENTION: Final = frozenset({0, 1})
 _READ_PREFIXES: Final = {
     "unet": ("lora_unet_",), "text_encoder": ("lora_te_", "lora_te1_"), "text_encoder_2": ("lora_te2_",),
@@ -45,48 +40,50 @@ def original_names(layers: Iterable[str], up_attention: frozenset[int]) -> dict[
 
 
 def read(tensors: Mapping[str, Array], table: KeyTable) -> Reading:
-    """Sort tensors by layer; raises UnsupportedAdapter for kinds other than LoRA, LoCon and DoRA."""
+    """Sort tensors by layer; raises UnsupportedAdapter for kinds other than LoRA, LoCon and DoRA.
+
+    A layer is read whole or the file is refused: a tensor beside known factors that is not understood may change what
+    they mean.
+    """
     names = _names(table)
     reading = Reading()
     for key, tensor in sorted(tensors.items()):
         stem, _, part = key.partition(".")
-        _refuse_other_kinds(key, part)
         layer = names.get(stem)
         if stem == "bundle_emb":
             reading.ignored.append(Ignored(key, "bundled textual-inversion embeddings are not applied"))
         elif layer is None:
+            if stem.startswith(PREFIXES) and kind_of(part):
+                raise refuse(key, part)
             reading.unknown.append(Ignored(key, _why_unknown(stem)))
         elif part in _PARTS:
             reading.put(layer, _PARTS[part], key, tensor)
         elif part == "alpha":
-            reading.of(layer).alpha = _alpha(key, tensor)
+            reading.set_alpha(layer, key, _number(key, tensor))
         elif part == "scale":
-            raise _strength_unknown(key, "sets a strength of its own, which only A1111 heeds")
+            reading.of(layer).scale = _number(key, tensor)
         else:
-            reading.unknown.append(Ignored(key, f"{part} is no part of a LoRA layer"))
+            raise refuse(key, part)
     return reading
 
 
-def _alpha(key: str, tensor: Array) -> float:
+def _number(key: str, tensor: Array) -> float:
     if tensor.size != 1:
-        raise _strength_unknown(key, f"has the shape {list(tensor.shape)}; only alphas of one value are read")
-    alpha = float(tensor.reshape(()))
-    if alpha == 0:
-        raise _strength_unknown(key, "is 0, which sd-scripts takes for the rank and others for no effect")
-    return alpha
-
-
-def _strength_unknown(key: str, why: str) -> UnsupportedAdapter:
-    return UnsupportedAdapter(
-        f"{key} {why}; save the file with usual alphas", key=key, reason="ADAPTER_STRENGTH_UNKNOWN"
-    )
+        raise UnsupportedAdapter(
+            f"{key} has the shape {list(tensor.shape)}; only strengths of one value are read: save the file with usual "
+            "alphas",
+            key=key,
+            reason="ADAPTER_STRENGTH_UNKNOWN",
+        )
+    return float(tensor.reshape(()))
 
 
 def to_kohya(adapter: Adapter, metadata: Mapping[str, str], dtype: str | None = None, *, sdxl: bool = False) -> bytes:
     """Write one file: factors, alphas, DoRA scales, and `metadata` with network and hash headers added.
 
-    `dtype` None takes float16 if that loses nothing, else float32. Equal input gives equal bytes. `sdxl` writes the
-    original block names and `te1` / `te2`, as sd-scripts does for SDXL; never both spellings: diffusers drops one then.
+    `dtype` as in `safetensors_bytes.encode`. Equal input gives equal bytes. `sdxl` writes the original block names and
+    `te1` / `te2`, as sd-scripts does for SDXL; never both spellings: diffusers drops one then. A DoRA comes out right
+    in LyCORIS; ComfyUI divides by the length of the unchanged rows, A1111 norms columns, diffusers drops the scales.
     """
     tensors: dict[str, Array] = {}
     originals = original_names(adapter.modules, _SDXL_UP_ATTENTION) if sdxl else {}
@@ -104,18 +101,17 @@ def to_kohya(adapter: Adapter, metadata: Mapping[str, str], dtype: str | None = 
         if module.magnitude is not None:
             shape = (-1, *([1] * (module.down.ndim - 1)))
             tensors[f"{stem}.dora_scale"] = module.magnitude.reshape(shape)
-    chosen = dtype or ("float16" if _survives_half(tensors) else "float32")
     alphas = {module.alpha for module in adapter.modules.values()}
-    headers = {
+    headers: dict[str, str] = {
         "ss_network_module": "networks.lora",
         "ss_network_dim": str(adapter.rank),
         "ss_network_alpha": str(alphas.pop()) if len(alphas) == 1 else "Dynamic",
         "ss_network_args": json.dumps({"use_dora": "True"} if adapter.has_magnitudes else {}),
         **metadata,
     }
-    plain = safetensors_bytes.write(tensors, headers, chosen)
-    body = plain[8 + int.from_bytes(plain[:8], "little") :]
-    return safetensors_bytes.write(tensors, {**headers, "sshs_model_hash": hashlib.sha256(body).hexdigest()}, chosen)
+    body = safetensors_bytes.encode(tensors, dtype)
+    headers["sshs_model_hash"] = hashlib.sha256(body.data).hexdigest()
+    return safetensors_bytes.assemble(body, headers)
 
 
 def _names(table: KeyTable) -> dict[str, str]:
@@ -132,21 +128,7 @@ def _names(table: KeyTable) -> dict[str, str]:
     return names
 
 
-def _refuse_other_kinds(key: str, part: str) -> None:
-    for mark, kind in _OTHER_KINDS.items():
-        if part.startswith(mark):
-            raise UnsupportedAdapter(
-                f"{key}: this is a {kind} adapter; LoRA, LoCon and DoRA are supported: convert it to LoRA first",
-                key=key,
-            )
-
-
 def _why_unknown(stem: str) -> str:
     if stem.startswith("lora_te2_"):
         return "no such layer in a second text encoder of the base"
     return "no such layer in the base" if stem.startswith(PREFIXES) else "not a LoRA key"
-
-
-def _survives_half(tensors: Mapping[str, Array]) -> bool:
-    with np.errstate(over="ignore"):
-        return all(np.array_equal(t.astype(np.float16).astype(np.float32), t) for t in tensors.values())

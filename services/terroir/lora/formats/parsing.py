@@ -15,6 +15,7 @@ from terroir.lora.key_table import KeyTable
 
 MAX_RANK: Final = 512
 """No published trainer makes more; each doubling doubles what serving has to multiply."""
+_DIFFUSERS_PREFIXES: Final = ("unet.", "text_encoder.", "text_encoder_2.", "transformer.")
 _USUAL: Final = tuple(
     f".{attention}.{part}" for attention in ("attn1", "attn2") for part in ("to_q", "to_k", "to_v", "to_out.0")
 )
@@ -68,9 +69,9 @@ def parse(data: bytes, key_table: KeyTable, *, max_rank: int = MAX_RANK) -> Pars
 def _detect(keys: list[str]) -> str:
     if any(key.startswith(kohya.PREFIXES) for key in keys):
         return "kohya"
-    if any(key.startswith("base_model.model.") for key in keys):
+    if any(key.startswith(diffusers.PEFT_PREFIX) for key in keys):
         return "peft"
-    if any(key.startswith(("unet.", "text_encoder.", "text_encoder_2.", "transformer.")) for key in keys):
+    if any(key.startswith(_DIFFUSERS_PREFIXES) or diffusers.is_factor(key) for key in keys):
         return "diffusers"
     sample = keys[0] if keys else "none at all"
     raise UnsupportedAdapter(
