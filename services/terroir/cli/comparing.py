@@ -15,7 +15,7 @@ _LEVELS: Final = {
     pb.INTERFERENCE_LEVEL_HIGH: "high",
 }
 _ADVICE: Final = {
-    pb.INTERFERENCE_LEVEL_LOW: "both styles of every pair should stay visible",
+    pb.INTERFERENCE_LEVEL_LOW: "both styles of every pair are likely to stay visible; samples tell for certain",
     pb.INTERFERENCE_LEVEL_MEDIUM: "one style may cover another: draw samples before you publish the stack",
     pb.INTERFERENCE_LEVEL_HIGH: "expect a style to be lost: favour one by its weight, or choose another pair",
 }

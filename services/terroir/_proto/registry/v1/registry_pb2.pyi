@@ -54,7 +54,7 @@ class _InterferenceLevelEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Int
     INTERFERENCE_LEVEL_UNSPECIFIED: _InterferenceLevel.ValueType  # 0
     """Not known."""
     INTERFERENCE_LEVEL_LOW: _InterferenceLevel.ValueType  # 1
-    """Both styles stay visible."""
+    """More likely than not both styles stay visible."""
     INTERFERENCE_LEVEL_MEDIUM: _InterferenceLevel.ValueType  # 2
     """One may cover the other: look at samples."""
     INTERFERENCE_LEVEL_HIGH: _InterferenceLevel.ValueType  # 3
@@ -66,7 +66,7 @@ class InterferenceLevel(_InterferenceLevel, metaclass=_InterferenceLevelEnumType
 INTERFERENCE_LEVEL_UNSPECIFIED: InterferenceLevel.ValueType  # 0
 """Not known."""
 INTERFERENCE_LEVEL_LOW: InterferenceLevel.ValueType  # 1
-"""Both styles stay visible."""
+"""More likely than not both styles stay visible."""
 INTERFERENCE_LEVEL_MEDIUM: InterferenceLevel.ValueType  # 2
 """One may cover the other: look at samples."""
 INTERFERENCE_LEVEL_HIGH: InterferenceLevel.ValueType  # 3
