@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from array import array
 from bisect import bisect_right, insort
 from collections import defaultdict
-from collections.abc import Iterator, Set
+from collections.abc import Callable, Iterable, Iterator, Set
 from dataclasses import dataclass, field
 from threading import RLock
 from typing import Final
@@ -18,8 +19,6 @@ STATES: Final = "aliases"
 BASES: Final = "bases"
 REGIONS: Final = "regions"
 """Collections, and the one plain sequence, that the index folds."""
-
-_WALK_FROM_SHARE: Final = 20
 
 FACETS: Final = ("base", "region", "trigger_word", "tag", "alias")
 
@@ -42,6 +41,31 @@ class _Postings:
                 del self.of[facet][value]
 
 
+class _Texts:
+    """All texts of searches in one string, so that looking for a part walks no rows."""
+
+    def __init__(self, ids: list[str], texts: Iterator[str]) -> None:
+        self._ids = ids
+        self._begins = array("Q")
+        at, kept = 0, []
+        for text in texts:
+            self._begins.append(at)
+            kept.append(text)
+            at += len(text) + 1
+        # NUL lies between them: no query may hold it, so none matches across two.
+        self._text = "\0".join(kept)
+
+    def ids_with(self, part: str, after: str) -> Iterator[str]:
+        """Those with a part in their text behind an identifier, sorted."""
+        place = bisect_right(self._ids, after)
+        while place < len(self._ids):
+            found = self._text.find(part, self._begins[place])
+            if found < 0:
+                return
+            place = bisect_right(self._begins, found)
+            yield self._ids[place - 1]
+
+
 class Index:
     """The fold of all documents; safe for threads.
 
@@ -58,6 +82,8 @@ class Index:
         """Newest number of each sequence that has no row."""
         self._bases: dict[str, Document] = {}
         self._postings = _Postings()
+        self._texts: _Texts | None = None
+        """Built when a search needs it; None after a change."""
         self._hashes: dict[int, tuple[tuple[str, int], ...]] = {}
         self._trained_from: dict[str, tuple[tuple[str, int], ...]] = {}
         """By the name of a version, the versions whose training went on from it."""
@@ -144,18 +170,38 @@ class Index:
         with self._lock:
             return frozenset(self._postings.of[facet].get(value, ()))
 
-    def rows_after(self, adapter: str, among: Set[str] | None = None) -> Iterator[tuple[str, AdapterRow]]:
-        """Rows by identifier behind `adapter`, all or those `among`; a row is as it is when it is reached."""
+    def count(self, facet: str, value: str) -> int:
+        """How many adapters `with_value` has."""
         with self._lock:
-            ids = self._ids[bisect_right(self._ids, adapter) :]
-        if among is not None:
-            # Sorting a few beats walking past all; walking stops early where many meet the filter.
-            few = len(among) * _WALK_FROM_SHARE < len(ids)
-            ids = sorted(each for each in among if each > adapter) if few else [each for each in ids if each in among]
-        for key in ids:
-            row = self._rows[key]
-            if row.versions:
-                yield key, row
+            return len(self._postings.of[facet].get(value, ()))
+
+    def find(
+        self,
+        after: str,
+        accept: Callable[[AdapterRow], bool],
+        limit: int,
+        *,
+        among: Set[str] | None = None,
+        part: str = "",
+    ) -> list[str]:
+        """The first `limit` adapters by identifier behind `after` that are accepted.
+
+        Only those `among` are looked at, or else those with `part` (lower case) in their text.
+        """
+        with self._lock:
+            if among is not None:
+                ids: Iterable[str] = sorted(key for key in among if key > after)
+            elif part:
+                ids = self._all_texts().ids_with(part, after)
+            else:
+                ids = self._ids[bisect_right(self._ids, after) :]
+        rows, found = self._rows, []
+        for key in ids:  # without the lock: rows are replaced in place and never removed
+            if accept(rows[key]):
+                found.append(key)
+                if len(found) == limit:
+                    break
+        return found
 
     def with_hash(self, digits: str) -> list[tuple[str, Document]]:
         """Versions one of whose hashes begins with these 8 or more hexadecimal digits, in lower case."""
@@ -193,11 +239,18 @@ class Index:
         with self._lock:
             self._numbers[REGIONS] = max(number, self._numbers.get(REGIONS, 0))
 
+    def _all_texts(self) -> _Texts:
+        if self._texts is None:
+            rows = (self._rows[key].facts for key in self._ids)
+            self._texts = _Texts(list(self._ids), (facts.text for facts in rows if facts is not None))
+        return self._texts
+
     def _apply_version(self, adapter: str, document: Document, packed: bytes) -> None:
         row = self._rows.setdefault(adapter, AdapterRow())
         first = not row.versions
         if not first:
             self._postings.remove(adapter, row)
+        self._texts = None
         row.versions.append(packed)
         row.facts = VersionFacts.of(adapter, document)
         self._postings.add(adapter, row)

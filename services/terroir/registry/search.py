@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Collection, Iterable, Set
+from collections.abc import Callable, Collection, Iterable, Set
 from dataclasses import asdict, dataclass
 from datetime import datetime
-from functools import reduce
-from itertools import islice
 from typing import Any, Final, Protocol
 
 from terroir.common.errors import InvalidArgument
 from terroir.common.validation import ensure_identifier, ensure_text, page
 from terroir.registry.index import Index
-from terroir.registry.index_rows import AdapterRow
+from terroir.registry.index_rows import AdapterRow, VersionFacts
 from terroir.registry.paging import DEFAULT_PAGE_SIZE, MAX_PAGE_SIZE, Page, PageQuery
 from terroir.registry.region_codes import same
 
@@ -22,6 +20,8 @@ MAX_QUERY_CHARACTERS: Final = 200
 MAX_FILTER_TAGS: Final = 32
 MAX_FILTER_METRICS: Final = 16
 MAX_FOUND_BY_HASH: Final = 200
+_RARE: Final = 5_000
+"""Adapters that are sorted in a few milliseconds."""
 _TAG: Final = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
 _METRIC: Final = re.compile(r"[a-z][a-z0-9_]{0,62}")
 _HASH: Final = re.compile(r"[0-9a-f]{8,64}")
@@ -42,15 +42,6 @@ class MetricBound:
     metric: str
     minimum: float | None = None
     maximum: float | None = None
-
-    def holds(self, row: AdapterRow) -> bool:
-        """Whether the newest version's figure is within the bounds."""
-        value = row.facts.metrics.get(self.metric) if row.facts is not None else None
-        return (
-            value is not None
-            and (self.minimum is None or value >= self.minimum)
-            and (self.maximum is None or value <= self.maximum)
-        )
 
 
 @dataclass(frozen=True)
@@ -107,17 +98,17 @@ class Search:
         self._regions = regions
 
     def adapters(self, conditions: AdapterFilter, query: PageQuery) -> Page[str]:
-        """Identifiers of one page, sorted; raises InvalidArgument for the filter, the size or the token.
-
-        Conditions with values that the index keeps lists of are looked up, the rest is compared row by row.
-        """
+        """Identifiers of one page, sorted; raises InvalidArgument for the filter, the size or the token."""
         conditions.ensure()
         request = page(
             query.size, query.token, default=DEFAULT_PAGE_SIZE, limit=MAX_PAGE_SIZE,
             query={"listing": "adapters", "filter": conditions.to_body()},
         )  # fmt: skip
-        rows = self._index.rows_after(request.after or "", self._looked_up(conditions))
-        found = list(islice((adapter for adapter, row in rows if _meets(row, conditions)), request.size + 1))
+        codes = self._codes_within(conditions.region)
+        found = self._index.find(
+            request.after or "", _accepts(conditions, codes), request.size + 1,
+            among=self._rarest(conditions, codes), part=conditions.query.lower(),
+        )  # fmt: skip
         shown = found[: request.size]
         return Page(tuple(shown), request.next_token(shown[-1]) if len(found) > len(shown) else "")
 
@@ -134,28 +125,78 @@ class Search:
         found.sort(key=lambda each: (each[1].created_at, each[0], each[1].number))
         return [(adapter, document.number) for adapter, document in found[:MAX_FOUND_BY_HASH]]
 
-    def _looked_up(self, conditions: AdapterFilter) -> Set[str] | None:
-        """Adapters that meet every condition that is looked up; None if there is no such condition."""
+    def _codes_within(self, region: str) -> frozenset[str]:
+        """Regions that adapters were made for and that lie in one."""
+        if not region:
+            return frozenset()
+        return frozenset(map(same, self._regions.within(region, self._index.values("region"))))
+
+    def _rarest(self, conditions: AdapterFilter, codes: frozenset[str]) -> frozenset[str] | None:
+        """Adapters that meet the rarest of the conditions that the index keeps lists for; None if none is rare.
+
+        Sorting a few beats walking past all, while many meet a common condition early on the walk.
+        """
         wanted = [("base", conditions.base), ("trigger_word", conditions.trigger_word), ("alias", conditions.alias)]
         wanted += [("tag", tag) for tag in conditions.tags]
-        sets = [self._index.with_value(facet, value) for facet, value in wanted if value]
+        lists = [[(facet, value)] for facet, value in wanted if value]
         if conditions.region:
-            inside = self._regions.within(conditions.region, self._index.values("region"))
-            sets.append(frozenset().union(*(self._index.with_value("region", same(code)) for code in inside)))
-        return reduce(lambda left, right: left & right, sorted(sets, key=len)) if sets else None
+            lists.append([("region", code) for code in codes])
+        counted = [(sum(self._index.count(*each) for each in values), values) for values in lists]
+        count, rarest = min(counted, key=lambda each: each[0], default=(_RARE + 1, []))
+        if count > _RARE:
+            return None
+        return frozenset[str]().union(*(self._index.with_value(facet, value) for facet, value in rarest))
 
 
-def _meets(row: AdapterRow, conditions: AdapterFilter) -> bool:
-    facts = row.facts
-    if facts is None or (row.deprecated and not conditions.include_deprecated and len(row.versions) in row.deprecated):
-        return False
-    after, before = conditions.published_after, conditions.published_before
-    return (
-        (not conditions.query or conditions.query.lower() in facts.text)
-        and (after is None or facts.published >= after.timestamp())
-        and (before is None or facts.published < before.timestamp())
-        and all(bound.holds(row) for bound in conditions.metrics)
-    )
+def _accepts(conditions: AdapterFilter, codes: frozenset[str]) -> Callable[[AdapterRow], bool]:
+    """A row's test with the conditions that are asked for and no others: it may run for every adapter there is."""
+    tests: list[Callable[[AdapterRow, VersionFacts], bool]] = []
+    if conditions.query:
+        part = conditions.query.lower()
+        tests.append(lambda _, facts: part in facts.text)
+    if conditions.region:
+        tests.append(lambda _, facts: facts.region in codes)
+    if conditions.base:
+        tests.append(lambda _, facts: facts.base == conditions.base)
+    if conditions.trigger_word:
+        tests.append(lambda _, facts: facts.trigger_word == conditions.trigger_word)
+    if conditions.alias:
+        tests.append(lambda row, _: conditions.alias in row.aliases)
+    if conditions.published_after is not None:
+        after = conditions.published_after.timestamp()
+        tests.append(lambda _, facts: facts.published >= after)
+    if conditions.published_before is not None:
+        before = conditions.published_before.timestamp()
+        tests.append(lambda _, facts: facts.published < before)
+    tests += [_tag_test(tag) for tag in conditions.tags]
+    tests += [_bound_test(bound) for bound in conditions.metrics]
+    deprecated = conditions.include_deprecated
+
+    def accepts(row: AdapterRow) -> bool:
+        facts = row.facts
+        if facts is None or (row.deprecated and not deprecated and len(row.versions) in row.deprecated):
+            return False
+        for test in tests:  # noqa: SIM110 (a generator would double the time of a search)
+            if not test(row, facts):
+                return False
+        return True
+
+    return accepts
+
+
+def _tag_test(tag: str) -> Callable[[AdapterRow, VersionFacts], bool]:
+    return lambda _, facts: tag in facts.tags
+
+
+def _bound_test(bound: MetricBound) -> Callable[[AdapterRow, VersionFacts], bool]:
+    low = -math.inf if bound.minimum is None else bound.minimum
+    high = math.inf if bound.maximum is None else bound.maximum
+
+    def test(_: AdapterRow, facts: VersionFacts) -> bool:
+        value = facts.metrics.get(bound.metric)
+        return value is not None and low <= value <= high
+
+    return test
 
 
 def _ensure_count(values: Collection[object], field: str, limit: int) -> None:

@@ -41,8 +41,8 @@ class Subscription:
     def put(self, event: WatchEvent) -> None:
         """Add an event, or give the watcher up if it has not taken the last 10,000."""
         with self._lock:
-            if len(self._events) >= MAX_BUFFERED:
-                self._overflown = True
+            if self._overflown or len(self._events) >= MAX_BUFFERED:
+                self._overflown = True  # for good: what came behind the gap would carry tokens that are past it
             else:
                 self._events.append(event)
         self._wake()

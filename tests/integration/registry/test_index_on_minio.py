@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import SecretStr
 
 from terroir._proto.registry.v1 import registry_pb2 as pb
 from terroir.registry.settings import RegistrySettings
@@ -30,8 +31,8 @@ def replicas(own_minio: MinioServer, tmp_path: Path) -> Iterator[tuple[Running, 
         base_sources={"tiny": write_base_folder(tmp_path / "tiny", 0)},
         store=f"s3://{location.bucket}",
         store_endpoint=location.endpoint,
-        store_access_key_id=ACCESS_KEY,
-        store_secret_access_key=SECRET_KEY,
+        store_access_key_id=SecretStr(ACCESS_KEY),
+        store_secret_access_key=SecretStr(SECRET_KEY),
         store_retry_seconds=1,
     )
     with ExitStack() as stack:
