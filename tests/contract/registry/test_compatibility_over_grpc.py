@@ -11,6 +11,8 @@ from typing import Any
 import pytest
 
 from terroir._proto.registry.v1 import registry_pb2 as pb
+from terroir.client.registry import Registry
+from terroir.common.errors import FailedPrecondition
 from terroir.registry import compatibility
 from tests.contract.registry.running import BASE, OTHER_BASE, Running, refused
 from tests.unit.registry.adapter_kit import adapter_bytes
@@ -55,6 +57,15 @@ def test_the_second_answer_comes_from_the_store_and_is_the_same(stocked: Running
     first = check(stocked, "c", "d")
     assert list((stocked.data_dir / "compat").glob("*/*--*.json"))
     assert check(stocked, "c", "d") == first
+
+
+def test_the_client_asks_for_it_by_names_and_raises_typed_errors(stocked: Running) -> None:
+    client = Registry.__new__(Registry)
+    client._stub = stocked.api
+    assert client.compatibility(["adapters/a", "adapters/b"]) == check(stocked, "a", "b")
+    with pytest.raises(FailedPrecondition, match="bases/other") as error:
+        client.compatibility(["adapters/a", "adapters/abroad"])
+    assert error.value.reason == "COMPATIBILITY_BASES_DIFFER"
 
 
 @pytest.mark.parametrize(

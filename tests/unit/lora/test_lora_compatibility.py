@@ -76,6 +76,18 @@ def test_a_change_of_nothing_is_compared_without_a_division_by_zero():
     assert compare(Adapter({}), Adapter({})).layers == 0
 
 
+def test_of_a_dora_the_low_rank_change_is_compared():
+    """Its magnitude rescales rows of base + change, so without the base's weights nothing can be said of it."""
+    first, second = random_adapter(1), random_adapter(2)
+    rescaled = Adapter(
+        {
+            layer: LoraModule(module.down, module.up, module.alpha, np.full(module.up.shape[0], 7.0, np.float32))
+            for layer, module in first.modules.items()
+        }
+    )
+    assert compare(rescaled, second) == compare(first, second)
+
+
 def test_many_pairs_at_once_give_what_each_pair_gives_alone():
     three = [random_adapter(seed, rank=seed + 1) for seed in range(3)]
     found = compare_pairs(three, [(0, 1), (2, 1)])
