@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Final
 
 
 @dataclass(frozen=True)
@@ -14,6 +15,14 @@ class Pair:
 
     ours: float
     peer: float
+
+
+QUANTILES: Final = ("p50", "p99")
+
+
+def two_quantiles(taken: Sequence[float]) -> tuple[float, float]:
+    """Median and 99th percentile, in the order of QUANTILES."""
+    return statistics.median(taken), sorted(taken)[min(len(taken) - 1, int(len(taken) * 0.99))]
 
 
 def in_turns(count: int, ours: Callable[[int], object], peer: Callable[[int], object]) -> Pair:

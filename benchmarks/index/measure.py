@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import statistics
 import subprocess
 import sys
 import time
@@ -15,8 +14,12 @@ from pathlib import Path
 from typing import Any, Final
 
 from benchmarks.bench import Bench
+from benchmarks.index import publishing
 from benchmarks.index.many_adapters import ALIASED_EVERY, adapter_id, fill
+from benchmarks.peers.mlflow_registry import NAME as MLFLOW
+from benchmarks.peers.mlflow_registry import MlflowRegistry, seeded
 from benchmarks.rows import Row, Target
+from benchmarks.timing import QUANTILES, two_quantiles
 from scripts.tools import TOOLS, path_of
 from terroir._proto.registry.v1 import registry_pb2 as pb
 from terroir._proto.registry.v1 import registry_pb2_grpc
@@ -56,11 +59,14 @@ def rows(bench: Bench) -> Iterator[Row]:
             f"peak memory of a process that started so, {about}", "MB", warm["peak_bytes"] / 1e6, target=Target(1_000)
         )
         yield bench.row(f"write a snapshot of the index, {about}", "s", cold["snapshot_seconds"])
-        with _registry(place, bench.work) as api:
-            yield from _reads(bench, api, count, about)
+        with _registry(place, bench.work) as api, MlflowRegistry(bench.work / "mlflow") as mlflow:
+            bench.say(f"writing {count} models to MLflow's tables")
+            mlflow.seed(count)
+            yield from _reads(bench, api, count, about, mlflow)
+            yield from publishing.rows(bench, api, place.store, place.name, mlflow)
 
 
-def _reads(bench: Bench, api: Any, count: int, about: str) -> Iterator[Row]:
+def _reads(bench: Bench, api: Any, count: int, about: str, mlflow: MlflowRegistry) -> Iterator[Row]:
     def by_alias(turn: int) -> None:
         name = f"adapters/{adapter_id(ALIASED_EVERY * (turn * 7919 % (count // ALIASED_EVERY)))}@production"
         api.GetVersion(pb.GetVersionRequest(name=name), timeout=10)
@@ -76,8 +82,14 @@ def _reads(bench: Bench, api: Any, count: int, about: str) -> Iterator[Row]:
         return call
 
     taken = _seconds(bench.count(2_000, 50), by_alias)
-    yield bench.row(f"GetVersion by alias over gRPC, p50, {about}", "ms", taken[0] * 1e3, target=Target(3, cores=2))
-    yield bench.row(f"GetVersion by alias over gRPC, p99, {about}", "ms", taken[1] * 1e3)
+    asked = bench.count(500, 20)
+    peer = two_quantiles([mlflow.by_alias(seeded(turn * 7919 % count), "production") for turn in range(asked)])
+    for place, target in ((0, Target(3, cores=2)), (1, None)):
+        yield bench.row(
+            f"GetVersion by alias over gRPC, {QUANTILES[place]}, {about}", "ms", taken[place] * 1e3, target=target,
+            peer=peer[place] * 1e3, peer_name=MLFLOW,
+        )  # fmt: skip
+    pages = two_quantiles([mlflow.page(100) for _ in range(bench.count(50, 5))])
     searches = {
         "all": pb.AdapterFilter(),
         "two tags": pb.AdapterFilter(tags=["tag-1", "tag-2"]),
@@ -87,7 +99,11 @@ def _reads(bench: Bench, api: Any, count: int, about: str) -> Iterator[Row]:
     }
     for what, conditions in searches.items():
         taken = _seconds(bench.count(300, 10), page(conditions))
-        yield bench.row(f"list page of 100, {what}, p99, {about}", "ms", taken[1] * 1e3, target=Target(50, cores=2))
+        beside = (pages[1] * 1e3, f"{MLFLOW}, its first page") if what == "all" else (None, None)
+        yield bench.row(
+            f"list page of 100, {what}, p99, {about}", "ms", taken[1] * 1e3, target=Target(50, cores=2),
+            peer=beside[0], peer_name=beside[1],
+        )  # fmt: skip
 
 
 def _seconds(count: int, call: Callable[[int], None]) -> tuple[float, float]:
@@ -98,7 +114,7 @@ def _seconds(count: int, call: Callable[[int], None]) -> tuple[float, float]:
         call(turn)
         if turn >= 0:
             taken.append(time.perf_counter() - began)
-    return statistics.median(taken), sorted(taken)[min(count - 1, int(count * 0.99))]
+    return two_quantiles(taken)
 
 
 def _start(place: _Place, *arguments: str) -> dict[str, float]:

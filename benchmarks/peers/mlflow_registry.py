@@ -24,6 +24,11 @@ _QUIET: Final = {
 _DRIVER: Final = Path(__file__).with_name("mlflow_driver.py")
 
 
+def seeded(number: int) -> str:
+    """Name of a model that `seed` made."""
+    return f"seeded-{number:06d}"
+
+
 class MlflowRegistry:
     """A running MLflow that times its own operations; a context manager."""
 
