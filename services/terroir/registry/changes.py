@@ -9,6 +9,7 @@ from typing import Final
 from terroir.registry.names import adapter_name, base_name, version_name
 from terroir.registry.state import action_of, change_in
 from terroir.store.documents import Document
+from terroir.store.errors import CorruptObject
 
 
 class ChangeKind(StrEnum):
@@ -43,7 +44,21 @@ _STATE_KINDS: Final = {
 
 
 def change_of(sequence: str, document: Document) -> Change | None:
-    """The change that a document of a sequence made; None for a sequence that nobody watches."""
+    """The change that a document of a sequence made; None for a sequence that nobody watches.
+
+    Raises CorruptObject for a document that is not of this release's form.
+    """
+    try:
+        return _change_of(sequence, document)
+    except (KeyError, TypeError) as error:
+        raise CorruptObject(
+            f"document {document.number} of {sequence} does not tell what it changed: {type(error).__name__} {error} "
+            "(restore it from a copy of the store, or run the release that wrote it)",
+            sequence,
+        ) from error
+
+
+def _change_of(sequence: str, document: Document) -> Change | None:
     collection, _, child = sequence.partition("/")
     time, body = document.created_at, document.body
     if collection == "adapters":

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from array import array
 from bisect import bisect_right, insort
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Set
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from threading import RLock
 from typing import Final
 
 from terroir.registry.index_rows import AdapterRow, VersionFacts, hash_key, hashes_of, pack
+from terroir.registry.search_texts import SearchTexts
 from terroir.registry.state import state_facts
 from terroir.store.documents import Document
+from terroir.store.errors import CorruptObject
 
 ADAPTERS: Final = "adapters"
 STATES: Final = "aliases"
@@ -41,31 +43,6 @@ class _Postings:
                 del self.of[facet][value]
 
 
-class _Texts:
-    """All texts of searches in one string, so that looking for a part walks no rows."""
-
-    def __init__(self, ids: list[str], texts: Iterator[str]) -> None:
-        self._ids = ids
-        self._begins = array("Q")
-        at, kept = 0, []
-        for text in texts:
-            self._begins.append(at)
-            kept.append(text)
-            at += len(text) + 1
-        # NUL lies between them: no query may hold it, so none matches across two.
-        self._text = "\0".join(kept)
-
-    def ids_with(self, part: str, after: str) -> Iterator[str]:
-        """Those with a part in their text behind an identifier, sorted."""
-        place = bisect_right(self._ids, after)
-        while place < len(self._ids):
-            found = self._text.find(part, self._begins[place])
-            if found < 0:
-                return
-            place = bisect_right(self._begins, found)
-            yield self._ids[place - 1]
-
-
 class Index:
     """The fold of all documents; safe for threads.
 
@@ -82,7 +59,7 @@ class Index:
         """Newest number of each sequence that has no row."""
         self._bases: dict[str, Document] = {}
         self._postings = _Postings()
-        self._texts: _Texts | None = None
+        self._texts: SearchTexts | None = None
         """Built when a search needs it; None after a change."""
         self._hashes: dict[int, tuple[tuple[str, int], ...]] = {}
         self._trained_from: dict[str, tuple[tuple[str, int], ...]] = {}
@@ -239,25 +216,26 @@ class Index:
         with self._lock:
             self._numbers[REGIONS] = max(number, self._numbers.get(REGIONS, 0))
 
-    def _all_texts(self) -> _Texts:
+    def _all_texts(self) -> SearchTexts:
         if self._texts is None:
             rows = (self._rows[key].facts for key in self._ids)
-            self._texts = _Texts(list(self._ids), (facts.text for facts in rows if facts is not None))
+            self._texts = SearchTexts(list(self._ids), (facts.text for facts in rows if facts is not None))
         return self._texts
 
     def _apply_version(self, adapter: str, document: Document, packed: bytes) -> None:
+        with _readable(f"{ADAPTERS}/{adapter}", document):  # before anything is changed
+            facts = VersionFacts.of(adapter, document)
+            keys = {hash_key(digest) for digest in hashes_of(document.body)}
         row = self._rows.setdefault(adapter, AdapterRow())
         first = not row.versions
         if not first:
             self._postings.remove(adapter, row)
         self._texts = None
         row.versions.append(packed)
-        row.facts = VersionFacts.of(adapter, document)
+        row.facts = facts
         self._postings.add(adapter, row)
         here = ((adapter, document.number),)
-        if parent := document.body["lineage"]["parent"]:
-            self._trained_from[parent] = self._trained_from.get(parent, ()) + here
-        for key in {hash_key(digest) for digest in hashes_of(document.body)}:
+        for key in keys:
             there = self._hashes.get(key)
             # Hardly any two versions share a key, so the one tuple is shared by all keys of a version.
             self._hashes[key] = here if there is None else there + here
@@ -266,12 +244,27 @@ class Index:
             insort(self._ids, adapter)
 
     def _apply_state(self, adapter: str, document: Document, packed: bytes) -> None:
+        with _readable(f"{STATES}/{adapter}", document):
+            aliases, deprecated = state_facts(document.body)
         row = self._rows.setdefault(adapter, AdapterRow())
         self._postings.remove(adapter, row)
         row.state, row.state_number = packed, document.number
-        row.aliases, row.deprecated = state_facts(document.body)
+        row.aliases, row.deprecated = aliases, deprecated
         if row.versions:
             self._postings.add(adapter, row)
+
+
+@contextmanager
+def _readable(sequence: str, document: Document) -> Iterator[None]:
+    """Turn what a document of another shape raises into CorruptObject, which followers know to log and pass over."""
+    try:
+        yield
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise CorruptObject(
+            f"document {document.number} of {sequence} is not of this release's form: {type(error).__name__} {error} "
+            "(restore it from a copy of the store, or run the release that wrote it)",
+            sequence,
+        ) from error
 
 
 def _facets(row: AdapterRow) -> Iterator[tuple[str, str]]:

@@ -188,8 +188,12 @@ class Follower:
             known = self._seen.get(hint)
         if known is not None:
             return known
-        document = self._sequence(hint.sequence).find_operation(hint.op_id)
-        return change_of(hint.sequence, document) if document is not None else None
+        try:
+            document = self._sequence(hint.sequence).find_operation(hint.op_id)
+            return change_of(hint.sequence, document) if document is not None else None
+        except CorruptObject as error:
+            _log.error("announced_document_damaged", sequence=hint.sequence, error=str(error))
+            return None
 
     def _settle(self, hint: Hint) -> bool:
         """Fold what a hint announced; False if it is not there yet."""
@@ -240,10 +244,10 @@ class Follower:
         self._looked_at = {sequence: at for sequence, at in self._looked_at.items() if sequence in newest}
 
     def _fold(self, sequence: str, document: Document) -> None:
+        hint, change = Hint(sequence, document.op_id), change_of(sequence, document)
         with self._folding:
             if not self._index.apply(sequence, document):
                 return
-            hint, change = Hint(sequence, document.op_id), change_of(sequence, document)
             self._seen[hint] = change
             self._trim(self._seen)
             # Told with the place before it: whoever resumes from there hears of it again rather than never.

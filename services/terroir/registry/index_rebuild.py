@@ -6,6 +6,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Final, TypeVar
 
 import structlog
@@ -44,10 +45,13 @@ class Rebuild:
         with ThreadPoolExecutor(self._parallel_reads, "registry-rebuild") as pool:
             for collection in (BASES, ADAPTERS, STATES):
                 for sequence, documents in self._read(pool, collection):
-                    for document in documents:
-                        index.apply(sequence, document)
-                        if datetime.fromisoformat(document.created_at) >= recent:
-                            follower.remember(sequence, document.op_id)
+                    try:
+                        for document in documents:
+                            index.apply(sequence, document)
+                            if datetime.fromisoformat(document.created_at) >= recent:
+                                follower.remember(sequence, document.op_id)
+                    except CorruptObject as error:
+                        _log.error("document_damaged", error=str(error))
         try:
             index.skip_regions(self._sequence(REGIONS).head().number)
         except NotFound:
@@ -55,12 +59,8 @@ class Rebuild:
 
     def _read(self, pool: ThreadPoolExecutor, collection: str) -> Iterator[tuple[str, list[Document]]]:
         announcements = self._sequence(f"{collection}/INDEX")
-        ids = sorted(
-            {
-                str(document.body["id"])
-                for document in _ahead(pool, announcements.get, range(1, _length(announcements) + 1))
-            }
-        )
+        numbers = range(1, _length(announcements) + 1)
+        ids = sorted(set(filter(None, _ahead(pool, partial(_announced, announcements), numbers))))
         newest_only = collection == STATES
 
         def read(child: str) -> tuple[str, list[Document]]:
@@ -87,15 +87,30 @@ class Rebuild:
         low, high = 1, self._journal.last() + 1
         while low < high:
             middle = (low + high) // 2
-            entry = self._journal.find(middle)
-            if entry is not None and datetime.fromisoformat(entry.announced_at) < moment:
+            if self._is_before(middle, moment):
                 low = middle + 1
             else:
                 high = middle
         return low
 
+    def _is_before(self, number: int, moment: datetime) -> bool:
+        try:
+            entry = self._journal.find(number)
+        except CorruptObject:  # is logged when it is read again; until then it may be young
+            return False
+        return entry is not None and datetime.fromisoformat(entry.announced_at) < moment
+
     def _sequence(self, name: str) -> DocumentSequence:
         return DocumentSequence(self._store, name, self._clock)
+
+
+def _announced(announcements: DocumentSequence, number: int) -> str:
+    """Id of the child that an entry of a collection's index names; empty for a damaged entry."""
+    try:
+        return str(announcements.get(number).body["id"])
+    except (CorruptObject, KeyError) as error:
+        _log.error("announcement_damaged", error=str(error))
+        return ""
 
 
 def _length(sequence: DocumentSequence) -> int:

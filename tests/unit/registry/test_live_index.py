@@ -264,3 +264,28 @@ def test_a_write_that_lost_its_answer_is_heard_of() -> None:
         writer.publish("a")
     reader.live.refresh()
     assert reader.index.number("adapters/a") == 1
+
+
+@pytest.mark.parametrize("place", ["adapters/b", "aliases/a", "adapters/INDEX"])
+@pytest.mark.parametrize("damaged", [b"{", b'{"of another release":1}'])
+def test_a_damaged_document_does_not_stop_a_start(place: str, damaged: bytes) -> None:
+    store = MemoryStore()
+    writer = Replica(store)
+    for name in ("a", "b", "c"):
+        writer.publish(name)
+    writer.write("aliases/a", "set", state_body({"production": 1}))
+    store.put(f"{place}/{1:020d}.json", damaged)
+    found = Replica(store).index
+    assert found.knows("c")
+
+
+def test_a_version_of_another_form_is_logged_and_holds_up_nothing_but_its_adapter() -> None:
+    store = MemoryStore()
+    reader, writer = Replica(store), Replica(store)
+    DocumentSequence(store, "adapters/odd", FixedClock(), log=writer.journal).append({"form": 9}, op_id="odd")
+    writer.publish("even")
+    with capture_logs() as logs:
+        reader.live.refresh()
+    assert any("not of this release's form" in entry.get("error", "") for entry in logs)
+    assert reader.index.ids() == ["even"]
+    assert fold_of(reader.index)["facets"]["base"] == {"tiny": ["even"]}
