@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import argparse
+import json
 import os
+import subprocess
+import sys
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from pathlib import Path
+from dataclasses import asdict
 
 import numpy as np
 import torch
@@ -13,7 +16,7 @@ from diffusers import UNet2DConditionModel
 
 from benchmarks.bench import Bench
 from benchmarks.rows import Row, Target
-from benchmarks.timing import in_turns
+from benchmarks.timing import Pair, in_turns
 from terroir.lora.adapter import Adapter, LoraModule
 from terroir.lora.compatibility import compare
 from terroir.lora.formats import parse, to_kohya
@@ -23,19 +26,19 @@ _RANK = 16
 
 
 def rows(bench: Bench) -> Iterator[Row]:
-    """From two files in memory to the overlap; the peer forms the deltas and takes nothing but their cosine."""
-    table = sd15_attention()
-    files = [_file(table, seed) for seed in range(2)]
-    adapters = [parse(data, table).adapter for data in files]
-    with _one_core():
-        taken = in_turns(
-            bench.count(5, 1),
-            lambda _: compare(*(parse(data, table).adapter for data in files)),
-            lambda _: _full_cosine(*adapters),
-        )
+    """From two files in memory to the overlap; the peer forms the deltas and takes nothing but their cosine.
+
+    In a process of its own that never had more than one core: numpy's threads would spin for each other on it.
+    """
+    core = min(os.sched_getaffinity(0))
+    ended = subprocess.run(
+        [sys.executable, "-m", "benchmarks.compatibility.speed", "--count", str(bench.count(5, 1))],
+        env={**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}, check=True, stdout=subprocess.PIPE,
+        text=True, preexec_fn=lambda: os.sched_setaffinity(0, {core}),
+    )  # fmt: skip
+    taken = Pair(**json.loads(ended.stdout.splitlines()[-1]))
     yield bench.row(
-        f"compatibility of two rank-{_RANK} adapters of SD 1.5's {len(table)} attention layers, from files, one core, "
-        "p50",
+        f"compatibility of two rank-{_RANK} adapters of SD 1.5's 128 attention layers, from files, one core, p50",
         "s", taken.ours, peer=taken.peer, peer_name="numpy on the full deltas, cosine only", target=Target(2),
     )  # fmt: skip
 
@@ -71,19 +74,21 @@ def _full_cosine(first: Adapter, second: Adapter) -> float:
     return inner / float((one * other) ** 0.5)
 
 
-@contextmanager
-def _one_core() -> Iterator[None]:
-    """Pin every thread that is there: the library's own were made before, with all cores."""
-    before = os.sched_getaffinity(0)
-    threads = [int(thread.name) for thread in Path("/proc/self/task").iterdir()]
-    _pin(threads, {min(before)})
-    try:
-        yield
-    finally:
-        _pin(threads, before)
+def main() -> None:
+    """Measure in this process, for `rows`; prints both medians in seconds as JSON."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--count", type=int, default=5)
+    count = parser.parse_args().count
+    table = sd15_attention()
+    files = [_file(table, seed) for seed in range(2)]
+    adapters = [parse(data, table).adapter for data in files]
+    taken = in_turns(
+        count,
+        lambda _: compare(*(parse(data, table).adapter for data in files)),
+        lambda _: _full_cosine(*adapters),
+    )
+    print(json.dumps(asdict(taken)))
 
 
-def _pin(threads: list[int], cores: set[int]) -> None:
-    for thread in threads:
-        with suppress(ProcessLookupError):
-            os.sched_setaffinity(thread, cores)
+if __name__ == "__main__":
+    main()

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import argparse
 import json
-import resource
+import re
 import sys
 import time
 import uuid
 from datetime import UTC, datetime
+from pathlib import Path
 
 from benchmarks.index.many_adapters import adapter_id
 from terroir.common.clock import SystemClock
@@ -63,7 +64,12 @@ def _change(states: States, adapter: str) -> None:
 
 
 def _peak_bytes() -> int:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    """Largest resident size of this program; ru_maxrss would inherit that of the process that forked it."""
+    status = Path("/proc/self/status").read_text(encoding="ascii")
+    found = re.search(r"^VmHWM:\s+(\d+) kB$", status, re.MULTILINE)
+    if found is None:
+        raise RuntimeError("this system tells no peak memory in /proc/self/status")
+    return int(found[1]) * 1024
 
 
 if __name__ == "__main__":
