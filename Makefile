@@ -4,7 +4,7 @@ VENV := .venv/bin
 PYTEST := $(VENV)/python -m pytest
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-fast lint types proto proto-accept docs lock tools bench soak clean
+.PHONY: help setup demo demo-minio test test-fast lint types proto proto-accept docs lock tools bench soak clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -14,6 +14,9 @@ setup: ## Create .venv and install everything, locked and hashed (instant the se
 
 demo: setup ## Two folders of pictures → two published styles → build/demo/contact_sheet.html
 	$(VENV)/terroir demo --out build/demo
+
+demo-minio: setup ## The same demo with every object in a bucket of a real MinIO, started for it
+	$(VENV)/python scripts/demo_minio.py --out build/demo-minio
 
 test: setup ## All tests
 	$(PYTEST)

@@ -1,0 +1,80 @@
+"""`terroir up --store`: a style is trained, published and drawn with, and the bucket is all that has to be kept."""
+
+from __future__ import annotations
+
+import shutil
+import signal
+from pathlib import Path
+
+import pytest
+
+from terroir.store.s3 import S3Store
+from terroir.tiny import BASE_DIR
+from tests.command_line import ROOT, CommandLine, Up, base_settings, left_behind
+from tests.tools.minio_server import ACCESS_KEY, SECRET_KEY, MinioServer
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+
+STYLE = ROOT / "examples" / "styles" / "jiangnan-ink"
+CONFIG = """
+dataset: datasets/ink
+lora_rank: 4
+batch_size: 4
+max_train_steps: 4
+save_steps: 2
+"""
+
+
+def kept_locally(data_dir: Path) -> set[str]:
+    """Folders of the data folder that belong to the object store where it is local."""
+    return {path.name for path in data_dir.iterdir()} & {"adapters", "blobs", "bases", "datasets", "jobs", "journal"}
+
+
+def test_a_style_is_made_on_one_machine_and_used_on_another_that_has_the_bucket_alone(
+    minio: MinioServer, tmp_path: Path
+) -> None:
+    bucket = minio.location().bucket
+    options = ("--free-ports", "--store", f"s3://{bucket}/team/a", "--store-endpoint", minio.endpoint)
+    settings = base_settings(BASE_DIR) | {"AWS_ACCESS_KEY_ID": ACCESS_KEY, "AWS_SECRET_ACCESS_KEY": SECRET_KEY}
+
+    first = CommandLine(tmp_path / "first")
+    with Up(first.data_dir, settings, options) as running:
+        running.ready()
+        pictures = tmp_path / "pictures"
+        pictures.mkdir()
+        for path in [*sorted(STYLE.glob("*.png"))[:4], STYLE / "metadata.csv"]:
+            shutil.copy(path, pictures)
+        (tmp_path / "ink.yaml").write_text(CONFIG)
+        first.run("dataset", "create", "ink", "--rights", "drawn by this project")
+        first.run("dataset", "import", "ink", str(pictures))
+        first.run("dataset", "freeze", "ink")
+        first.run("train", "submit", str(tmp_path / "ink.yaml"), "--adapter", "ink")
+        assert running.end(signal.SIGTERM)[0] == 0
+    assert kept_locally(first.data_dir) == set()
+    assert left_behind(first.data_dir) == []
+    keys = list(S3Store(minio.location(bucket)).list(""))
+    assert all(key.startswith("team/a/") for key in keys)
+    assert {key.split("/")[2] for key in keys} >= {"adapters", "blobs", "bases", "datasets", "jobs", "journal"}
+    assert not any(key.split("/")[2] == "probe" for key in keys)
+
+    second = CommandLine(tmp_path / "second")
+    with Up(second.data_dir, settings, options) as running:
+        running.ready()
+        assert [adapter["name"] for adapter in second.json("adapter", "list")] == ["adapters/ink"]
+        drawn = second.json("generate", "a red teapot", "--adapter", "ink", "--steps", "2", "--out", str(tmp_path))
+        assert Path(drawn["files"][0]).stat().st_size > 0
+        assert running.end(signal.SIGTERM)[0] == 0
+    assert kept_locally(second.data_dir) == set()
+
+
+def test_a_bucket_that_cannot_be_reached_is_named_in_one_line(tmp_path: Path) -> None:
+    """Port 9 of loopback: nobody listens there."""
+    keys = {"AWS_ACCESS_KEY_ID": "k", "AWS_SECRET_ACCESS_KEY": "never-shown"}
+    options = ("--free-ports", "--store", "s3://styles", "--store-endpoint", "http://127.0.0.1:9")
+    running = Up(tmp_path / "data", keys, options).begin()
+    out, errors = running.process.communicate(timeout=60)
+    assert running.process.returncode == 1
+    assert "STORE_UNREACHABLE" in out
+    assert "http://127.0.0.1:9" in out
+    assert "never-shown" not in out + errors
+    assert left_behind(tmp_path / "data") == []
