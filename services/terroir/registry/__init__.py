@@ -11,3 +11,11 @@ The bucket is the only state (`terroir.store`):
 
 Domain modules know no gRPC and no torch; `api.py` and `messages.py` translate.
 """
+
+from __future__ import annotations
+
+import os
+
+# Before anything here imports numpy, which counts cores once: its threads for rank-sized products only spin for each
+# other, and where the process may use fewer cores than the machine has, a comparison took 40 seconds instead of 0.1.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
