@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,13 +33,15 @@ class Process:
 
 
 @contextmanager
-def registry_process(data_dir: Path, sources: dict[str, str]) -> Iterator[Process]:
+def registry_process(
+    data_dir: Path, sources: dict[str, str], settings: Mapping[str, str] | None = None
+) -> Iterator[Process]:
     """Start the service as `terroir up` does and wait for its announcement; kills what still runs at the end."""
     announce = data_dir.parent / "announce.json"
     announce.unlink(missing_ok=True)
     running = subprocess.Popen(
         [sys.executable, "-m", "terroir.registry.main"],
-        env=environment(data_dir, sources, announce),
+        env={**environment(data_dir, sources, announce), **(settings or {})},
         stderr=subprocess.DEVNULL,
     )
     try:

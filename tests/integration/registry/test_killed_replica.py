@@ -15,6 +15,7 @@ import pytest
 
 from terroir._proto.registry.v1 import registry_pb2 as pb
 from tests.integration.registry.registry_kit import Process, adapter_bytes, header, registry_process
+from tests.tools.minio_server import MinioServer
 
 pytestmark = pytest.mark.slow  # each moment starts a replica anew
 
@@ -31,7 +32,18 @@ def messages(data: bytes, request_id: str) -> Iterator[pb.PublishVersionRequest]
         yield pb.PublishVersionRequest(chunk=data[at : at + 64 * 1024])
 
 
-def test_a_publish_happens_once_however_often_its_replica_is_killed(base_folder: Path, tmp_path: Path) -> None:
+@pytest.fixture(params=["folder", "minio"])
+def store_settings(request: pytest.FixtureRequest) -> dict[str, str]:
+    """Environment of a registry that keeps its objects in its folder or in a bucket."""
+    if request.param == "folder":
+        return {}
+    server: MinioServer = request.getfixturevalue("minio")
+    return server.settings("registry", server.location())
+
+
+def test_a_publish_happens_once_however_often_its_replica_is_killed(
+    base_folder: Path, tmp_path: Path, store_settings: dict[str, str]
+) -> None:
     """Each moment publishes a version of its own: one call that meets the kill, then a retry at a fresh replica."""
     chance = random.Random(20261123)
     data_dir, sources = tmp_path / "data", {"tiny": str(base_folder)}
@@ -39,7 +51,7 @@ def test_a_publish_happens_once_however_often_its_replica_is_killed(base_folder:
     died = 0
     for moment in range(MOMENTS):
         data, request_id = adapter_bytes(seed=moment), str(uuid.uuid4())
-        with registry_process(data_dir, sources) as process:
+        with registry_process(data_dir, sources, store_settings) as process:
             timer = Timer(chance.uniform(0, PUBLISH_SECONDS), process.running.send_signal, [signal.SIGKILL])
             timer.start()
             try:
@@ -49,7 +61,7 @@ def test_a_publish_happens_once_however_often_its_replica_is_killed(base_folder:
                 died += 1
             timer.join()
             process.running.wait(10)
-        with registry_process(data_dir, sources) as process:
+        with registry_process(data_dir, sources, store_settings) as process:
             listed = versions(process)
             assert len(listed) in (len(expected), len(expected) + 1)
             for version in listed:  # whatever is listed is whole
