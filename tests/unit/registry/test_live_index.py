@@ -235,7 +235,6 @@ def test_the_thread_follows_recovers_and_ends() -> None:
         writer.publish("a")
         _until(lambda: told.take() == ["adapters/a/versions/1"])
         store.down = True
-        replica.live.nudge()
         store.down = False
         writer.publish("b")
         _until(lambda: replica.index.knows("b"))
