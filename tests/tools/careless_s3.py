@@ -1,4 +1,4 @@
-"""An S3 service, just so far, that ignores the condition of a conditional write, as several real ones did."""
+"""An S3 service, just so far, that answers conditional writes as several real ones did: by ignoring the condition."""
 
 from __future__ import annotations
 
@@ -11,9 +11,15 @@ from threading import Thread
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     objects: dict[str, bytes]
+    refusal: tuple[int, str] | None
 
     def do_PUT(self) -> None:
-        self.objects[self.path] = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        if self.refusal is not None and "If-None-Match" in self.headers:
+            status, code = self.refusal
+            self._answer(status, f"<Error><Code>{code}</Code><Message>no</Message></Error>".encode())
+            return
+        self.objects[self.path] = body
         self._answer(200)
 
     def do_GET(self) -> None:
@@ -41,9 +47,9 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 @contextmanager
-def careless_s3() -> Iterator[str]:
-    """Its endpoint; every bucket is there."""
-    handler = type("Handler", (_Handler,), {"objects": {}})
+def careless_s3(refusal: tuple[int, str] | None = None) -> Iterator[str]:
+    """Its endpoint; every bucket is there. With `refusal` a status and an S3 error code answer conditional writes."""
+    handler = type("Handler", (_Handler,), {"objects": {}, "refusal": refusal})
     server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
     server.daemon_threads = True
     thread = Thread(target=server.serve_forever, args=(0.05,))

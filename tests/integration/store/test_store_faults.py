@@ -14,9 +14,10 @@ from terroir.common.clock import SystemClock
 from terroir.store.blobs import Blobs
 from terroir.store.deadline import set_deadline
 from terroir.store.documents import DocumentSequence
-from terroir.store.errors import StoreUnavailable
+from terroir.store.errors import AlreadyExists, StoreUnavailable
 from terroir.store.interface import ObjectStore
 from terroir.store.s3 import S3Location, S3Store
+from tests.tools.careless_s3 import careless_s3
 from tests.tools.minio_server import MinioServer
 from tests.tools.toxiproxy_server import Proxy, ToxiproxyServer
 
@@ -192,3 +193,25 @@ def test_a_missing_bucket_and_a_wrong_key_are_told_apart_and_not_worth_a_repeat(
                 REQUESTS[name](S3Store(wrong))
             assert (caught.value.reason, caught.value.passes) == (reason, False), name
             assert "wrong" not in str(caught.value), "the secret is in the message"
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "reason"),
+    [
+        (412, "PreconditionFailed", "STORE_OBJECT_EXISTS"),
+        (409, "ConditionalRequestConflict", "STORE_OBJECT_EXISTS"),
+        (501, "NotImplemented", "STORE_NOT_CONDITIONAL"),
+        (503, "SlowDownWrite", "STORE_UNREACHABLE"),
+        (500, "InternalError", "STORE_UNREACHABLE"),
+        (403, "AccessDenied", "STORE_PERMISSION_DENIED"),
+        (404, "NoSuchBucket", "STORE_BUCKET_MISSING"),
+    ],
+)
+def test_what_a_service_answers_to_a_create(status: int, code: str, reason: str) -> None:
+    with careless_s3((status, code)) as endpoint:
+        location = S3Location("styles", endpoint=endpoint, access_key_id="k", secret_access_key="s", retry_seconds=0.3)
+        began = time.monotonic()
+        with pytest.raises((AlreadyExists, StoreUnavailable)) as caught:
+            S3Store(location).create("key", b"body")
+        assert caught.value.reason == reason
+        assert time.monotonic() - began < location.bound_seconds

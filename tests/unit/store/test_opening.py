@@ -79,3 +79,24 @@ def test_a_service_that_nobody_answers_is_named_at_start() -> None:
         open_for_writing(nowhere)
     assert caught.value.reason == "STORE_UNREACHABLE"
     assert "127.0.0.1:9" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("environment", "setting", "region"),
+    [
+        ({}, "", "us-east-1"),
+        ({"AWS_DEFAULT_REGION": "eu-west-1"}, "", "eu-west-1"),
+        ({"AWS_REGION": "cn-north-1", "AWS_DEFAULT_REGION": "eu-west-1"}, "", "cn-north-1"),
+        ({"AWS_REGION": "cn-north-1"}, "ap-east-1", "ap-east-1"),
+    ],
+)
+def test_the_region_is_the_setting_or_that_of_the_environment(
+    environment: dict[str, str], setting: str, region: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("AWS_REGION", "AWS_DEFAULT_REGION"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    found = location_of(settings(store="s3://styles", store_region=setting))
+    assert isinstance(found, S3Location)
+    assert found.region == region
