@@ -7,31 +7,35 @@ from typing import Final
 import numpy as np
 
 from terroir.lora.adapter import LoraModule
-from terroir.lora.errors import LoraError
-from terroir.lora.formats import Parsed, parse
+from terroir.lora.errors import LoraError, RankTooLarge
+from terroir.lora.formats import MAX_RANK, Parsed, ensure_expressible, parse
+from terroir.lora.formats.headers import BASE_DIGEST_KEY
 from terroir.lora.key_table import KeyTable
 from terroir.registry.errors import AdapterFileInvalid
 
-BASE_DIGEST_KEY: Final = "terroir.base_digest"
-"""Entry of the file's metadata that ties it to its base also outside the registry."""
+__all__ = ["BASE_DIGEST_KEY", "read_adapter_file"]
+_LARGEST: Final = float(np.finfo(np.float32).max)
 
 
-def read_adapter_file(data: bytes, key_table: KeyTable) -> Parsed:
+def read_adapter_file(data: bytes, key_table: KeyTable, *, max_rank: int = MAX_RANK) -> Parsed:
     """Parse and check every tensor; raises AdapterFileInvalid with the reason code of `terroir.lora.errors`."""
     try:
-        parsed = parse(data, key_table)
+        parsed = parse(data, key_table, max_rank=max_rank)
+        ensure_expressible(parsed.adapter)
     except LoraError as error:
         metadata = {"key": error.key[:256]} if error.key else {}
-        raise AdapterFileInvalid(str(error), reason=error.reason, metadata=metadata) from error
+        hint = " (or raise TERROIR_REGISTRY_MAX_RANK)" if isinstance(error, RankTooLarge) else ""
+        raise AdapterFileInvalid(f"{error}{hint}", reason=error.reason, metadata=metadata) from error
     for layer, module in parsed.adapter.modules.items():
         _ensure_writable(layer, module)
     return parsed
 
 
 def _ensure_writable(layer: str, module: LoraModule) -> None:
-    """Refuse an alpha that is finite in the header of the upload, but not in the float32 files that are kept."""
-    largest = max(1.0, float(np.abs(module.up).max())) * abs(module.scale) * module.rank
-    if not largest <= float(np.finfo(np.float32).max):
+    """Refuse an alpha that is finite by itself, but not folded into the factors, as the diffusers file keeps it."""
+    if abs(module.scale) <= 1:
+        return
+    if not float(np.abs(module.up).max()) * abs(module.scale) <= _LARGEST:
         raise AdapterFileInvalid(
             f"{layer}: alpha {module.alpha:g} does not fit 32-bit floats; save the adapter again with a usual alpha",
             reason="ADAPTER_NOT_FINITE",

@@ -73,7 +73,9 @@ def assemble(store: ObjectStore, clock: Clock, settings: RegistrySettings) -> Re
         adapters=adapters,
         search=AdapterSearch(adapters, Search(live.index, regions)),
         live=live,
-        publisher=Publisher(bases, versions, blobs, settings.max_upload_bytes, _signer(settings)),
+        publisher=Publisher(
+            bases, versions, blobs, settings.max_upload_bytes, _signer(settings), max_rank=settings.max_rank
+        ),
         downloads=Downloads(adapters, blobs),
         regions=regions,
         recipes=SavedRecipes(region_log, adapters),

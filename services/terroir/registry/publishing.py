@@ -16,7 +16,8 @@ from terroir.common.errors import InvalidArgument
 from terroir.common.principal import Principal, Role
 from terroir.common.signatures import SignedFacts, Signer
 from terroir.common.validation import ensure_digest, ensure_range, ensure_text
-from terroir.lora.formats import to_diffusers, to_kohya
+from terroir.lora.formats import MAX_RANK, to_diffusers, to_kohya
+from terroir.lora.formats.headers import Description, describe
 from terroir.lora.hashes import site_hashes
 from terroir.registry.adapter_file import BASE_DIGEST_KEY, read_adapter_file
 from terroir.registry.bases import Base, Bases
@@ -34,21 +35,6 @@ MAX_DESCRIPTION_CHARACTERS: Final = 2000
 _TAG: Final = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
 _METRIC: Final = re.compile(r"[a-z][a-z0-9_]{0,62}")
 _LARGEST_FIGURE: Final = 1e30
-_FAMILY_METADATA: Final = {
-    "sd15": {
-        "ss_base_model_version": "sd_v1",
-        "ss_v2": "False",
-        "modelspec.sai_model_spec": "1.0.0",
-        "modelspec.architecture": "stable-diffusion-v1/lora",
-    },
-    "sdxl": {
-        "ss_base_model_version": "sdxl_base_v1-0",
-        "ss_v2": "False",
-        "modelspec.sai_model_spec": "1.0.0",
-        "modelspec.architecture": "stable-diffusion-xl-v1-base/lora",
-    },
-}
-"""By which A1111, ComfyUI and model browsers tell what an adapter fits (kohya's and Stability's header keys)."""
 
 
 @dataclass(frozen=True)
@@ -78,7 +64,14 @@ class Publisher:
     """Checks uploads and makes versions of them."""
 
     def __init__(
-        self, bases: Bases, versions: Versions, blobs: Blobs, max_upload_bytes: int, signer: Signer | None = None
+        self,
+        bases: Bases,
+        versions: Versions,
+        blobs: Blobs,
+        max_upload_bytes: int,
+        signer: Signer | None = None,
+        *,
+        max_rank: int = MAX_RANK,
     ) -> None:
         """Without a `signer` versions are not signed."""
         self._bases = bases
@@ -86,6 +79,7 @@ class Publisher:
         self._blobs = blobs
         self._max_upload_bytes = max_upload_bytes
         self._signer = signer
+        self._max_rank = max_rank
 
     def admit(self, request: PublishRequest, principal: Principal) -> None:
         """Refuse, before the first byte, what no bytes can make right.
@@ -107,24 +101,26 @@ class Publisher:
     def publish(self, request: PublishRequest, data: bytes, principal: Principal, *, op_id: str) -> Version:
         """Make a version of the whole file, once however often this is repeated with one `op_id`.
 
-        Takes seconds and about four times the file's memory: keep it off an event loop. Raises as
+        Takes seconds and about six times the file's memory: keep it off an event loop. Raises as
         `read_adapter_file` does, BaseMismatch, and OperationConflict when `op_id` published something else.
         """
         base = self._bases.get(request.base)
-        parsed = read_adapter_file(data, self._bases.key_table(base))
+        parsed = read_adapter_file(data, self._bases.key_table(base), max_rank=self._max_rank)
         _ensure_same_base(base, parsed.metadata.get(BASE_DIGEST_KEY, ""))
         adapter = parsed.adapter
-        kohya, diffusers = to_kohya(adapter, _metadata(base, request)), to_diffusers(adapter)
-        with ThreadPoolExecutor(2) as pool:  # on a bucket each is a request of its own
-            stored = list(pool.map(self._keep, (kohya, diffusers)))
-        tensor_digest = adapter.tensor_digest()
-        facts = SignedFacts(adapter_name(request.adapter), base.digest, tensor_digest, request.trigger_word)
+        with ThreadPoolExecutor(2) as pool:  # hashing, conversion and requests of the two files overlap
+            diffusers = pool.submit(lambda: self._keep(to_diffusers(adapter)))
+            tensor_digest = pool.submit(adapter.tensor_digest)
+            kohya = to_kohya(adapter, describe(_description(base, request)), sdxl=base.family == "sdxl")
+            stored = self._keep(kohya)
+            hashes = site_hashes(kohya)
+        facts = SignedFacts(adapter_name(request.adapter), base.digest, tensor_digest.result(), request.trigger_word)
         manifest = Manifest(
             base=base.base,
             base_digest=base.digest,
-            kohya=stored[0],
-            diffusers=stored[1],
-            tensor_digest=tensor_digest,
+            kohya=stored,
+            diffusers=diffusers.result(),
+            tensor_digest=tensor_digest.result(),
             rank=adapter.rank,
             matched_layers=parsed.matched,
             ignored=tuple((entry.key, entry.reason) for entry in parsed.ignored),
@@ -138,7 +134,7 @@ class Publisher:
             region=request.region,
             metrics=request.metrics,
             description=request.description,
-            hashes=site_hashes(kohya),
+            hashes=hashes,
             unknown=tuple((entry.key, entry.reason) for entry in parsed.unknown),
             missing_layers=parsed.missing,
             signature=self._signer.sign(kohya, facts) if self._signer is not None else None,
@@ -149,17 +145,19 @@ class Publisher:
         return StoredFile(self._blobs.put(data), len(data))
 
 
-def _metadata(base: Base, request: PublishRequest) -> dict[str, str]:
-    """What other tools show of a file; nothing of the upload's own metadata, which may name the uploader's folders."""
-    return {
-        **_FAMILY_METADATA[base.family],
-        "ss_output_name": request.adapter,
-        "modelspec.title": request.adapter,
-        "modelspec.resolution": f"{base.native_resolution}x{base.native_resolution}",
-        "modelspec.trigger_phrase": request.trigger_word,
-        "modelspec.prediction_type": base.prediction_type,
-        BASE_DIGEST_KEY: base.digest,
-    }
+def _description(base: Base, request: PublishRequest) -> Description:
+    """Nothing of the upload's own metadata, which may name the uploader's folders."""
+    return Description(
+        title=request.adapter,
+        family=base.family,
+        resolution=base.native_resolution,
+        prediction_type=base.prediction_type,
+        base_name=base.base,
+        base_digest=base.digest,
+        trigger_word=request.trigger_word,
+        text=request.description,
+        tags=request.tags,
+    )
 
 
 def _ensure_same_base(base: Base, trained_on: str) -> None:

@@ -10,6 +10,7 @@ from pydantic_settings import SettingsConfigDict
 
 from terroir.common.principal import Role
 from terroir.common.settings import ServiceSettings
+from terroir.lora.formats import MAX_RANK
 from terroir.tiny import BASE_DIR, BASE_ID
 
 MAX_UPLOAD_BYTES: Final = 1024**3
@@ -28,8 +29,14 @@ class RegistrySettings(ServiceSettings):
     max_upload_bytes: int = Field(
         default=MAX_UPLOAD_BYTES, ge=1, le=MAX_UPLOAD_BYTES, description="Largest adapter file accepted, in bytes."
     )
+    max_rank: int = Field(
+        default=512,
+        ge=1,
+        le=MAX_RANK,
+        description="Largest rank of an adapter: published ones stay below 256, and serving costs grow with it.",
+    )
     max_parallel_publishes: int = Field(
-        default=2, ge=1, le=64, description="Files parsed at once; each takes about four times its size in memory."
+        default=2, ge=1, le=64, description="Files parsed at once; each takes about six times its size in memory."
     )
     max_parallel_comparisons: int = Field(
         default=2, ge=1, le=64, description="Compatibility checks computed at once; each takes one core for seconds."

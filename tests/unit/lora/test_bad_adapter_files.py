@@ -124,7 +124,7 @@ BAD_FILES = {
         "ADAPTER_DUPLICATE_KEY",
     ),
     "a rank without end": (
-        save({f"{Q}.lora_down.weight": np.ones((513, 8), "f2"), f"{Q}.lora_up.weight": np.ones((8, 513), "f2")}),
+        save({f"{Q}.lora_down.weight": np.ones((4097, 8), "f2"), f"{Q}.lora_up.weight": np.ones((8, 4097), "f2")}),
         "ADAPTER_RANK_TOO_LARGE",
     ),
     "a core that unfolds to gigabytes": (

@@ -10,6 +10,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from terroir.common.errors import InvalidArgument, PermissionDenied
+from terroir.common.principal import Principal, Role
 from terroir.lora import safetensors_bytes
 from terroir.lora.adapter import Adapter
 from terroir.lora.formats import parse, to_diffusers, to_kohya
@@ -25,6 +27,8 @@ from tests.unit.registry.base_kit import TEXT_SHAPES, UNET_SHAPES, write_base_fo
 from tests.unit.registry.domain_kit import Domain, open_domain
 
 MAX_BYTES = 1024 * 1024
+ANA = Principal("local:ana", frozenset({Role.PUBLISHER}))
+VI = Principal("local:vi", frozenset({Role.VIEWER}))
 TABLE = key_table_of(UNET_SHAPES, TEXT_SHAPES)
 
 
@@ -54,7 +58,7 @@ def publisher(domain: Domain, folder: Path) -> Publisher:
 
 def test_the_stored_files_hold_the_uploaded_tensors(domain: Domain, publisher: Publisher) -> None:
     data = adapter_bytes(rank=3)
-    manifest = publisher.publish(request_for(data), data, op_id="a").manifest
+    manifest = publisher.publish(request_for(data), data, ANA, op_id="a").manifest
     for file in (manifest.kohya, manifest.diffusers):
         stored = domain.blobs.get(file.digest)
         assert len(stored) == file.size_bytes
@@ -65,8 +69,8 @@ def test_the_stored_files_hold_the_uploaded_tensors(domain: Domain, publisher: P
 def test_one_adapter_has_one_file_whatever_spelling_it_came_in(publisher: Publisher) -> None:
     adapter = make_adapter(rank=2, seed=1)
     kohya, diffusers = to_kohya(adapter, {"ss_dataset_dirs": '{"/home/ana": 3}'}), to_diffusers(adapter)
-    first = publisher.publish(request_for(kohya), kohya, op_id="a")
-    second = publisher.publish(request_for(diffusers), diffusers, op_id="b")
+    first = publisher.publish(request_for(kohya), kohya, ANA, op_id="a")
+    second = publisher.publish(request_for(diffusers), diffusers, ANA, op_id="b")
     assert first.manifest.kohya == second.manifest.kohya
     assert (first.manifest.upload_format, second.manifest.upload_format) == ("kohya", "diffusers")
     assert second.visible_labels() == {"mood": "wet", UPLOAD_LABEL: request_for(diffusers).file_digest}
@@ -74,28 +78,28 @@ def test_one_adapter_has_one_file_whatever_spelling_it_came_in(publisher: Publis
 
 def test_the_stored_file_says_nothing_of_the_uploaders_folders(domain: Domain, publisher: Publisher) -> None:
     data = to_kohya(make_adapter(rank=2), {"ss_dataset_dirs": '{"/home/ana": 3}'})
-    version = publisher.publish(request_for(data), data, op_id="a")
+    version = publisher.publish(request_for(data), data, ANA, op_id="a")
     assert b"/home/ana" not in domain.blobs.get(version.manifest.kohya.digest)
 
 
 def test_keys_that_the_base_does_not_have_are_recorded_with_a_reason(publisher: Publisher) -> None:
     known, extra = make_adapter(rank=1), make_adapter(rank=1, layers={"unet.mid_block.far": (4, 4)})
     data = to_kohya(Adapter({**known.modules, **extra.modules}), {})
-    manifest = publisher.publish(request_for(data), data, op_id="a").manifest
+    manifest = publisher.publish(request_for(data), data, ANA, op_id="a").manifest
     assert manifest.matched_layers == 3
-    assert {key.partition(".")[0] for key, _ in manifest.ignored} == {"lora_unet_mid_block_far"}
-    assert all(reason for _, reason in manifest.ignored)
+    assert {key.partition(".")[0] for key, _ in manifest.unknown} == {"lora_unet_mid_block_far"}
+    assert all(reason for _, reason in manifest.unknown) and manifest.ignored == ()
 
 
 def test_a_retry_publishes_once_and_another_file_under_its_id_is_an_error(domain: Domain, publisher: Publisher) -> None:
     data, other = adapter_bytes(rank=1), adapter_bytes(rank=1, seed=9)
-    first = publisher.publish(request_for(data), data, op_id="a")
+    first = publisher.publish(request_for(data), data, ANA, op_id="a")
     domain.clock.advance(60)
-    assert publisher.publish(request_for(data), data, op_id="a") == first
+    assert publisher.publish(request_for(data), data, ANA, op_id="a") == first
     with pytest.raises(OperationConflict):
-        publisher.publish(request_for(other), other, op_id="a")
+        publisher.publish(request_for(other), other, ANA, op_id="a")
     with pytest.raises(OperationConflict):
-        publisher.publish(replace(request_for(data), trigger_word="other"), data, op_id="a")
+        publisher.publish(replace(request_for(data), trigger_word="other"), data, ANA, op_id="a")
     assert domain.versions.newest("jiangnan") == first
 
 
@@ -115,26 +119,26 @@ def test_a_store_that_breaks_before_the_manifest_leaves_nothing_listed_and_a_ret
     domain = open_domain(store)
     publisher, data = publisher_of(domain, folder), adapter_bytes(rank=1)
     with pytest.raises(StoreUnavailable):
-        publisher.publish(request_for(data), data, op_id="a")
+        publisher.publish(request_for(data), data, ANA, op_id="a")
     assert domain.versions.adapters() == []
     store.broken = False
-    assert publisher.publish(request_for(data), data, op_id="a").number == 1
+    assert publisher.publish(request_for(data), data, ANA, op_id="a").number == 1
 
 
 @pytest.mark.parametrize("size", [0, -1, MAX_BYTES + 1])
 def test_a_size_outside_the_limit_is_refused_before_any_byte(publisher: Publisher, size: int) -> None:
     with pytest.raises(UploadInvalid, match=str(MAX_BYTES)):
-        publisher.admit(replace(request_for(b"x"), size_bytes=size))
+        publisher.admit(replace(request_for(b"x"), size_bytes=size), ANA)
 
 
 def test_the_digest_of_another_base_is_refused_and_the_right_or_none_is_not(
     domain: Domain, publisher: Publisher
 ) -> None:
     request = request_for(b"x")
-    publisher.admit(request)
-    publisher.admit(replace(request, base_digest=domain.bases.get("tiny").digest))
+    publisher.admit(request, ANA)
+    publisher.admit(replace(request, base_digest=domain.bases.get("tiny").digest), ANA)
     with pytest.raises(BaseMismatch, match="bases/tiny"):
-        publisher.admit(replace(request, base_digest="0" * 64))
+        publisher.admit(replace(request, base_digest="0" * 64), ANA)
 
 
 @pytest.mark.parametrize("alpha", ["Infinity", "NaN", "1e39"])
@@ -142,7 +146,7 @@ def test_an_alpha_that_no_stored_file_could_hold_is_refused(publisher: Publisher
     tensors = safetensors_bytes.read(to_diffusers(make_adapter(rank=2))).tensors
     data = safetensors_bytes.write(tensors, {"lora_adapter_metadata": f'{{"unet.lora_alpha": {alpha}}}'}, "float32")
     with pytest.raises(AdapterFileInvalid) as refused:
-        publisher.publish(request_for(data), data, op_id="a")
+        publisher.publish(request_for(data), data, ANA, op_id="a")
     assert refused.value.reason == "ADAPTER_NOT_FINITE"
 
 

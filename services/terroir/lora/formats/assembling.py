@@ -91,8 +91,8 @@ def _module(layer: str, factors: Factors, weight: tuple[int, ...], max_rank: int
         rank = factors.mid.shape[0] if factors.mid.ndim else 0
     if rank > max_rank:  # before anything is computed from it: a core of a few bytes can name a huge product
         raise RankTooLarge(
-            f"{layer}: rank {rank} exceeds {max_rank}; shrink the adapter (resize_lora of sd-scripts) or retrain it "
-            "with a lower rank",
+            f"{layer}: rank {rank} exceeds max_rank {max_rank}; shrink it (resize_lora of sd-scripts) or "
+            "retrain it with a lower rank",
             key=layer,
         )
     if factors.mid is not None:

@@ -79,16 +79,11 @@ def to_diffusers(adapter: Adapter, dtype: str | None = None) -> bytes:
     `dtype` as in `safetensors_bytes.encode`. Raises UnsupportedAdapter if a component has layers with and without
     magnitude, which PEFT cannot express.
     """
+    ensure_expressible(adapter)
     tensors: dict[str, Array] = {}
     config: dict[str, Any] = {}
-    for component in _COMPONENTS:
-        modules = {
-            layer.removeprefix(f"{component}."): module
-            for layer, module in sorted(adapter.modules.items())
-            if layer.startswith(f"{component}.")
-        }
-        if modules:
-            config |= _lora_config(component, modules)
+    for component, modules in _by_component(adapter).items():
+        config |= _lora_config(component, modules)
         for path, module in modules.items():
             tensors[f"{component}.{path}.lora_A.weight"] = module.down
             tensors[f"{component}.{path}.lora_B.weight"] = _folded(module)
@@ -99,20 +94,33 @@ def to_diffusers(adapter: Adapter, dtype: str | None = None) -> bytes:
     return safetensors_bytes.write(tensors, header, dtype)
 
 
+def ensure_expressible(adapter: Adapter) -> None:
+    """Raise UnsupportedAdapter for what `to_diffusers` cannot write."""
+    for component, modules in _by_component(adapter).items():
+        doras = [path for path, module in modules.items() if module.magnitude is not None]
+        if doras and len(doras) < len(modules):
+            plain = next(path for path, module in modules.items() if module.magnitude is None)
+            raise UnsupportedAdapter(
+                f"{component}.{plain} is a LoRA and {component}.{doras[0]} a DoRA; PEFT and diffusers cannot hold both "
+                "in one adapter: publish them as two",
+                key=f"{component}.{plain}",
+            )
+
+
+def _by_component(adapter: Adapter) -> dict[str, dict[str, LoraModule]]:
+    found: dict[str, dict[str, LoraModule]] = {}
+    for layer, module in sorted(adapter.modules.items()):
+        component, _, path = layer.partition(".")
+        found.setdefault(component, {})[path] = module
+    return found
+
+
 def _folded(module: LoraModule) -> Array:
     return module.up if module.scale == 1 else np.asarray(np.float32(module.scale) * module.up, dtype=np.float32)
 
 
 def _lora_config(component: str, modules: Mapping[str, LoraModule]) -> dict[str, Any]:
     """Only fields of the oldest PEFT that diffusers supports: an unknown one is a TypeError in its loader."""
-    doras = [path for path, module in modules.items() if module.magnitude is not None]
-    if doras and len(doras) < len(modules):
-        plain = next(path for path, module in modules.items() if module.magnitude is None)
-        raise UnsupportedAdapter(
-            f"{component}.{plain} is a LoRA and {component}.{doras[0]} a DoRA; PEFT and diffusers cannot hold both in "
-            "one adapter: publish them as two",
-            key=f"{component}.{plain}",
-        )
     ranks = {path: module.rank for path, module in modules.items()}
     (common, _), *_ = Counter(ranks.values()).most_common(1)
     pattern = {path: rank for path, rank in ranks.items() if rank != common}
@@ -120,7 +128,7 @@ def _lora_config(component: str, modules: Mapping[str, LoraModule]) -> dict[str,
         "r": common, "lora_alpha": common, "rank_pattern": pattern, "alpha_pattern": pattern,
         "target_modules": sorted(ranks),
     }  # fmt: skip
-    if doras:
+    if any(module.magnitude is not None for module in modules.values()):
         fields["use_dora"] = True
     return {f"{component}.{name}": value for name, value in fields.items()}
 

@@ -8,7 +8,6 @@ both.
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Iterable, Mapping
 from typing import Final, Literal
 
@@ -19,6 +18,7 @@ from terroir.lora.adapter import Adapter, Array
 from terroir.lora.block_names import attention_levels_up, original_name
 from terroir.lora.errors import UnsupportedAdapter
 from terroir.lora.formats.assembling import Ignored, Reading
+from terroir.lora.formats.headers import network_entries
 from terroir.lora.formats.kinds import kind_of, refuse
 from terroir.lora.key_table import KeyTable
 
@@ -101,16 +101,15 @@ def to_kohya(adapter: Adapter, metadata: Mapping[str, str], dtype: str | None = 
         if module.magnitude is not None:
             shape = (-1, *([1] * (module.down.ndim - 1)))
             tensors[f"{stem}.dora_scale"] = module.magnitude.reshape(shape)
-    alphas = {module.alpha for module in adapter.modules.values()}
-    headers: dict[str, str] = {
-        "ss_network_module": "networks.lora",
-        "ss_network_dim": str(adapter.rank),
-        "ss_network_alpha": str(alphas.pop()) if len(alphas) == 1 else "Dynamic",
-        "ss_network_args": json.dumps({"use_dora": "True"} if adapter.has_magnitudes else {}),
-        **metadata,
-    }
     body = safetensors_bytes.encode(tensors, dtype)
-    headers["sshs_model_hash"] = hashlib.sha256(body.data).hexdigest()
+    digest = hashlib.sha256(body.data).hexdigest()
+    alphas = {module.alpha for module in adapter.modules.values()}
+    headers = {
+        **network_entries(adapter.rank, alphas, dora=adapter.has_magnitudes),
+        **metadata,
+        "sshs_model_hash": digest,
+        **({"modelspec.hash_sha256": f"0x{digest}"} if "modelspec.sai_model_spec" in metadata else {}),
+    }
     return safetensors_bytes.assemble(body, headers)
 
 

@@ -13,8 +13,8 @@ from terroir.lora.formats import diffusers, kohya
 from terroir.lora.formats.assembling import Ignored, assemble
 from terroir.lora.key_table import KeyTable
 
-MAX_RANK: Final = 512
-"""No published trainer makes more; each doubling doubles what serving has to multiply."""
+MAX_RANK: Final = 4096
+"""Beyond it no layer of Stable Diffusion has a low rank; services set lower limits of their own."""
 _DIFFUSERS_PREFIXES: Final = ("unet.", "text_encoder.", "text_encoder_2.", "transformer.")
 _USUAL: Final = tuple(
     f".{attention}.{part}" for attention in ("attn1", "attn2") for part in ("to_q", "to_k", "to_v", "to_out.0")
