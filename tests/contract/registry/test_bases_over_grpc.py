@@ -10,11 +10,14 @@ from typing import Any
 import pytest
 
 from terroir._proto.registry.v1 import registry_pb2 as pb
+from terroir.client.registry import Registry
 from terroir.common.base_digest import base_digest
+from terroir.common.grpc_client import channel
 from terroir.common.principal import Role
 from terroir.lora.base_folder import read_base_folder
 from terroir.registry.settings import RegistrySettings
 from tests.contract.registry.running import Running, refused, running_registry
+from tests.unit.lora.published import family_of, file_of, key_table, layout
 from tests.unit.registry.adapter_kit import adapter_bytes
 from tests.unit.registry.base_kit import write_base_folder
 
@@ -73,6 +76,23 @@ def test_sdxl_has_a_second_text_encoder(registry: Running) -> None:
     assert base.family == "sdxl"
     version = registry.publish("adapters/xl", adapter_bytes(rank=1, layers={LAYER: (8, 8)}), base="bases/mine")
     assert version.coverage.matched_layers == 1
+
+
+@pytest.mark.parametrize(("name", "layers_matched"), [("kohya_sd15", 264), ("kohya_sdxl_sgm", 986)])
+def test_bases_of_full_width_take_published_layouts(registry: Running, name: str, layers_matched: int) -> None:
+    """sd-scripts counts 192 + 72 modules of SD 1.5 and 722 + 72 + 192 of SDXL."""
+    family = family_of(name)
+    components = {**DIGESTS, **({"text_encoder_2": "4" * 64} if family == "sdxl" else {})}
+    table = key_table(family)
+    base = registry.api.RegisterBase(
+        wish(f"bases/{family}", family=family, component_digests=components, layers=list(table.items()))
+    )
+    assert base.adaptable_layers == len(table)
+    with channel(f"127.0.0.1:{registry.port}") as opened:
+        header = pb.PublishHeader(adapter=f"adapters/{family}", base=base.name)
+        version = Registry(opened).publish(header, file_of(layout(name)))
+    assert version.coverage.matched_layers == layers_matched
+    assert not version.coverage.ignored
 
 
 def test_a_folder_read_by_the_client_is_what_the_server_registers_from_its_own(
