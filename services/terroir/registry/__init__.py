@@ -10,9 +10,10 @@ The bucket is the only state (`terroir.store`):
   when two replicas write at once.
 * `journal/<n>.json`: hints of what is about to be written, which every replica follows (`terroir.store.journal`).
 * `index/snapshots/<n>.json` and the blobs that they name: what a replica knew at one entry of the journal.
-
-Reads come from an index of all documents in memory (`index.py`), which `index_following.py` keeps level with the journal.
 * `compat/<algorithm>/<tensor digest>--<tensor digest>.json`: what was measured of a pair of adapters; a cache.
+
+Reads come from an index of all documents in memory (`index.py`), which `index_following.py` keeps level with the
+journal.
 
 Domain modules know no gRPC and no torch; `api.py` and `messages.py` translate.
 """
