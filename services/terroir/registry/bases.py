@@ -18,7 +18,7 @@ from terroir.registry.errors import BaseChanged, BaseNotFound
 from terroir.registry.names import base_name
 from terroir.store.blobs import Blobs
 from terroir.store.documents import MUST_NOT_EXIST, Collection, Document
-from terroir.store.errors import EtagMismatch, NotFound, OperationConflict
+from terroir.store.errors import EtagMismatch, NotFound, OperationConflict, StoreUnavailable
 
 SETTINGS: Final = "settings:base_sources"
 """Actor of a registration that an operator's settings asked for at start."""
@@ -102,8 +102,15 @@ class Bases:
         return self._known[base]
 
     def all(self) -> list[Base]:
-        """All bases by id."""
-        return [self.get(base) for base in self._sequences.ids()]
+        """All bases by id; while the store can't be reached, those that this process has read."""
+        try:
+            ids = self._sequences.ids()
+        except StoreUnavailable as error:
+            if not self._known:
+                raise
+            _log.warning("bases_from_memory", error=str(error))
+            ids = sorted(self._known)
+        return [self.get(base) for base in ids]
 
     def key_table(self, base: Base) -> KeyTable:
         """What an adapter for this base may change."""

@@ -77,6 +77,7 @@ def test_what_is_known_is_read_while_the_store_is_away_and_the_watch_goes_on_whe
         inked = pb.ListAdaptersRequest(filter=pb.AdapterFilter(tags=["ink"]))
         assert len(replica.api.ListAdapters(inked, timeout=5).adapters) == 1
         assert len(replica.api.FindByHash(pb.FindByHashRequest(hash=known.file_digest), timeout=5).versions) == 1
+        assert [base.name for base in replica.api.ListBases(pb.ListBasesRequest(), timeout=15).bases] == ["bases/tiny"]
         with refused() as strong:
             replica.api.GetVersion(pb.GetVersionRequest(name="adapters/jiangnan", strong=True), timeout=30)
         assert strong.code == "UNAVAILABLE"
