@@ -4,23 +4,27 @@ from __future__ import annotations
 
 import shutil
 import signal
+import time
 from pathlib import Path
 
 import pytest
 
 from terroir.store.s3 import S3Store
 from terroir.tiny import BASE_DIR
-from tests.command_line import ROOT, CommandLine, Up, base_settings, left_behind
+from tests.command_line import ROOT, CommandLine, Up, base_settings, left_behind, until
 from tests.tools.minio_server import ACCESS_KEY, SECRET_KEY, MinioServer
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 STYLE = ROOT / "examples" / "styles" / "jiangnan-ink"
+SETTINGS = base_settings(BASE_DIR) | {"AWS_ACCESS_KEY_ID": ACCESS_KEY, "AWS_SECRET_ACCESS_KEY": SECRET_KEY}
+OUTAGE_SECONDS = 12.0
+"""Longer than the store's own repeats."""
 CONFIG = """
 dataset: datasets/ink
 lora_rank: 4
 batch_size: 4
-max_train_steps: 4
+max_train_steps: {steps}
 save_steps: 2
 """
 
@@ -30,25 +34,30 @@ def kept_locally(data_dir: Path) -> set[str]:
     return {path.name for path in data_dir.iterdir()} & {"adapters", "blobs", "bases", "datasets", "jobs", "journal"}
 
 
+def submit(terroir: CommandLine, folder: Path, steps: int) -> str:
+    """A dataset of 4 pictures and a job on it."""
+    pictures = folder / "pictures"
+    pictures.mkdir()
+    for path in [*sorted(STYLE.glob("*.png"))[:4], STYLE / "metadata.csv"]:
+        shutil.copy(path, pictures)
+    (folder / "ink.yaml").write_text(CONFIG.format(steps=steps))
+    terroir.run("dataset", "create", "ink", "--rights", "drawn by this project")
+    terroir.run("dataset", "import", "ink", str(pictures))
+    terroir.run("dataset", "freeze", "ink")
+    job = terroir.json("train", "submit", str(folder / "ink.yaml"), "--adapter", "ink", "--no-watch")
+    return str(job["name"])
+
+
 def test_a_style_is_made_on_one_machine_and_used_on_another_that_has_the_bucket_alone(
     minio: MinioServer, tmp_path: Path
 ) -> None:
     bucket = minio.location().bucket
     options = ("--free-ports", "--store", f"s3://{bucket}/team/a", "--store-endpoint", minio.endpoint)
-    settings = base_settings(BASE_DIR) | {"AWS_ACCESS_KEY_ID": ACCESS_KEY, "AWS_SECRET_ACCESS_KEY": SECRET_KEY}
 
     first = CommandLine(tmp_path / "first")
-    with Up(first.data_dir, settings, options) as running:
+    with Up(first.data_dir, SETTINGS, options) as running:
         running.ready()
-        pictures = tmp_path / "pictures"
-        pictures.mkdir()
-        for path in [*sorted(STYLE.glob("*.png"))[:4], STYLE / "metadata.csv"]:
-            shutil.copy(path, pictures)
-        (tmp_path / "ink.yaml").write_text(CONFIG)
-        first.run("dataset", "create", "ink", "--rights", "drawn by this project")
-        first.run("dataset", "import", "ink", str(pictures))
-        first.run("dataset", "freeze", "ink")
-        first.run("train", "submit", str(tmp_path / "ink.yaml"), "--adapter", "ink")
+        first.run("train", "watch", submit(first, tmp_path, steps=4))
         assert running.end(signal.SIGTERM)[0] == 0
     assert kept_locally(first.data_dir) == set()
     assert left_behind(first.data_dir) == []
@@ -58,13 +67,29 @@ def test_a_style_is_made_on_one_machine_and_used_on_another_that_has_the_bucket_
     assert not any(key.split("/")[2] == "probe" for key in keys)
 
     second = CommandLine(tmp_path / "second")
-    with Up(second.data_dir, settings, options) as running:
+    with Up(second.data_dir, SETTINGS, options) as running:
         running.ready()
         assert [adapter["name"] for adapter in second.json("adapter", "list")] == ["adapters/ink"]
         drawn = second.json("generate", "a red teapot", "--adapter", "ink", "--steps", "2", "--out", str(tmp_path))
         assert Path(drawn["files"][0]).stat().st_size > 0
         assert running.end(signal.SIGTERM)[0] == 0
     assert kept_locally(second.data_dir) == set()
+
+
+def test_a_job_outlives_an_outage_of_its_bucket(own_minio: MinioServer, tmp_path: Path) -> None:
+    options = ("--free-ports", "--store", f"s3://{own_minio.location().bucket}", "--store-endpoint", own_minio.endpoint)
+    terroir = CommandLine(tmp_path / "data")
+    with Up(terroir.data_dir, SETTINGS, options) as running:
+        running.ready()
+        job = submit(terroir, tmp_path, steps=60)
+        until(lambda: int(terroir.json("train", "show", job).get("progress", {}).get("step", 0)) >= 10, 400)
+        own_minio.kill()
+        time.sleep(OUTAGE_SECONDS)
+        own_minio.start()
+        terroir.run("train", "watch", job)
+        assert terroir.json("train", "show", job)["state"] == "JOB_STATE_SUCCEEDED"
+        assert [adapter["name"] for adapter in terroir.json("adapter", "list")] == ["adapters/ink"]
+        assert running.end(signal.SIGTERM)[0] == 0
 
 
 def test_a_bucket_that_cannot_be_reached_is_named_in_one_line(tmp_path: Path) -> None:

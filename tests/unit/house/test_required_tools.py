@@ -7,6 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).resolve().parents[3]
 NEEDS_A_PROGRAM = 'def test_with_a_program(tool):\n    tool("no-such-program")\n'
 
@@ -42,3 +44,19 @@ def test_a_missing_program_that_is_required_fails_its_tests(tmp_path):
     assert result.returncode == 1, result.stdout + result.stderr
     assert "1 failed" in result.stdout
     assert "run make tools" in result.stdout
+
+
+@pytest.mark.parametrize("name", ["minio", "toxiproxy"])
+@pytest.mark.parametrize("required", [True, False])
+def test_so_it_is_with_the_servers_that_tests_share(
+    name: str, required: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TERROIR_TOOLS_CACHE", str(tmp_path / "empty"))
+    monkeypatch.setenv("PATH", str(tmp_path / "empty"))
+    (tmp_path / "test_server.py").write_text(f"def test_with_a_server({name}):\n    assert False\n")
+    result = run_suite(tmp_path, required=name if required else "")
+    if required:
+        assert result.returncode == 1
+        assert f"{name} is required here" in result.stdout
+    else:
+        assert result.stdout.count(f"NOT TESTED: {name} is missing") == 1
