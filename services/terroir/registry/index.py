@@ -226,6 +226,7 @@ class Index:
         with _readable(f"{ADAPTERS}/{adapter}", document):  # before anything is changed
             facts = VersionFacts.of(adapter, document)
             keys = {hash_key(digest) for digest in hashes_of(document.body)}
+            parent = str(document.body["lineage"]["parent"])
         row = self._rows.setdefault(adapter, AdapterRow())
         first = not row.versions
         if not first:
@@ -239,6 +240,8 @@ class Index:
             there = self._hashes.get(key)
             # Hardly any two versions share a key, so the one tuple is shared by all keys of a version.
             self._hashes[key] = here if there is None else there + here
+        if parent:
+            self._trained_from[parent] = self._trained_from.get(parent, ()) + here
         if first:
             row.created_at = document.created_at
             insort(self._ids, adapter)
