@@ -26,6 +26,7 @@ PREDICTION_TYPES: Final = ("epsilon", "v_prediction")
 _PIPELINES: Final = {"StableDiffusionPipeline": "sd15", "StableDiffusionXLPipeline": "sdxl"}
 _VAE: Final = "vae"
 """The only component that no adapter changes."""
+_MAX_HALVINGS: Final = 16
 _MAX_HEADER_BYTES: Final = 100_000_000
 """The limit of the safetensors library itself."""
 
@@ -76,7 +77,7 @@ def _family(folder: Path) -> str:
     if not folder.is_dir():
         raise BaseFolderInvalid(f"base folder {folder} does not exist", reason="BASE_FOLDER_MISSING")
     pipeline = _config(folder / "model_index.json").get("_class_name")
-    if pipeline not in _PIPELINES:
+    if not isinstance(pipeline, str) or pipeline not in _PIPELINES:
         raise BaseFolderInvalid(f"{folder} holds a {pipeline}; supported are: {', '.join(_PIPELINES)}")
     family = _PIPELINES[pipeline]
     if components_of(folder) != FAMILIES[family]:
@@ -90,7 +91,7 @@ def _family(folder: Path) -> str:
 def _config(path: Path) -> dict[str, Any]:
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise BaseFolderInvalid(f"{path} is missing or no JSON ({error}); point at a diffusers folder") from error
     if not isinstance(config, dict):
         raise BaseFolderInvalid(f"{path} holds no JSON object; point at a diffusers folder")
@@ -121,7 +122,7 @@ def _shapes(path: Path) -> dict[str, tuple[int, ...]]:
         if end != size - 8 - length:
             raise ValueError(f"it holds {size - 8 - length} bytes of data, its header tells of {end}")
         return {name: tuple(map(int, entry["shape"])) for name, entry in header.items()}
-    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+    except (OSError, ValueError, ArithmeticError, LookupError, TypeError, AttributeError, RecursionError) as error:
         raise BaseFolderInvalid(f"{path} is no readable safetensors file ({error}); copy it again") from error
 
 
@@ -138,8 +139,10 @@ def _native_resolution(folder: Path) -> int:
     latents, blocks = _config(folder / "unet" / "config.json"), _config(folder / "vae" / "config.json")
     try:
         halvings = len(blocks["block_out_channels"]) - 1
+        if not 0 <= halvings <= _MAX_HALVINGS:
+            raise ValueError(f"{halvings + 1} blocks")
         return int(latents["sample_size"]) << halvings
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, ArithmeticError) as error:
         raise BaseFolderInvalid(
             f"{folder}: unet/config.json needs a whole sample_size and vae/config.json block_out_channels"
         ) from error
