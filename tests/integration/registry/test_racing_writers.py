@@ -140,3 +140,41 @@ def test_each_number_and_each_move_has_one_winner_and_the_history_is_complete(
         named = [event.name for event in told if event.action == "publish"]
         assert len(named) == len(set(named)) == len(published)
         assert len(told) == len(moves) + len(named)
+
+
+def test_changes_that_do_not_contradict_each_other_are_all_kept(replicas: tuple[Process, Process]) -> None:
+    """Without an etag nobody is refused: each writer moves an alias of its own, or deprecates a version of its own."""
+    for seed in range(WRITERS):
+        publish(replicas[0], adapter_bytes(rank=1, seed=seed), f"publish {seed}")
+    rounds = max(1, ROUNDS // 4)
+
+    def change(writer: int, round_: int) -> object:
+        api, number = replicas[writer % 2].api, writer + 1
+        if writer % 4:
+            request = wish(number, f"round {round_}", "")
+            request.alias = f"of-{writer}"
+            return api.SetAlias(request, timeout=_SECONDS)
+        return api.DeprecateVersion(
+            pb.DeprecateVersionRequest(
+                name=f"{ADAPTER}/versions/{number}", reason=f"round {round_}", request_id=f"{writer} {round_}"
+            ),
+            timeout=_SECONDS,
+        )
+
+    for round_ in range(rounds):
+        answers = race(lambda writer, at=round_: change(writer, at))
+        assert not [answer for answer in answers if isinstance(answer, TerroirError)]
+
+    last = f"round {rounds - 1}"
+    deprecating = [writer for writer in range(WRITERS) if writer % 4 == 0]
+    for replica in replicas:
+        told = events(replica)
+        assert len(told) == WRITERS + WRITERS * rounds
+        newest = {event.name: event.reason for event in reversed(told) if event.action != "publish"}
+        assert set(newest.values()) == {last}
+        version = pb.GetVersionRequest(strong=True)
+        for writer in range(WRITERS):
+            version.name = f"{ADAPTER}/versions/{writer + 1}"
+            assert replica.api.GetVersion(version).HasField("deprecation") == (writer in deprecating)
+    aliases = replicas[1].api.GetAdapter(pb.GetAdapterRequest(name=ADAPTER)).aliases
+    assert {alias.alias for alias in aliases} == {f"of-{n}" for n in range(WRITERS) if n not in deprecating}
