@@ -11,9 +11,10 @@ import uuid
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from threading import Barrier
-from typing import TypeVar
+from typing import Any
 
 import grpc
 import pytest
@@ -32,8 +33,6 @@ _SECONDS = 60.0
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(120 + 10 * ROUNDS)]  # hundreds of writes by real processes
 
-Result = TypeVar("Result")
-
 
 @pytest.fixture(params=["local", "minio"])
 def replicas(
@@ -51,11 +50,11 @@ def replicas(
         yield first, second
 
 
-def race(act: Callable[[int], Result]) -> list[Result | TerroirError]:
-    """What each writer gets or is refused with, all let go at once."""
+def race(act: Callable[[int], Any]) -> list[Any]:
+    """What each writer gets, or the TerroirError that it is refused with; all are let go at once."""
     start = Barrier(WRITERS)
 
-    def run(writer: int) -> Result | TerroirError:
+    def run(writer: int) -> Any:
         start.wait()
         try:
             return act(writer)
@@ -108,11 +107,18 @@ def test_each_number_and_each_move_has_one_winner_and_the_history_is_complete(
 ) -> None:
     files = [adapter_bytes(rank=1, seed=seed) for seed in range(WRITERS)]
     digests = [hashlib.sha256(data).hexdigest() for data in files]
+
+    def publish_one(operations: list[str], writer: int) -> pb.AdapterVersion:
+        return publish(replicas[writer % 2], files[writer], operations[writer])
+
+    def move_one(wishes: list[pb.SetAliasRequest], writer: int) -> object:
+        return replicas[writer % 2].api.SetAlias(wishes[writer], timeout=_SECONDS)
+
     published: dict[str, str] = {}
     winners: list[pb.Alias] = []
     for round_ in range(ROUNDS):
         operations = [str(uuid.uuid4()) for _ in range(WRITERS)]
-        answers = race(lambda writer, ids=operations: publish(replicas[writer % 2], files[writer], ids[writer]))
+        answers = race(partial(publish_one, operations))
         made = [answer for answer in answers if isinstance(answer, pb.AdapterVersion)]
         assert len(made) == WRITERS, answers
         numbers = range(WRITERS * round_ + 1, WRITERS * (round_ + 1) + 1)
@@ -124,7 +130,7 @@ def test_each_number_and_each_move_has_one_winner_and_the_history_is_complete(
 
         etag = winners[-1].etag if winners else replicas[0].api.SetAlias(wish(1, "begin", "")).etag
         wishes = [wish(number, f"round {round_}, writer {writer}", etag) for writer, number in enumerate(numbers)]
-        moved = race(lambda writer, asked=wishes: replicas[writer % 2].api.SetAlias(asked[writer], timeout=_SECONDS))
+        moved = race(partial(move_one, wishes))
         (winner,) = [writer for writer, answer in enumerate(moved) if isinstance(answer, pb.Alias)]
         refusals = {(error.code, error.reason) for error in moved if isinstance(error, TerroirError)}
         assert refusals == {("ABORTED", "STORE_ETAG_MISMATCH")}
@@ -148,7 +154,7 @@ def test_changes_that_do_not_contradict_each_other_are_all_kept(replicas: tuple[
         publish(replicas[0], adapter_bytes(rank=1, seed=seed), f"publish {seed}")
     rounds = max(1, ROUNDS // 4)
 
-    def change(writer: int, round_: int) -> object:
+    def change(round_: int, writer: int) -> object:
         api, number = replicas[writer % 2].api, writer + 1
         if writer % 4:
             request = wish(number, f"round {round_}", "")
@@ -162,7 +168,7 @@ def test_changes_that_do_not_contradict_each_other_are_all_kept(replicas: tuple[
         )
 
     for round_ in range(rounds):
-        answers = race(lambda writer, at=round_: change(writer, at))
+        answers = race(partial(change, round_))
         assert not [answer for answer in answers if isinstance(answer, TerroirError)]
 
     last = f"round {rounds - 1}"
