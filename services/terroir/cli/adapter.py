@@ -12,6 +12,7 @@ from terroir.cli.alias import alias, audit, deprecate, rollback, unalias
 from terroir.cli.comparing import compare
 from terroir.cli.export import export
 from terroir.cli.lineage import lineage
+from terroir.cli.publishing import publish
 from terroir.cli.searching import find, list_adapters, watch
 from terroir.cli.session import resource, session
 from terroir.common.errors import InvalidArgument
@@ -29,6 +30,7 @@ for command in (alias, rollback, unalias, deprecate, audit, lineage, export):
     app.command()(command)
 app.command("list")(list_adapters)
 app.command()(find)
+app.command()(publish)
 app.command()(watch)
 
 
@@ -60,31 +62,6 @@ def show(context: typer.Context, name: VersionName) -> None:
         f"from {lineage.job or 'an upload'} {lineage.dataset_version}",
         f"file {version.file_digest}",
         f"tensors {version.tensor_digest}",
-    )
-
-
-@app.command()
-def publish(
-    context: typer.Context,
-    name: AdapterName,
-    file: Annotated[
-        Path, typer.Argument(help="A `.safetensors` file of kohya, A1111 or diffusers.", show_default=False)
-    ],
-    base: Annotated[str, typer.Option(help="Base model that it was trained on.")] = "terroir-tiny",
-    trigger: Annotated[str, typer.Option(help="Word that calls the style up.")] = "",
-) -> None:
-    """Publish a file as the next version; it is validated before the version exists."""
-    try:
-        data = file.read_bytes()
-    except OSError as error:
-        raise InvalidArgument(f"cannot read {file}: {error}", reason="FILE_MISSING") from error
-    header = pb.PublishHeader(adapter=resource("adapters", name), base=resource("bases", base), trigger_word=trigger)
-    with session(context).client() as client:
-        version = client.registry.publish(header, data)
-    session(context).show(
-        version,
-        f"published {version.name}: {version.coverage.matched_layers} layers, "
-        f"{len(version.coverage.ignored)} keys ignored",
     )
 
 

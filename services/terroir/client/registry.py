@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -36,8 +36,13 @@ class Registry:
     def __init__(self, channel: grpc.Channel) -> None:
         self._stub = registry_pb2_grpc.RegistryServiceStub(channel)
 
-    def publish(self, header: pb.PublishHeader, data: bytes) -> pb.AdapterVersion:
-        """Publish an adapter file; size, digest and request_id of `header` are filled in here."""
+    def publish(
+        self, header: pb.PublishHeader, data: bytes, *, on_sent: Callable[[int], None] = lambda _bytes: None
+    ) -> pb.AdapterVersion:
+        """Publish an adapter file; size, digest and request_id of `header` are filled in here.
+
+        `on_sent` hears how many bytes have gone out.
+        """
         filled = pb.PublishHeader()
         filled.CopyFrom(header)
         filled.size_bytes, filled.file_digest = len(data), hashlib.sha256(data).hexdigest()
@@ -45,8 +50,9 @@ class Registry:
 
         def messages() -> Iterator[pb.PublishVersionRequest]:
             yield pb.PublishVersionRequest(header=filled)
-            for _, part in chunks(data):
+            for start, part in chunks(data):
                 yield pb.PublishVersionRequest(chunk=part)
+                on_sent(start + len(part))
 
         with typed_errors():
             return self._stub.PublishVersion(messages(), timeout=300.0)
