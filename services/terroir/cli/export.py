@@ -83,10 +83,11 @@ def _written(
 
     with Progress(console=plain_console(stderr=this.as_json), transient=True) as progress:
         bar = progress.add_task("merge")
-        export_merged(
-            version, base_folder or Path(), out, weight=weight,
-            on_layer=lambda done, every: progress.update(bar, completed=done, total=every),
-        )  # fmt: skip
+
+        def on_progress(step: str, done: int, every: int) -> None:
+            progress.update(bar, description=step, completed=done, total=every)
+
+        export_merged(version, base_folder or Path(), out, weight=weight, on_progress=on_progress)
     return f"wrote {out}: {version.base} with {version.name} at {weight:g}"
 
 

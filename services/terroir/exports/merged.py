@@ -7,8 +7,8 @@ size of one tensor and all other bytes are the base's.
 from __future__ import annotations
 
 import json
+import os
 import shutil
-import struct
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,16 +16,23 @@ from typing import Any, BinaryIO, Final
 
 import numpy as np
 
-from terroir.common.base_digest import WEIGHT_FILES, base_digest, component_digests
+from terroir.common.base_digest import SECOND_TEXT_ENCODER, weight_file
 from terroir.exports.errors import ExportFailed
 from terroir.exports.staging import staged
 from terroir.exports.version import ExportedVersion
 from terroir.lora.adapter import Array, LoraModule
+from terroir.lora.base_folder import BaseContent, read_base_folder, weight_bytes
+from terroir.lora.errors import LoraError
 from terroir.lora.formats import parse
-from terroir.lora.key_table import key_table_of
+
+OnProgress = Callable[[str, int, int], None]
+"""Hears the step, how much of it is done, and how much there is."""
 
 _TYPES: Final = {"F32": "<f4", "F16": "<f2", "BF16": "<u2"}
-_COMPONENTS: Final = ("unet", "text_encoder", "text_encoder_2")
+_CHANGED: Final = ("unet", "text_encoder", SECOND_TEXT_ENCODER)
+_WEIGHTS: Final = frozenset({".safetensors", ".bin", ".ckpt", ".pt", ".pth", ".msgpack", ".h5", ".onnx"})
+"""Endings of weight files. Beside the merged ones, others would still hold the base alone, and `variant="fp16"` or a
+WebUI would load them in silence."""
 
 
 @dataclass(frozen=True)
@@ -43,53 +50,84 @@ def export_merged(
     target: Path,
     *,
     weight: float = 1.0,
-    on_layer: Callable[[int, int], None] = lambda _done, _all: None,
+    on_progress: OnProgress = lambda _step, _done, _all: None,
 ) -> None:
     """Write `base_folder` with `weight` times the adapter's change into a new folder.
 
-    Raises ExportFailed if the folder is no base or not the one that the adapter was trained on, LoraError if the file
-    does not fit it. `on_layer` hears how many layers of how many are done.
+    Other copies of the changed weights (variants, pickles, single-file checkpoints) are left out. Raises
+    BaseFolderInvalid, or ExportFailed if the base is not the one that the adapter was trained on, the adapter does not
+    fit it, or a sum leaves the range of the base's type.
     """
+    base = _checked_base(version, base_folder, on_progress)
     try:
-        digest = base_digest(component_digests(base_folder))
-        files = {part: _weight_file(base_folder / part) for part in _COMPONENTS if (base_folder / part).is_dir()}
-        headers = {part: _read_header(path) for part, path in files.items()}
-    except (OSError, ValueError, KeyError) as error:
-        raise ExportFailed(
-            f"{base_folder} is no diffusers folder with safetensors weights ({error}); name the base's folder",
-            reason="EXPORT_BASE_INVALID",
-        ) from error
-    if digest != version.base_digest:
+        modules = parse(version.file, base.layers).adapter.modules
+    except LoraError as error:
+        raise ExportFailed(f"{version.name} does not fit {base_folder}: {error}", reason=error.reason) from error
+    with staged(target) as folder:
+        _copy(base_folder, folder, on_progress)
+        done = 0
+        for component in _CHANGED:
+            layers = {name: each for name, each in modules.items() if name.startswith(f"{component}.")}
+            if not layers:
+                continue
+            path = weight_file(folder / component)
+            header = _read_header(path)
+            with path.open("r+b") as file:
+                for name, module in sorted(layers.items()):
+                    _rewrite(file, name, _tensor_of(header, name.partition(".")[2]), module, weight)
+                    done += 1
+                    on_progress("merge", done, len(modules))
+
+
+def _checked_base(version: ExportedVersion, base_folder: Path, on_progress: OnProgress) -> BaseContent:
+    size, read = weight_bytes(base_folder), 0
+
+    def on_bytes(count: int) -> None:
+        nonlocal read
+        read += count
+        on_progress("check the base", read, size)
+
+    base = read_base_folder(base_folder, on_bytes)
+    if base.digest != version.base_digest:
         raise ExportFailed(
             f"{version.name} was trained on {version.base} with digest {version.base_digest[:12]}, {base_folder} has "
-            f"{digest[:12]}; name the folder of that base",
+            f"{base.digest[:12]}; name the folder of that base",
             reason="EXPORT_BASE_MISMATCH",
         )
-    table = key_table_of(**{part: {key: each.shape for key, each in keys.items()} for part, keys in headers.items()})
-    modules = parse(version.file, table).adapter.modules
-    with staged(target) as folder:
-        shutil.copytree(base_folder, folder, dirs_exist_ok=True)
-        done = 0
-        for part, path in files.items():
-            with (folder / path.relative_to(base_folder)).open("r+b") as file:
-                for layer, module in sorted(modules.items()):
-                    component, _, inner = layer.partition(".")
-                    if component == part:
-                        _rewrite(file, _tensor_of(headers[part], inner), module, weight)
-                        done += 1
-                        on_layer(done, len(modules))
+    return base
 
 
-def _weight_file(component: Path) -> Path:
-    for name in WEIGHT_FILES:
-        if (component / name).is_file():
-            return component / name
-    raise FileNotFoundError(f"{component} holds none of {', '.join(WEIGHT_FILES)}")
+def _copy(base_folder: Path, folder: Path, on_progress: OnProgress) -> None:
+    """Contents only: a base may be read-only, and the hub's cache is made of links."""
+    files = [path for path in _files(base_folder) if _is_kept(path, base_folder)]
+    size, copied = sum(path.stat().st_size for path in files), 0
+    for path in files:
+        copy = folder / path.relative_to(base_folder)
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(path, copy)
+        copied += path.stat().st_size
+        on_progress("copy", copied, size)
+
+
+def _files(base_folder: Path) -> list[Path]:
+    # pathlib's own walk would not enter linked component folders.
+    return [Path(where) / name for where, _, names in os.walk(base_folder, followlinks=True) for name in sorted(names)]
+
+
+def _is_kept(path: Path, base_folder: Path) -> bool:
+    *folders, name = path.relative_to(base_folder).parts
+    if any(part.startswith(".") for part in (*folders, name)):
+        return False
+    if folders and folders[0] not in _CHANGED:
+        return True
+    is_merged = len(folders) == 1 and path == weight_file(path.parent)
+    return is_merged or not (path.suffix in _WEIGHTS or name.endswith(".index.json"))
 
 
 def _read_header(path: Path) -> dict[str, _Tensor]:
+    """Of a file that `read_base_folder` has checked."""
     with path.open("rb") as file:
-        (length,) = struct.unpack("<Q", file.read(8))
+        length = int.from_bytes(file.read(8), "little")
         header: Mapping[str, Any] = json.loads(file.read(length))
     return {
         key: _Tensor(
@@ -108,24 +146,34 @@ def _tensor_of(header: Mapping[str, _Tensor], path: str) -> _Tensor:
     return header.get(f"{path}.weight") or header[f"{path.removeprefix('text_model.')}.weight"]
 
 
-def _rewrite(file: BinaryIO, tensor: _Tensor, module: LoraModule, weight: float) -> None:
+def _rewrite(file: BinaryIO, layer: str, tensor: _Tensor, module: LoraModule, weight: float) -> None:
     if tensor.dtype not in _TYPES:
         raise ExportFailed(
-            f"the base's weights are of type {tensor.dtype}; merging knows {', '.join(_TYPES)}",
+            f"{layer} of the base is of type {tensor.dtype}; merging knows {', '.join(_TYPES)}: name the unquantised "
+            "base",
             reason="EXPORT_BASE_INVALID",
         )
     file.seek(tensor.start)
-    stored = np.frombuffer(file.read(tensor.size), dtype=_TYPES[tensor.dtype]).reshape(tensor.shape)
-    base = _as_float(stored, tensor.dtype)
-    merged = base + np.float32(weight) * module.change_of(base)
+    base = _as_float(file.read(tensor.size), tensor.dtype).reshape(tensor.shape)
+    with np.errstate(over="ignore", invalid="ignore"):
+        merged = base + np.float32(weight) * module.change_of(base)
+        stored = _as_stored(merged, tensor.dtype)
+    # Both: rounding NaN to bfloat16 by its bits can give a number.
+    if not (np.isfinite(merged).all() and np.isfinite(_as_float(stored, tensor.dtype)).all()):
+        raise ExportFailed(
+            f"{layer} with {weight:g} times the adapter leaves the range of {tensor.dtype}; choose a smaller --weight, "
+            "or a base of wider type",
+            reason="EXPORT_NOT_FINITE",
+        )
     file.seek(tensor.start)
-    file.write(_as_stored(merged, tensor.dtype))
+    file.write(stored)
 
 
-def _as_float(stored: Any, dtype: str) -> Array:
+def _as_float(stored: bytes, dtype: str) -> Array:
+    values: Any = np.frombuffer(stored, dtype=_TYPES[dtype])
     if dtype == "BF16":  # numpy has no bfloat16: it is the upper half of a float32
-        return np.asarray((stored.astype("<u4") << 16).view("<f4"))
-    return np.asarray(stored.astype(np.float32))
+        return np.asarray((values.astype("<u4") << 16).view("<f4"))
+    return np.asarray(values.astype(np.float32))
 
 
 def _as_stored(values: Array, dtype: str) -> bytes:

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from diffusers import StableDiffusionPipeline
+from safetensors.torch import load_file
 
 from terroir.common.base_digest import base_digest, component_digests
 from terroir.exports.merged import export_merged
@@ -52,3 +53,38 @@ def test_diffusers_loads_the_merged_folder_and_draws_the_same_picture(tmp_path: 
     ours = draw(StableDiffusionPipeline.from_pretrained(tmp_path / "merged", safety_checker=None))
     assert np.abs(plain - theirs).max() > 20, "the adapter changes hardly anything, so agreement would prove nothing"
     assert np.abs(ours - theirs).max() <= 2
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("magnitude", [False, True], ids=["lora", "dora"])
+def test_each_type_is_merged_to_the_very_bits_that_torch_gives(
+    tmp_path: Path, dtype: torch.dtype, magnitude: bool
+) -> None:
+    """PEFT computes W + delta, with a magnitude m * (W + delta) / |W + delta|, and rounds once."""
+    base = tmp_path / "base"
+    StableDiffusionPipeline.from_pretrained(BASE_DIR, safety_checker=None).to(dtype=dtype).save_pretrained(base)
+    layer = "down_blocks.0.attentions.0.transformer_blocks.0.attn1.to_q"
+    key = f"{layer}.weight"
+    before = load_file(base / "unet" / "diffusion_pytorch_model.safetensors")
+    rng = np.random.default_rng(5)
+    out, into = before[key].shape
+    module = LoraModule(
+        rng.standard_normal((4, into), dtype=np.float32),
+        rng.standard_normal((out, 4), dtype=np.float32),
+        4.0,
+        rng.uniform(0.5, 2, out).astype(np.float32) if magnitude else None,
+    )
+    file = to_kohya(Adapter({f"unet.{layer}": module}), {})
+    version = replace(VERSION, file=file, base_digest=base_digest(component_digests(base)))
+    export_merged(version, base, tmp_path / "merged")
+    after = load_file(tmp_path / "merged" / "unet" / "diffusion_pytorch_model.safetensors")
+    expected = before[key].float() + torch.from_numpy(module.delta())
+    if module.magnitude is not None:
+        expected = expected * (torch.from_numpy(module.magnitude) / expected.norm(dim=1)).unsqueeze(1)
+    if magnitude:
+        # W + (scaled - W) is summed in another order; half a unit in the last place of fp32 may round either way.
+        torch.testing.assert_close(after[key], expected.to(dtype), rtol=2 * torch.finfo(dtype).eps, atol=1e-5)
+    else:
+        assert torch.equal(after[key], expected.to(dtype))
+    assert after.keys() == before.keys()
+    assert all(torch.equal(after[name], before[name]) for name in after if name != key)

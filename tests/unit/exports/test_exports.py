@@ -15,6 +15,7 @@ from PIL import Image
 from safetensors.numpy import load_file, save_file
 
 from terroir.common.base_digest import base_digest, component_digests
+from terroir.common.errors import FailedPrecondition
 from terroir.exports.errors import ExportFailed
 from terroir.exports.merged import export_merged
 from terroir.exports.oci import export_oci
@@ -126,7 +127,14 @@ def base_folder(folder: Path, dtype: str) -> Path:
         name = "model.safetensors" if component == "text_encoder" else "diffusion_pytorch_model.safetensors"
         drawn = {key: RNG.standard_normal(shape).astype(dtype) for key, shape in shapes.items()}
         save_file(drawn, folder / component / name, {"format": "pt"})
-    (folder / "model_index.json").write_text("{}")
+    for name, config in {
+        "model_index.json": {"_class_name": "StableDiffusionPipeline"},
+        "scheduler/scheduler_config.json": {"prediction_type": "epsilon"},
+        "unet/config.json": {"sample_size": 8},
+        "vae/config.json": {"block_out_channels": [4]},
+    }.items():
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_text(json.dumps(config))
     return folder
 
 
@@ -139,11 +147,11 @@ def test_a_merged_base_is_the_base_plus_the_change_and_nothing_else(
     tmp_path: Path, dtype: str, tolerance: float
 ) -> None:
     base = base_folder(tmp_path / "base", dtype)
-    heard: list[tuple[int, int]] = []
-    export_merged(
-        bound(base), base, tmp_path / "out", weight=0.5, on_layer=lambda done, every: heard.append((done, every))
-    )
-    assert heard == [(1, 2), (2, 2)]
+    heard: list[tuple[str, int, int]] = []
+    export_merged(bound(base), base, tmp_path / "out", weight=0.5, on_progress=lambda *step: heard.append(step))
+    assert list(dict.fromkeys(step for step, _, _ in heard)) == ["check the base", "copy", "merge"]
+    assert [step for step in heard if step[0] == "merge"] == [("merge", 1, 2), ("merge", 2, 2)]
+    assert all(done == every for done, every in {step: rest for step, *rest in heard}.values())
     before = load_file(base / "unet" / "diffusion_pytorch_model.safetensors")
     after = load_file(tmp_path / "out" / "unet" / "diffusion_pytorch_model.safetensors")
     key = "mid_block.attentions.0.proj_in.weight"
@@ -173,7 +181,13 @@ def test_what_cannot_be_exported_is_named_and_leaves_nothing(tmp_path: Path) -> 
     (taken / "file").write_text("mine")
     cases = [
         (lambda: export_merged(VERSION, base, tmp_path / "out"), "EXPORT_BASE_MISMATCH"),
-        (lambda: export_merged(VERSION, tmp_path / "none", tmp_path / "out"), "EXPORT_BASE_INVALID"),
+        (lambda: export_merged(VERSION, tmp_path / "none", tmp_path / "out"), "BASE_FOLDER_MISSING"),
+        (
+            lambda: export_merged(replace(bound(base), file=b"no file"), base, tmp_path / "out"),
+            "ADAPTER_FILE_UNREADABLE",
+        ),
+        (lambda: export_merged(bound(base), base, tmp_path / "out", weight=float("nan")), "EXPORT_NOT_FINITE"),
+        (lambda: export_merged(bound(base), base, tmp_path / "out", weight=1e39), "EXPORT_NOT_FINITE"),
         (lambda: export_merged(bound(base), base, taken), "EXPORT_TARGET_EXISTS"),
         (lambda: export_webui(VERSION, taken), "EXPORT_TARGET_EXISTS"),
         (lambda: export_oci(VERSION, taken), "EXPORT_TARGET_EXISTS"),
@@ -181,7 +195,7 @@ def test_what_cannot_be_exported_is_named_and_leaves_nothing(tmp_path: Path) -> 
         (lambda: export_oci(VERSION, taken / "file" / "x.tar", tar=True), "EXPORT_TARGET_UNUSABLE"),
     ]
     for call, reason in cases:
-        with pytest.raises(ExportFailed) as caught:
+        with pytest.raises(FailedPrecondition) as caught:
             call()
         assert caught.value.reason == reason
     assert sorted(path.name for path in tmp_path.iterdir()) == ["base", "taken"]
@@ -191,9 +205,55 @@ def test_what_cannot_be_exported_is_named_and_leaves_nothing(tmp_path: Path) -> 
 def test_a_merge_that_breaks_off_leaves_no_folder(tmp_path: Path) -> None:
     base = base_folder(tmp_path / "base", "float32")
 
-    def stop(done: int, every: int) -> None:
-        raise KeyboardInterrupt
+    for step in ("check the base", "copy", "merge"):
 
-    with pytest.raises(KeyboardInterrupt):
-        export_merged(bound(base), base, tmp_path / "out", on_layer=stop)
-    assert [path.name for path in tmp_path.iterdir()] == ["base"]
+        def stop(heard: str, done: int, every: int, at: str = step) -> None:
+            if heard == at:
+                raise KeyboardInterrupt
+
+        with pytest.raises(KeyboardInterrupt):
+            export_merged(bound(base), base, tmp_path / "out", on_progress=stop)
+        assert [path.name for path in tmp_path.iterdir()] == ["base"]
+
+
+def test_no_copy_of_the_base_alone_stays_beside_the_merged_weights(tmp_path: Path) -> None:
+    """`variant="fp16"`, or a WebUI that finds a single-file checkpoint, would load the base without the adapter."""
+    base = base_folder(tmp_path / "base", "float32")
+    left_out = (
+        "v1-5-pruned.safetensors", "v1-5-pruned.ckpt", "unet/diffusion_pytorch_model.fp16.safetensors",
+        "unet/diffusion_pytorch_model.safetensors.index.json", "text_encoder/pytorch_model.bin", ".git/config",
+        "text_encoder/nested/model.safetensors",
+    )  # fmt: skip
+    kept = ("safety_checker/model.safetensors", "tokenizer/vocab.json", "README.md", "vae/variant.fp16.safetensors")
+    for name in (*left_out, *kept):
+        (base / name).parent.mkdir(parents=True, exist_ok=True)
+        (base / name).write_bytes(b"x")
+    export_merged(bound(base), base, tmp_path / "out")
+    assert [name for name in (*left_out, *kept) if (tmp_path / "out" / name).exists()] == list(kept)
+
+
+def test_a_read_only_base_made_of_links_is_merged_and_stays_as_it_was(tmp_path: Path) -> None:
+    """So lies a base in the hub's cache: links into a folder of blobs."""
+    real = base_folder(tmp_path / "real", "float32")
+    digest = base_digest(component_digests(real))
+    linked = tmp_path / "linked"
+    (linked / "unet").mkdir(parents=True)
+    for path in real.iterdir():
+        if path.name != "unet":
+            (linked / path.name).symlink_to(path)
+    for path in (real / "unet").iterdir():
+        path.chmod(0o444)
+        (linked / "unet" / path.name).symlink_to(path)
+    export_merged(bound(real), linked, tmp_path / "out")
+    assert base_digest(component_digests(real)) == digest != base_digest(component_digests(tmp_path / "out"))
+    assert not [path for path in (tmp_path / "out").rglob("*") if path.is_symlink()]
+    (tmp_path / "out" / "unet" / "config.json").write_text("{}")
+
+
+def test_a_sum_beyond_half_precision_is_refused(tmp_path: Path) -> None:
+    """65504 is its largest number; infinity would draw black pictures."""
+    base = base_folder(tmp_path / "base", "float16")
+    with pytest.raises(ExportFailed, match=r"F16.*smaller --weight") as caught:
+        export_merged(bound(base), base, tmp_path / "out", weight=1e6)
+    assert caught.value.reason == "EXPORT_NOT_FINITE"
+    assert not (tmp_path / "out").exists()
