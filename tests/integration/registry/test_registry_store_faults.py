@@ -1,11 +1,11 @@
-"""A registry whose MinIO is slow, cut off, silent, stopped or killed while publishers and readers go on."""
+"""Registry replicas whose MinIO is slow, cut off, silent, stopped or killed while publishers and readers go on."""
 
 from __future__ import annotations
 
 import time
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
@@ -17,6 +17,7 @@ import pytest
 from terroir._proto.registry.v1 import registry_pb2 as pb
 from terroir.common.errors import TerroirError
 from terroir.common.grpc_errors import from_rpc
+from terroir.store.s3 import S3Location
 from tests.integration.registry.registry_kit import Process, adapter_bytes, header, registry_process
 from tests.tools.minio_server import MinioServer
 from tests.tools.toxiproxy_server import Proxy, ToxiproxyServer
@@ -26,7 +27,7 @@ pytestmark = pytest.mark.slow  # writing the pipeline takes torch, and each faul
 DEADLINE_SECONDS = 15.0
 SLACK_SECONDS = 2.0
 FAULT_SECONDS = 3.0
-PUBLISHERS = 3
+PUBLISHERS = 2
 
 
 def publish(process: Process, data: bytes, request_id: str) -> pb.AdapterVersion:
@@ -57,6 +58,7 @@ class Load:
     """Callers that publish, and one that reads a version that the replica knows; all keep what they were told."""
 
     process: Process
+    first_seed: int
     published: list[tuple[str, bytes, pb.AdapterVersion]] = field(default_factory=list)
     errors: list[TerroirError] = field(default_factory=list)
     failed_reads: list[str] = field(default_factory=list)
@@ -78,9 +80,27 @@ class Load:
                 thread.join(2 * DEADLINE_SECONDS)
                 assert not thread.is_alive(), "a caller was left waiting"
 
+    def wait_for_more(self) -> None:
+        """Return once publishes succeed again."""
+        before = len(self.published)
+        until = time.monotonic() + DEADLINE_SECONDS
+        while len(self.published) < before + PUBLISHERS + 1:
+            assert time.monotonic() < until, f"no recovery: {[str(error) for error in self.errors[-3:]]}"
+            time.sleep(0.05)
+
+    def check(self) -> None:
+        """What holds whatever the fault was."""
+        assert not self.failed_reads, "a version that the replica knows is read from its memory"
+        assert self.slowest_read < SLACK_SECONDS
+        assert self.slowest < DEADLINE_SECONDS + SLACK_SECONDS, "a call outlived its deadline"
+        for error in self.errors:
+            assert error.code.value == "UNAVAILABLE", error
+            assert error.retry_after_seconds, f"not told when to come again: {error}"
+            assert error.reason.startswith("STORE_")
+
     def _publish(self, publisher: int) -> None:
         """A file under one request_id until it is told that it is stored, as a client does; then the next."""
-        for number in count(publisher, PUBLISHERS):
+        for number in count(self.first_seed + publisher, PUBLISHERS):
             data, request_id = adapter_bytes(seed=number), str(uuid.uuid4())
             while not self._attempt(data, request_id):
                 time.sleep(0.2)
@@ -135,6 +155,16 @@ FAULTS: dict[str, Fault] = {
 }
 
 
+def on(server: MinioServer, location: S3Location, endpoint: str) -> dict[str, str]:
+    """Settings of a registry on the bucket at `endpoint`, with limits that a test can wait for."""
+    return {
+        **server.settings("registry", location),
+        "TERROIR_REGISTRY_STORE_ENDPOINT": endpoint,
+        "TERROIR_REGISTRY_STORE_SILENCE_SECONDS": "1",
+        "TERROIR_REGISTRY_STORE_RETRY_SECONDS": "0.5",
+    }
+
+
 @pytest.mark.parametrize("fault", FAULTS)
 def test_callers_are_told_to_come_again_and_everything_is_there_once_after(
     fault: str,
@@ -142,44 +172,41 @@ def test_callers_are_told_to_come_again_and_everything_is_there_once_after(
     toxiproxy: ToxiproxyServer,
     base_folder: Path,
     tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    with toxiproxy.proxy(own_minio.address) as way:
-        direct = own_minio.location()
-        for name, value in {
-            **own_minio.settings("registry", direct),
-            "TERROIR_REGISTRY_STORE_ENDPOINT": way.endpoint,
-            "TERROIR_REGISTRY_STORE_SILENCE_SECONDS": "1",
-            "TERROIR_REGISTRY_STORE_RETRY_SECONDS": "0.5",
-        }.items():
-            monkeypatch.setenv(name, value)
-        sources = {"tiny": str(base_folder)}
-        with registry_process(tmp_path / "data", sources) as process:
-            publish(process, adapter_bytes(seed=999_999), "first")
-            load = Load(process)
-            with load.running():
-                time.sleep(0.5)
-                with FAULTS[fault](own_minio, way):
-                    time.sleep(FAULT_SECONDS)
-                before = len(load.published)
-                until = time.monotonic() + DEADLINE_SECONDS
-                while len(load.published) < before + PUBLISHERS + 1:
-                    assert time.monotonic() < until, f"no recovery: {[str(error) for error in load.errors[-3:]]}"
-                    time.sleep(0.05)
-            assert not load.failed_reads, "a version that the replica knows is read from its memory"
-            assert load.slowest_read < SLACK_SECONDS
-            assert load.slowest < DEADLINE_SECONDS + SLACK_SECONDS, "a call outlived its deadline"
-            if fault != "slow":
-                assert load.errors, "the fault met no call"
-            for error in load.errors:
-                assert error.code.value == "UNAVAILABLE", error
-                assert error.retry_after_seconds, f"not told when to come again: {error}"
-                assert error.reason.startswith("STORE_")
-            for request_id, data, version in load.published:
-                assert publish(process, data, request_id) == version
-        with registry_process(tmp_path / "data", sources) as process:  # it knows nothing but the bucket
+    """The fault lies between one replica and MinIO; another one, with a way of its own, goes on at the same time."""
+    sources, location = {"tiny": str(base_folder)}, own_minio.location()
+    folders = [tmp_path / name for name in ("struck", "other", "third")]
+    for folder in folders:
+        folder.mkdir()
+    with ExitStack() as stack:
+        way = stack.enter_context(toxiproxy.proxy(own_minio.address))
+        processes = []
+        for folder, endpoint in zip(folders, (way.endpoint, own_minio.endpoint), strict=False):
+            settings = on(own_minio, location, endpoint)
+            processes.append(stack.enter_context(registry_process(folder / "data", sources, settings)))
+        publish(processes[0], adapter_bytes(seed=999_999), "first")
+        publish(processes[1], adapter_bytes(seed=999_998), "second")  # so that the other has heard of the first
+        struck, other = (Load(process, first) for process, first in zip(processes, (0, 100_000), strict=True))
+        with struck.running(), other.running():
+            time.sleep(0.5)
+            with FAULTS[fault](own_minio, way):
+                time.sleep(FAULT_SECONDS)
+            for load in (struck, other):
+                load.wait_for_more()
+        for load in (struck, other):
+            load.check()
+        if fault != "slow":
+            assert struck.errors, "the fault met no call"
+        if fault not in ("stopped", "killed"):
+            assert not other.errors, "a fault on the way of one replica is none of the other's"
+        published = struck.published + other.published
+        for request_id, data, version in published:
+            assert publish(processes[0], data, request_id) == version, "a repeat at the other replica"
+        # A third knows nothing but the bucket.
+        processes.append(stack.enter_context(registry_process(folders[2] / "data", sources, settings)))
+        for process in processes:
             listed = versions(process)
             assert [version.name for version in reversed(listed)] == [
-                f"adapters/jiangnan/versions/{number + 1}" for number in range(len(load.published) + 1)
+                f"adapters/jiangnan/versions/{number + 1}" for number in range(len(published) + 2)
             ], "a gap, a loss or a duplicate"
-            assert {version.name for _, _, version in load.published} <= {version.name for version in listed}
+            assert {version.name for _, _, version in published} <= {version.name for version in listed}
