@@ -45,28 +45,28 @@ def read(data: bytes) -> TensorFile:
     return TensorFile({name: _array(name, data, entry) for name, entry in header.entries.items()}, header.metadata)
 
 
-def encode(tensors: Mapping[str, Array], dtype: str | None = None) -> Body:
+def encode(tensors: Mapping[str, Array], dtype: str | None = None, *, tolerance: float = 0.0) -> Body:
     """Serialise tensors as `dtype` float16 or float32; None takes the smallest of the two and bfloat16 that is exact.
 
-    Scalars (alphas) are judged by themselves: one that needs 32 bits does not double the file.
+    Exact, or with errors of at most `tolerance` in float16. Scalars (alphas) are judged by themselves: one that needs
+    32 bits does not double the file.
     """
     scalars = {name: tensor for name, tensor in tensors.items() if tensor.ndim == 0}
     factors = {name: tensor for name, tensor in tensors.items() if tensor.ndim > 0}
-    chosen, parts = _coded(factors, dtype)
+    chosen, parts = _coded(factors, dtype, tolerance)
     coded = {name: (chosen, part) for name, part in parts.items()}
     for name, scalar in scalars.items():
-        kind, part = _coded({name: scalar}, dtype)
+        kind, part = _coded({name: scalar}, dtype, 0.0)
         coded[name] = (kind, part[name])
     entries: dict[str, Any] = {}
-    pieces: list[bytes] = []
+    pieces: list[Any] = []
     offset = 0
     # Wide types first, so that every tensor is aligned to its own width.
     for name, (kind, array) in sorted(coded.items(), key=lambda item: (-item[1][1].itemsize, item[0])):
-        piece = array.tobytes()
-        shape = list(tensors[name].shape)
-        entries[name] = {"dtype": kind, "shape": shape, "data_offsets": [offset, offset + len(piece)]}
-        pieces.append(piece)
-        offset += len(piece)
+        stop = offset + array.nbytes
+        entries[name] = {"dtype": kind, "shape": list(tensors[name].shape), "data_offsets": [offset, stop]}
+        pieces.append(np.ascontiguousarray(array).data)
+        offset = stop
     return Body(entries, b"".join(pieces))
 
 
@@ -79,7 +79,7 @@ def assemble(body: Body, metadata: Mapping[str, str]) -> bytes:
 
 
 def write(tensors: Mapping[str, Array], metadata: Mapping[str, str], dtype: str | None = None) -> bytes:
-    """`encode` and `assemble` in one."""
+    """`encode` exactly and `assemble`."""
     return assemble(encode(tensors, dtype), metadata)
 
 
@@ -104,7 +104,7 @@ def _array(name: str, data: bytes, entry: Entry) -> Array:
     if entry.dtype == "BF16":  # numpy has no bfloat16: it is the upper half of a float32
         raw = (raw.astype("<u4") << 16).view("<f4")
     with np.errstate(all="ignore"):
-        values = raw.astype(np.float32)
+        values = raw.astype(np.float32, copy=False)
         # One fast pass: a sum of squares is finite only if all values are; a large sum may overflow by itself.
         finite = np.isfinite(np.dot(values, values)) or np.isfinite(values).all()
     if not finite:
@@ -112,22 +112,22 @@ def _array(name: str, data: bytes, entry: Entry) -> Array:
     return values.reshape(entry.shape)
 
 
-def _coded(tensors: Mapping[str, Array], dtype: str | None) -> tuple[str, Mapping[str, npt.NDArray[Any]]]:
-    if dtype is None:
-        for lossless in (_halves, _brains):
-            found = lossless(tensors)
-            if found is not None:
-                return found
+def _coded(
+    tensors: Mapping[str, Array], dtype: str | None, tolerance: float
+) -> tuple[str, Mapping[str, npt.NDArray[Any]]]:
+    if dtype is None and (found := _halves(tensors, tolerance) or _brains(tensors)) is not None:
+        return found
     name = _NAMES[dtype or "float32"]
     return name, {key: np.asarray(tensor, dtype=_LAYOUTS[name]) for key, tensor in tensors.items()}
 
 
-def _halves(tensors: Mapping[str, Array]) -> tuple[str, Mapping[str, npt.NDArray[Any]]] | None:
+def _halves(tensors: Mapping[str, Array], tolerance: float) -> tuple[str, Mapping[str, npt.NDArray[Any]]] | None:
     halves: dict[str, npt.NDArray[Any]] = {}
     with np.errstate(over="ignore"):
         for name, tensor in tensors.items():
             half = tensor.astype("<f2")
-            if not np.array_equal(half.astype(np.float32), tensor):
+            back = half.astype(np.float32)
+            if not np.array_equal(back, tensor) and not (tolerance and np.abs(back - tensor).max() <= tolerance):
                 return None
             halves[name] = half
     return "F16", halves

@@ -16,7 +16,7 @@ from terroir.common.errors import InvalidArgument
 from terroir.common.principal import Principal, Role
 from terroir.common.signatures import SignedFacts, Signer
 from terroir.common.validation import ensure_digest, ensure_range, ensure_text
-from terroir.lora.formats import MAX_RANK, to_diffusers, to_kohya
+from terroir.lora.formats import MAX_RANK, kohya_file, to_diffusers
 from terroir.lora.formats.headers import Description, describe
 from terroir.lora.hashes import site_hashes
 from terroir.registry.adapter_file import BASE_DIGEST_KEY, read_adapter_file
@@ -111,9 +111,8 @@ class Publisher:
         with ThreadPoolExecutor(2) as pool:  # hashing, conversion and requests of the two files overlap
             diffusers = pool.submit(lambda: self._keep(to_diffusers(adapter)))
             tensor_digest = pool.submit(adapter.tensor_digest)
-            kohya = to_kohya(adapter, describe(_description(base, request)), sdxl=base.family == "sdxl")
-            stored = self._keep(kohya)
-            hashes = site_hashes(kohya)
+            kohya = kohya_file(adapter, describe(_description(base, request)), sdxl=base.family == "sdxl")
+            stored = self._keep(kohya.data)
         facts = SignedFacts(adapter_name(request.adapter), base.digest, tensor_digest.result(), request.trigger_word)
         manifest = Manifest(
             base=base.base,
@@ -134,10 +133,10 @@ class Publisher:
             region=request.region,
             metrics=request.metrics,
             description=request.description,
-            hashes=hashes,
+            hashes=site_hashes(kohya.data, file_digest=stored.digest, body_digest=kohya.body_digest),
             unknown=tuple((entry.key, entry.reason) for entry in parsed.unknown),
             missing_layers=parsed.missing,
-            signature=self._signer.sign(kohya, facts) if self._signer is not None else None,
+            signature=self._signer.sign(kohya.data, facts) if self._signer is not None else None,
         )
         return self._versions.append(request.adapter, manifest, op_id=op_id, request=request.to_body())
 

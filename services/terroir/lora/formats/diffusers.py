@@ -39,6 +39,11 @@ _PROCESSOR: Final = re.compile(r"(?:\.processor)?\.to_(q|k|v|out)_lora\.(down|up
 """How diffusers before 0.22 named the factors of attention: `attn1.processor.to_out_lora.up.weight`."""
 
 
+_HALF_GRID: Final = 2.0**-25
+"""Half the distance of float16 values near zero: halving an `up` may move its tiniest ones by so much, which is nothing
+beside the others and saves the file from doubling."""
+
+
 def is_factor(key: str) -> bool:
     """Whether a key ends as this format's do."""
     return _split(key)[1] is not None
@@ -76,8 +81,8 @@ def read(tensors: Mapping[str, Array], metadata: Mapping[str, str], table: KeyTa
 def to_diffusers(adapter: Adapter, dtype: str | None = None) -> bytes:
     """Write `pytorch_lora_weights.safetensors`: PEFT names, alpha folded into up, LoraConfig in the header.
 
-    `dtype` as in `safetensors_bytes.encode`. Raises UnsupportedAdapter if a component has layers with and without
-    magnitude, which PEFT cannot express.
+    `dtype` as in `safetensors_bytes.encode`; None may move values by 2^-25, see `_HALF_GRID`. Raises UnsupportedAdapter
+    if a component has layers with and without magnitude, which PEFT cannot express.
     """
     ensure_expressible(adapter)
     tensors: dict[str, Array] = {}
@@ -91,7 +96,7 @@ def to_diffusers(adapter: Adapter, dtype: str | None = None) -> bytes:
                 shape = (1, -1, 1, 1) if module.down.ndim == 4 else (-1,)
                 tensors[f"{component}.{path}.lora_magnitude_vector"] = module.magnitude.reshape(shape)
     header = {"format": "pt", METADATA_KEY: json.dumps(config, sort_keys=True)}
-    return safetensors_bytes.write(tensors, header, dtype)
+    return safetensors_bytes.assemble(safetensors_bytes.encode(tensors, dtype, tolerance=_HALF_GRID), header)
 
 
 def ensure_expressible(adapter: Adapter) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from typing import Final, Literal
 
 import numpy as np
@@ -78,7 +79,23 @@ def _number(key: str, tensor: Array) -> float:
     return float(tensor.reshape(()))
 
 
+@dataclass(frozen=True)
+class KohyaFile:
+    """A written file."""
+
+    data: bytes
+    body_digest: str
+    """SHA-256 (hex) of all bytes behind the header."""
+
+
 def to_kohya(adapter: Adapter, metadata: Mapping[str, str], dtype: str | None = None, *, sdxl: bool = False) -> bytes:
+    """The bytes of `kohya_file`."""
+    return kohya_file(adapter, metadata, dtype, sdxl=sdxl).data
+
+
+def kohya_file(
+    adapter: Adapter, metadata: Mapping[str, str], dtype: str | None = None, *, sdxl: bool = False
+) -> KohyaFile:
     """Write one file: factors, alphas, DoRA scales, and `metadata` with network and hash headers added.
 
     `dtype` as in `safetensors_bytes.encode`. Equal input gives equal bytes. `sdxl` writes the original block names and
@@ -110,7 +127,7 @@ def to_kohya(adapter: Adapter, metadata: Mapping[str, str], dtype: str | None = 
         "sshs_model_hash": digest,
         **({"modelspec.hash_sha256": f"0x{digest}"} if "modelspec.sai_model_spec" in metadata else {}),
     }
-    return safetensors_bytes.assemble(body, headers)
+    return KohyaFile(safetensors_bytes.assemble(body, headers), digest)
 
 
 def _names(table: KeyTable) -> dict[str, str]:
