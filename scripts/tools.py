@@ -39,6 +39,14 @@ TOOLS: Final = (
         "toxiproxy", "github.com/Shopify/toxiproxy/v2/cmd/server", "v2.12.0", "server",
         "cuts and slows connections in tests of faults",
     ),
+    Tool(
+        "crane", "github.com/google/go-containerregistry/cmd/crane", "v0.20.6", "crane",
+        "a container registry, and a client of one, for tests of OCI exports",
+    ),
+    Tool(
+        "oras", "oras.land/oras/cmd/oras", "v1.2.3", "oras",
+        "the client of container registries that the docs push OCI exports with",
+    ),
 )  # fmt: skip
 
 
