@@ -11,11 +11,9 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from terroir.common.clock import FixedClock
 from terroir.store.documents import Document, DocumentSequence
 from terroir.store.errors import AlreadyExists, NotFound, StoreError, StoreUnavailable
 from terroir.store.interface import ObjectStore
-from terroir.store.journal import Journal
 from tests.unit.store.faulty_store import Fault
 
 Answer = bytes | bool | StoreError | None
@@ -105,16 +103,15 @@ class State:
     faults_left: int
 
 
-def sequence(store: ObjectStore) -> DocumentSequence:
-    """The sequence under test, announced in a journal, opened anew as by a replica that has just started."""
-    clock = FixedClock()
-    return DocumentSequence(store, "log", clock, log=Journal(store, "journal", clock))
+Opening = Callable[[ObjectStore], DocumentSequence]
+"""A sequence opened anew, as by a replica that has just started."""
 
 
 class Exploration:
     """Walks through all that can happen. Few histories of a writer make up many states, so each is run once."""
 
-    def __init__(self) -> None:
+    def __init__(self, opening: Opening) -> None:
+        self._opening = opening
         self._advanced: dict[object, Writer] = {}
         self._numbers: dict[object, int] = {}
         self.states = 0
@@ -159,7 +156,7 @@ class Exploration:
     def _advance(self, writer: Writer) -> Writer:
         key = _history(writer)
         if key not in self._advanced:
-            self._advanced[key] = _run(writer)
+            self._advanced[key] = _run(writer, self._opening)
         return self._advanced[key]
 
     def _key(self, state: State) -> object:
@@ -172,18 +169,18 @@ def _history(writer: Writer) -> object:
     return writer.operation, writer.attempt, tuple(map(_comparable, writer.answers)), _comparable(writer.outcome)
 
 
-def _run(writer: Writer) -> Writer:
+def _run(writer: Writer, opening: Opening) -> Writer:
     """Up to its next request or its outcome."""
     operation = writer.operation
     try:
-        outcome: Document | StoreError = sequence(_Replayed(writer.answers)).append(
+        outcome: Document | StoreError = opening(_Replayed(writer.answers)).append(
             {"wish": operation.body}, op_id=operation.op_id, expected_etag=operation.expected_etag
         )
     except _NextRequest as stop:
         return replace(writer, request=stop.request)
     except StoreUnavailable as error:
         if writer.attempt < operation.attempts:
-            return _run(Writer(operation, writer.attempt + 1))
+            return _run(Writer(operation, writer.attempt + 1), opening)
         outcome = error
     except StoreError as error:
         outcome = error

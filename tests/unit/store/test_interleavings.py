@@ -8,10 +8,28 @@ from collections.abc import Mapping
 import pytest
 
 from terroir.common.clock import FixedClock
-from terroir.store.documents import MUST_NOT_EXIST, Document, DocumentSequence
+from terroir.store.documents import MUST_NOT_EXIST, Collection, Document, DocumentSequence
 from terroir.store.errors import EtagMismatch, StoreUnavailable
+from terroir.store.interface import ObjectStore
+from terroir.store.journal import Journal
 from terroir.store.obstore_driver import MemoryStore
-from tests.unit.store.interleaving import Exploration, Operation, State, sequence
+from tests.unit.store.interleaving import Exploration, Opening, Operation, State
+
+CLOCK = FixedClock()
+
+
+def sequence(store: ObjectStore) -> DocumentSequence:
+    """One that is announced in a journal."""
+    return DocumentSequence(store, "log", CLOCK, log=Journal(store, "journal", CLOCK))
+
+
+def child(store: ObjectStore) -> DocumentSequence:
+    """One of a collection, which keeps an index of its children."""
+    return collection(store).sequence("log")
+
+
+def collection(store: ObjectStore) -> Collection:
+    return Collection(store, "all", CLOCK, log=Journal(store, "journal", CLOCK))
 
 
 def holding(*op_ids: str, hint: bool = True) -> dict[str, bytes]:
@@ -24,31 +42,36 @@ def holding(*op_ids: str, hint: bool = True) -> dict[str, bytes]:
 
 def documents(objects: Mapping[str, bytes]) -> list[dict[str, object]]:
     """Bodies of the log, in the order of their numbers; fails if a number is missing."""
-    found = {key: body for key, body in objects.items() if key.startswith("log/") and key.endswith(".json")}
-    assert sorted(found) == [f"log/{number:020d}.json" for number in range(1, len(found) + 1)], "a gap"
+    found = {
+        key.rpartition("log/")[2]: body
+        for key, body in objects.items()
+        if key.startswith(("log/", "all/log/")) and key.endswith(".json")
+    }
+    assert sorted(found) == [f"{number:020d}.json" for number in range(1, len(found) + 1)], "a gap"
     return [json.loads(found[key]) for key in sorted(found)]
 
 
 class Promises:
     """What must hold in every state, and more in every last one."""
 
-    def __init__(self, before: Mapping[str, bytes]) -> None:
+    def __init__(self, before: Mapping[str, bytes], opening: Opening = sequence) -> None:
         self._objects = before
+        self._opening = opening
         self._before = [document["op_id"] for document in documents(before)]
         self.ends: set[tuple[str, ...]] = set()
         self._checked: set[frozenset[tuple[str, bytes]]] = set()
 
     def explore(self, operations: tuple[Operation, ...], faults: int) -> int:
         """Everything that can happen to these operations; returns how many states that are."""
-        exploration = Exploration()
+        exploration = Exploration(self._opening)
         exploration.explore(self._objects, operations, faults, self.check, self.finished)
         return exploration.states
 
     def check(self, state: State) -> None:
         for writer in state.writers:
             if isinstance(writer.outcome, Document):
-                stored = state.objects[f"log/{writer.outcome.number:020d}.json"]
-                assert json.loads(stored)["op_id"] == writer.operation.op_id, "an acknowledged write was lost"
+                stored = documents(state.objects)[writer.outcome.number - 1]
+                assert stored["op_id"] == writer.operation.op_id, "an acknowledged write was lost"
         objects = state.objects
         if (contents := frozenset(objects.items())) in self._checked:
             return
@@ -75,13 +98,13 @@ class Promises:
             if isinstance(outcome, StoreUnavailable | EtagMismatch):
                 continue
             assert isinstance(outcome, Document)
-            again = sequence(store).append(
+            again = self._opening(store).append(
                 {"wish": operation.body}, op_id=operation.op_id, expected_etag=operation.expected_etag
             )
             assert again == outcome, "a repeat of an acknowledged operation gave something else"
-        newest = sequence(store).append({"wish": "next"}, op_id="next")
+        newest = self._opening(store).append({"wish": "next"}, op_id="next")
         assert newest.number == len(history) + 1
-        assert DocumentSequence(store, "log", FixedClock()).head() == newest
+        assert self._opening(store).head() == newest
         self.ends.add(tuple(history[len(self._before) :]))
 
 
@@ -119,7 +142,7 @@ def test_of_two_writers_that_expect_the_same_etag_one_wins() -> None:
     store = MemoryStore()
     for key, body in objects.items():
         store.create(key, body)
-    etag = DocumentSequence(store, "log", FixedClock()).head().etag
+    etag = sequence(store).head().etag
     promises = Promises(objects)
     expecting = tuple(Operation(name, name, expected_etag=etag) for name in "ab")
     promises.explore(expecting, 1)
@@ -133,7 +156,29 @@ def test_of_two_writers_that_begin_a_sequence_one_wins() -> None:
     assert promises.ends == {("a",), ("b",)}
 
 
+@pytest.mark.slow  # tens of thousands of states
 def test_three_replicas_without_losses() -> None:
     promises = Promises({})
     promises.explore((A, B, Operation("c", "c")), 0)
     assert len(promises.ends) == 6
+
+
+@pytest.mark.slow  # tens of thousands of states
+def test_a_child_that_two_replicas_begin_is_in_its_collection_once_and_only_when_it_has_a_document() -> None:
+    class Listed(Promises):
+        def check(self, state: State) -> None:
+            super().check(state)
+            if documents(state.objects):
+                entries = [json.loads(body) for key, body in state.objects.items() if key.startswith("all/INDEX/000")]
+                assert [entry["body"]["id"] for entry in entries] == ["log"], "a child that no listing shows"
+
+        def finished(self, state: State) -> None:
+            store = MemoryStore()
+            for key, body in state.objects.items():
+                store.create(key, body)
+            assert collection(store).ids() == (["log"] if documents(state.objects) else [])
+            super().finished(state)
+
+    promises = Listed({}, child)
+    promises.explore((A, B), 1)
+    assert promises.ends == {("a", "b"), ("b", "a")}
