@@ -15,6 +15,7 @@ from terroir.cli.lineage import lineage
 from terroir.cli.publishing import publish
 from terroir.cli.searching import find, list_adapters, watch
 from terroir.cli.session import resource, session
+from terroir.cli.verify import verify
 from terroir.common.errors import InvalidArgument
 
 app = typer.Typer(no_args_is_help=True, help="Published styles: versions never change, aliases move.")
@@ -26,7 +27,7 @@ VersionName = Annotated[
 _FORMATS: Final = {"kohya": pb.ADAPTER_FORMAT_KOHYA, "diffusers": pb.ADAPTER_FORMAT_DIFFUSERS}
 
 app.command()(compare)
-for command in (alias, rollback, unalias, deprecate, audit, lineage, export):
+for command in (alias, rollback, unalias, deprecate, audit, lineage, export, verify):
     app.command()(command)
 app.command("list")(list_adapters)
 app.command()(find)
@@ -73,6 +74,9 @@ def download(
     file_format: Annotated[
         str, typer.Option("--format", help="`kohya` (A1111, ComfyUI, diffusers) or `diffusers`.")
     ] = "kohya",
+    private_header: Annotated[
+        bool, typer.Option(help="Leave base, description and tags out of the header; tensors stay as they are.")
+    ] = False,
 ) -> None:
     """Download a version's file."""
     if file_format not in _FORMATS:
@@ -80,7 +84,9 @@ def download(
             f"unknown format {file_format!r}; known are {', '.join(_FORMATS)}", reason="UNKNOWN_FORMAT"
         )
     with session(context).client() as client:
-        file = client.registry.download(resource("adapters", name), _FORMATS[file_format])
+        file = client.registry.download(
+            resource("adapters", name), _FORMATS[file_format], private_header=private_header
+        )
     target = out / file.file_name if out.is_dir() else out
     target.write_bytes(file.data)
     session(context).show(file.version, f"wrote {target}: {len(file.data)} bytes of {file.version.name}")

@@ -181,8 +181,18 @@ class Registry:
                 pb.CheckCompatibilityRequest(adapters=adapters), timeout=_COMPARING_SECONDS
             )
 
-    def download(self, name: str, adapter_format: pb.AdapterFormat.ValueType = pb.ADAPTER_FORMAT_KOHYA) -> AdapterFile:
-        """An adapter file; raises Unavailable (DOWNLOAD_CORRUPT) if what arrived is not what was announced."""
+    def download(
+        self,
+        name: str,
+        adapter_format: pb.AdapterFormat.ValueType = pb.ADAPTER_FORMAT_KOHYA,
+        *,
+        private_header: bool = False,
+    ) -> AdapterFile:
+        """An adapter file; raises Unavailable (DOWNLOAD_CORRUPT) if what arrived is not what was announced.
+
+        `private_header` rewrites the header once the file is here: it loads as before, and no longer says which base it
+        is for, nor its description and tags. The tensors stay, byte by byte; the digest of the file is another.
+        """
         header = pb.DownloadHeader()
         parts: list[bytes] = []
         request = pb.DownloadVersionRequest(name=name, format=adapter_format)
@@ -194,4 +204,14 @@ class Registry:
         data = b"".join(parts)
         if hashlib.sha256(data).hexdigest() != header.digest:
             raise Unavailable(f"download of {name} arrived damaged; try again", reason="DOWNLOAD_CORRUPT")
-        return AdapterFile(header.version, header.file_name, data)
+        return AdapterFile(header.version, header.file_name, _private(data) if private_header else data)
+
+
+def _private(data: bytes) -> bytes:
+    # numpy: only who asks for it needs it
+    from terroir.lora.formats.headers import HeaderProfile, of_profile
+    from terroir.lora.safetensors_bytes import with_metadata
+    from terroir.lora.safetensors_header import read_header
+
+    metadata = read_header(data).metadata
+    return with_metadata(data, of_profile(metadata, HeaderProfile.PRIVATE))

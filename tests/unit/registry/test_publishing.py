@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -15,8 +17,9 @@ from terroir.common.principal import Principal, Role
 from terroir.lora import safetensors_bytes
 from terroir.lora.adapter import Adapter
 from terroir.lora.formats import parse, to_diffusers, to_kohya
+from terroir.lora.hashes import site_hashes
 from terroir.lora.key_table import key_table_of
-from terroir.registry.adapter_file import read_adapter_file
+from terroir.registry.adapter_file import BASE_DIGEST_KEY, read_adapter_file
 from terroir.registry.errors import AdapterFileInvalid, BaseMismatch, UploadInvalid
 from terroir.registry.publishing import Publisher, PublishRequest
 from terroir.registry.versions import UPLOAD_LABEL, Lineage
@@ -26,6 +29,7 @@ from tests.unit.registry.adapter_kit import adapter_bytes, make_adapter
 from tests.unit.registry.base_kit import TEXT_SHAPES, UNET_SHAPES, write_base_folder
 from tests.unit.registry.domain_kit import Domain, open_domain
 
+TEXT_ENCODERS = ("text_encoder", "text_encoder_2")
 MAX_BYTES = 1024 * 1024
 ANA = Principal("local:ana", frozenset({Role.PUBLISHER}))
 VI = Principal("local:vi", frozenset({Role.VIEWER}))
@@ -148,6 +152,100 @@ def test_an_alpha_that_no_stored_file_could_hold_is_refused(publisher: Publisher
     with pytest.raises(AdapterFileInvalid) as refused:
         publisher.publish(request_for(data), data, ANA, op_id="a")
     assert refused.value.reason == "ADAPTER_NOT_FINITE"
+
+
+def refused(publisher: Publisher, data: bytes) -> str:
+    """The reason for which a file is not published."""
+    with pytest.raises(AdapterFileInvalid) as caught:
+        publisher.publish(request_for(data), data, ANA, op_id="a")
+    return caught.value.reason
+
+
+def test_a_rank_above_the_setting_is_refused_with_its_name(domain: Domain, folder: Path) -> None:
+    domain.bases.register_folder("tiny", folder)
+    publisher = Publisher(domain.bases, domain.versions, domain.blobs, MAX_BYTES, max_rank=4)
+    data = adapter_bytes(rank=5)
+    with pytest.raises(AdapterFileInvalid, match=r"rank 5 exceeds max_rank 4.*TERROIR_REGISTRY_MAX_RANK") as caught:
+        publisher.publish(request_for(data), data, ANA, op_id="a")
+    assert caught.value.reason == "ADAPTER_RANK_TOO_LARGE"
+
+
+def test_a_dora_is_stored_in_both_files_and_one_beside_a_lora_is_refused(domain: Domain, publisher: Publisher) -> None:
+    modules = dict(make_adapter(rank=2).modules)
+    doras = {
+        layer: replace(module, magnitude=np.ones(module.up.shape[0], np.float32)) for layer, module in modules.items()
+    }
+    data = to_kohya(Adapter(doras), {})
+    manifest = publisher.publish(request_for(data), data, ANA, op_id="a").manifest
+    for file in (manifest.kohya, manifest.diffusers):
+        assert parse(domain.blobs.get(file.digest), TABLE).adapter.tensor_digest() == manifest.tensor_digest
+    mixed = to_kohya(Adapter({**modules, min(modules): doras[min(modules)]}), {})
+    assert refused(publisher, mixed) == "ADAPTER_UNSUPPORTED"
+
+
+def test_what_is_published_is_kept_with_the_hashes_that_sites_show(domain: Domain, publisher: Publisher) -> None:
+    data = to_diffusers(make_adapter(rank=2))
+    request = replace(request_for(data), tags=("ink",), description="Rain.", metrics={"style_similarity": 0.7})
+    manifest = publisher.publish(request, data, ANA, op_id="a").manifest
+    stored = domain.blobs.get(manifest.kohya.digest)
+    assert manifest.hashes == site_hashes(stored)
+    assert (manifest.upload_digest, manifest.actor) == (hashlib.sha256(data).hexdigest(), "local:ana")
+    metadata = safetensors_bytes.read(stored).metadata
+    assert metadata["modelspec.sai_model_spec"] == "1.0.1"
+    assert (metadata["modelspec.description"], metadata["modelspec.tags"]) == ("Rain.", "ink")
+    assert metadata[BASE_DIGEST_KEY] == manifest.base_digest
+    assert "local:ana" not in metadata.values()
+
+
+def test_sdxl_is_stored_as_sd_scripts_names_it(domain: Domain, folder: Path) -> None:
+    (folder / "model_index.json").write_text('{"_class_name": "StableDiffusionXLPipeline"}')
+    shutil.copytree(folder / "text_encoder", folder / "text_encoder_2")
+    publisher = publisher_of(domain, folder)
+    block = "unet.down_blocks.0.attentions.0.transformer_blocks.0.attn1.to_q"
+    projections = {f"{text}.text_model.encoder.layers.0.self_attn.q_proj": (6, 6) for text in TEXT_ENCODERS}
+    data = to_diffusers(make_adapter(rank=2, layers={block: (8, 8), **projections}))
+    manifest = publisher.publish(request_for(data), data, ANA, op_id="a").manifest
+    stored = safetensors_bytes.read(domain.blobs.get(manifest.kohya.digest))
+    assert {key.partition(".")[0] for key in stored.tensors} == {
+        "lora_unet_input_blocks_1_1_transformer_blocks_0_attn1_to_q",
+        "lora_te1_text_model_encoder_layers_0_self_attn_q_proj",
+        "lora_te2_text_model_encoder_layers_0_self_attn_q_proj",
+    }
+    assert stored.metadata["ss_base_model_version"] == "sdxl_base_v1-0"
+    assert stored.metadata["modelspec.architecture"] == "stable-diffusion-xl-v1-base/lora"
+
+
+def test_layers_that_style_adapters_usually_change_are_counted_when_missing(publisher: Publisher) -> None:
+    data = adapter_bytes(rank=1)
+    assert publisher.publish(request_for(data), data, ANA, op_id="a").manifest.missing_layers == 2
+
+
+def test_who_may_not_publish_is_refused_before_any_byte(publisher: Publisher) -> None:
+    with pytest.raises(PermissionDenied, match="publish"):
+        publisher.admit(request_for(b"x"), VI)
+
+
+BAD_NOTES = {
+    "a tag in capitals": ({"tags": ("Ink",)}, "INVALID_NAME"),
+    "too many tags": ({"tags": tuple(f"t{n}" for n in range(33))}, "TOO_MANY_TAGS"),
+    "a metric with a blank": ({"metrics": {"style similarity": 1.0}}, "INVALID_NAME"),
+    "a metric without end": ({"metrics": {"loss": float("inf")}}, "OUT_OF_RANGE"),
+    "too many metrics": ({"metrics": {f"m{n}": 1.0 for n in range(65)}}, "TOO_MANY_METRICS"),
+    "too many labels": ({"labels": {f"l{n}": "" for n in range(65)}}, "TOO_MANY_LABELS"),
+    "a novel": ({"description": "x" * 2001}, "TEXT_TOO_LONG"),
+    "a trigger like a novel": ({"trigger_word": "x" * 65}, "TEXT_TOO_LONG"),
+    "a checkpoint like a novel": ({"lineage": Lineage(checkpoint="x" * 257)}, "TEXT_TOO_LONG"),
+    "a parent like a novel": ({"lineage": Lineage(parent="x" * 257)}, "TEXT_TOO_LONG"),
+}
+
+
+@pytest.mark.parametrize("name", BAD_NOTES)
+def test_notes_beyond_their_limits_are_refused(folder: Path, name: str) -> None:
+    changes, reason = BAD_NOTES[name]
+    publisher = publisher_of(open_domain(MemoryStore()), folder)
+    with pytest.raises(InvalidArgument) as caught:
+        publisher.admit(replace(request_for(b"x"), **changes), ANA)
+    assert caught.value.reason == reason
 
 
 def test_no_header_length_makes_a_file_look_like_something_else() -> None:
