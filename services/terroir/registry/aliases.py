@@ -10,7 +10,7 @@ from typing import Final
 from terroir.common.clock import Clock
 from terroir.common.principal import Principal, Role
 from terroir.common.validation import ensure_text
-from terroir.registry.canary import ensure_canary
+from terroir.registry.canary import ensure_begins, ensure_canary
 from terroir.registry.errors import AliasNotFound, NothingToRollBack, VersionDeprecated
 from terroir.registry.names import adapter_name, version_name
 from terroir.registry.state import (
@@ -97,9 +97,11 @@ class Aliases:
         `op_id` did something else.
         """
         reason = self._allowed(move.alias, move.reason, principal, "move")
-        ensure_canary(move.canary, move.number, self._clock)
+        ensure_canary(move.canary, move.number)
 
         def update(state: AdapterState) -> tuple[AdapterState, StateChange]:
+            # Here, not before: a retry of what was done is answered also when its canary has ended meanwhile.
+            ensure_begins(move.canary, self._clock)
             _ensure_usable(state, move.adapter, move.number)
             if move.canary is not None:
                 _ensure_usable(state, move.adapter, move.canary.number)

@@ -22,8 +22,12 @@ from terroir.store.errors import EtagMismatch, NotFound, OperationConflict, Stor
 
 SETTINGS: Final = "settings:base_sources"
 """Actor of a registration that an operator's settings asked for at start."""
-_IDENTITY: Final = ("family", "digest", "prediction_type", "native_resolution", "layers_digest")
-"""What adapters are bound to or checked against; source and actor of a repeated registration are not compared."""
+_IDENTITY: Final = ("family", "digest", "prediction_type", "native_resolution")
+"""What a repeated registration must say again.
+
+Not the layers: they follow from the weights, which the digest names, and a later release may know more layers of the
+same weights. Those of the first registration hold.
+"""
 
 _log = structlog.get_logger(__name__)
 
@@ -145,7 +149,16 @@ class Bases:
             )
         except (EtagMismatch, OperationConflict) as error:
             raise self._changed(base, body) from error
-        return self.get(base)
+        registered = self.get(base)
+        known = self.key_table(registered)
+        for layer, shape in registration.layers.items():
+            if layer in known and known[layer] != tuple(shape):
+                raise BaseChanged(
+                    f"{base_name(base)} is registered with {layer} of shape {list(known[layer])}, not {list(shape)}: "
+                    "register the new under another id, or restore the folder",
+                    metadata={"base": base_name(base), "layer": layer},
+                )
+        return registered
 
     def _changed(self, base: str, body: Mapping[str, Any]) -> BaseChanged:
         registered = self.get(base)

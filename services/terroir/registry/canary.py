@@ -40,7 +40,13 @@ def running(entry: AliasEntry, now: datetime) -> Canary | None:
     return None if ended else canary
 
 
-def ensure_canary(canary: Canary | None, number: int, clock: Clock) -> None:
+def ensure_begins(canary: Canary | None, clock: Clock) -> None:
+    """Check that a wished canary has not ended before it began; raises InvalidArgument (CANARY_INVALID)."""
+    if canary is not None and canary.expires_at and datetime.fromisoformat(canary.expires_at) <= clock.now():
+        raise _invalid(f"canary.expire_time {canary.expires_at} has passed; name a later one", "canary.expire_time")
+
+
+def ensure_canary(canary: Canary | None, number: int) -> None:
     """Check a wished canary beside version `number`; raises InvalidArgument (CANARY_INVALID)."""
     if canary is None:
         return
@@ -48,8 +54,6 @@ def ensure_canary(canary: Canary | None, number: int, clock: Clock) -> None:
         raise _invalid(f"canary.version {number} is the alias's own version; name another", "canary.version")
     if not 0 < canary.percent <= 100:
         raise _invalid(f"canary.percent {canary.percent:g} is outside 0 … 100", "canary.percent")
-    if canary.expires_at and datetime.fromisoformat(canary.expires_at) <= clock.now():
-        raise _invalid(f"canary.expire_time {canary.expires_at} has passed; name a later one", "canary.expire_time")
     if len(canary.guardrails) > MAX_GUARDRAILS:
         raise _invalid(
             f"canary.guardrails has {len(canary.guardrails)} entries; at most {MAX_GUARDRAILS} are allowed",

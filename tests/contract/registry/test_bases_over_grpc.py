@@ -116,7 +116,7 @@ def test_a_folder_read_by_the_client_is_what_the_server_registers_from_its_own(
         ({"component_digests": {**DIGESTS, "vae": "9" * 64}}, "digest"),
         ({"prediction_type": "v_prediction"}, "prediction_type epsilon, now v_prediction"),
         ({"native_resolution": 768}, "native_resolution 512, now 768"),
-        ({"layers": [(LAYER, (8, 9)), (TEXT_LAYER, (6, 6))]}, "layers_digest"),
+        ({"layers": [(LAYER, (8, 9)), (TEXT_LAYER, (6, 6))]}, "of shape [8, 8], not [8, 9]"),
     ],
     ids=["weights", "prediction", "resolution", "shapes"],
 )

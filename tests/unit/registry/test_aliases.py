@@ -161,6 +161,8 @@ def test_a_canary_ends_by_its_time_by_a_set_and_by_a_rollback(published: Domain)
     assert seen() == 3
     published.clock.advance(3600)
     assert seen() == 2
+    retried = published.adapters.set_alias(move(2, canary=Canary(3, 100.0, ends)), ANA, op_id="a")
+    assert retried.entry.canary is not None, "a retry of what was done is answered, whatever ended since"
     published.adapters.set_alias(move(2, canary=Canary(3, 100.0)), ANA, op_id="b")
     assert seen() == 3
     published.adapters.set_alias(move(2), ANA, op_id="c")
