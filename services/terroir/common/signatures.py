@@ -77,7 +77,7 @@ class Signer:
         from model_signing import signing
 
         with tempfile.TemporaryDirectory(prefix="terroir-signing-") as scratch:
-            folder = _laid_out(Path(scratch), file, facts)
+            folder = lay_out(Path(scratch) / "adapter", file, facts)
             target = Path(scratch) / "bundle.json"
             config: Any = signing.Config  # its constructor has no types
             config().use_elliptic_key_signer(private_key=self._key).sign(folder, target)
@@ -103,13 +103,13 @@ class Verifier:
         if key is None:
             raise SignatureRefused(
                 f"{facts.adapter}: signed with key {signature.key_id[:16]}, which is not trusted here "
-                f"({len(self._keys)} are); add its public part to TERROIR_INFERENCE_TRUSTED_KEYS if it should be",
+                f"({len(self._keys)} are); if it should be, name its public part too (TERROIR_INFERENCE_TRUSTED_KEYS)",
                 reason="SIGNATURE_KEY_UNKNOWN",
             )
         from model_signing import verifying
 
         with tempfile.TemporaryDirectory(prefix="terroir-signing-") as scratch:
-            folder = _laid_out(Path(scratch), file, facts)
+            folder = lay_out(Path(scratch) / "adapter", file, facts)
             bundle = Path(scratch) / "bundle.json"
             bundle.write_text(signature.bundle, encoding="utf-8")
             try:
@@ -122,8 +122,8 @@ class Verifier:
                 ) from error
 
 
-def _laid_out(scratch: Path, file: bytes, facts: SignedFacts) -> Path:
-    folder = scratch / "adapter"
+def lay_out(folder: Path, file: bytes, facts: SignedFacts) -> Path:
+    """Write what is signed into a new folder, as model-signing's own command reads it too; returns the folder."""
     folder.mkdir()
     (folder / "adapter.safetensors").write_bytes(file)
     (folder / "facts.json").write_bytes(facts.to_json())

@@ -11,7 +11,7 @@ import grpc
 from terroir._proto.registry.v1 import region_pb2, region_pb2_grpc, registry_pb2_grpc
 from terroir._proto.registry.v1 import registry_pb2 as pb
 from terroir.common.grpc_client import error_from_rpc
-from terroir.common.signatures import Signature, SignedFacts
+from terroir.common.signed_version import signature_of, signed_facts
 from terroir.inference.sources import Recipe, VersionInfo
 
 _LOOKUP_SECONDS: Final = 10.0
@@ -29,18 +29,14 @@ class RegistryGateway:
         """GetVersion: never cached, so that a moved alias or a new version is seen by the next request."""
         with _typed_errors():
             found = await self._registry.GetVersion(pb.GetVersionRequest(name=name), timeout=_LOOKUP_SECONDS)
-        signature = None
-        if found.HasField("signature"):
-            signature = Signature(found.signature.key_id, found.signature.bundle.decode("utf-8", "replace"))
-        adapter = found.name.rpartition("/versions/")[0]
         return VersionInfo(
             found.name,
             found.base,
             found.base_digest,
             found.file_digest,
             found.size_bytes,
-            SignedFacts(adapter, found.base_digest, found.tensor_digest, found.trigger_word),
-            signature,
+            signed_facts(found),
+            signature_of(found),
             found.deprecation.reason if found.deprecation.for_cause else "",
         )
 
