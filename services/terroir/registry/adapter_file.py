@@ -2,11 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Final
-
-import numpy as np
-
-from terroir.lora.adapter import LoraModule
 from terroir.lora.errors import LoraError, RankTooLarge
 from terroir.lora.formats import MAX_RANK, Parsed, ensure_expressible, parse
 from terroir.lora.formats.headers import BASE_DIGEST_KEY
@@ -14,7 +9,6 @@ from terroir.lora.key_table import KeyTable
 from terroir.registry.errors import AdapterFileInvalid
 
 __all__ = ["BASE_DIGEST_KEY", "read_adapter_file"]
-_LARGEST: Final = float(np.finfo(np.float32).max)
 
 
 def read_adapter_file(data: bytes, key_table: KeyTable, *, max_rank: int = MAX_RANK) -> Parsed:
@@ -26,18 +20,4 @@ def read_adapter_file(data: bytes, key_table: KeyTable, *, max_rank: int = MAX_R
         metadata = {"key": error.key[:256]} if error.key else {}
         hint = " (or raise TERROIR_REGISTRY_MAX_RANK)" if isinstance(error, RankTooLarge) else ""
         raise AdapterFileInvalid(f"{error}{hint}", reason=error.reason, metadata=metadata) from error
-    for layer, module in parsed.adapter.modules.items():
-        _ensure_writable(layer, module)
     return parsed
-
-
-def _ensure_writable(layer: str, module: LoraModule) -> None:
-    """Refuse an alpha that is finite by itself, but not folded into the factors, as the diffusers file keeps it."""
-    if abs(module.scale) <= 1:
-        return
-    if not float(np.abs(module.up).max()) * abs(module.scale) <= _LARGEST:
-        raise AdapterFileInvalid(
-            f"{layer}: alpha {module.alpha:g} does not fit 32-bit floats; save the adapter again with a usual alpha",
-            reason="ADAPTER_NOT_FINITE",
-            metadata={"key": layer},
-        )

@@ -44,6 +44,8 @@ def run(data: bytes) -> str:
         again = parse(file, TABLE)
         if set(again.adapter.modules) != set(adapter.modules):
             raise AssertionError(f"wrote {len(adapter.modules)} layers and read {again.matched}")
+        if again.format == "kohya" and again.adapter.tensor_digest() != adapter.tensor_digest():
+            raise AssertionError("what was written is not what was read")
     return "read"
 
 

@@ -137,6 +137,16 @@ BAD_FILES = {
         ),
         "ADAPTER_RANK_TOO_LARGE",
     ),
+    "a core that overflows": (
+        save(
+            {
+                f"{CONV}.lora_mid.weight": np.full((1, 1, 3, 3), 1e30, "f4"),
+                f"{CONV}.lora_down.weight": np.full((1, 4, 1, 1), 1e30, "f4"),
+                f"{CONV}.lora_up.weight": np.ones((8, 1), "f2"),
+            }
+        ),
+        "ADAPTER_NOT_FINITE",
+    ),
     "a name twice": (doubled(), "ADAPTER_DUPLICATE_KEY"),
     "a gap between tensors": (raw({"a": entry(0, 8), "b": entry(16, 24)}, bytes(24)), "ADAPTER_FILE_UNREADABLE"),
     "tensors that overlap": (raw({"a": entry(0, 8), "b": entry(4, 12)}, bytes(12)), "ADAPTER_FILE_UNREADABLE"),

@@ -150,7 +150,13 @@ def _folded(layer: str, mid: Array, down: Array, weight: tuple[int, ...]) -> Arr
             "the adapter is for another base",
             key=layer,
         )
-    return np.einsum("mnhw,ni->mihw", mid, down[:, :, 0, 0])
+    with np.errstate(all="ignore"):
+        folded = np.einsum("mnhw,ni->mihw", mid, down[:, :, 0, 0])
+    if not np.isfinite(folded).all():
+        raise NotFinite(
+            f"{layer}: its core times its down factor exceeds 32-bit floats; the file is damaged", key=layer
+        )
+    return folded
 
 
 def _magnitude(layer: str, magnitude: Array | None, weight: tuple[int, ...]) -> Array | None:

@@ -16,7 +16,7 @@ import numpy as np
 
 from terroir.lora import safetensors_bytes
 from terroir.lora.adapter import Adapter, Array, LoraModule
-from terroir.lora.errors import IncompleteModule, UnsupportedAdapter
+from terroir.lora.errors import IncompleteModule, NotFinite, UnsupportedAdapter
 from terroir.lora.formats.assembling import Ignored, Reading
 from terroir.lora.formats.kinds import refuse
 from terroir.lora.formats.peft_config import METADATA_KEY, PeftConfig
@@ -39,6 +39,7 @@ _PROCESSOR: Final = re.compile(r"(?:\.processor)?\.to_(q|k|v|out)_lora\.(down|up
 """How diffusers before 0.22 named the factors of attention: `attn1.processor.to_out_lora.up.weight`."""
 
 
+_LARGEST: Final = float(np.finfo(np.float32).max)
 _HALF_GRID: Final = 2.0**-25
 """Half the distance of float16 values near zero: halving an `up` may move its tiniest ones by so much, which is nothing
 beside the others and saves the file from doubling."""
@@ -82,7 +83,7 @@ def to_diffusers(adapter: Adapter, dtype: str | None = None) -> bytes:
     """Write `pytorch_lora_weights.safetensors`: PEFT names, alpha folded into up, LoraConfig in the header.
 
     `dtype` as in `safetensors_bytes.encode`; None may move values by 2^-25, see `_HALF_GRID`. Raises UnsupportedAdapter
-    if a component has layers with and without magnitude, which PEFT cannot express.
+    if a component has layers with and without magnitude, which PEFT cannot express, NotFinite if folding overflows.
     """
     ensure_expressible(adapter)
     tensors: dict[str, Array] = {}
@@ -100,7 +101,13 @@ def to_diffusers(adapter: Adapter, dtype: str | None = None) -> bytes:
 
 
 def ensure_expressible(adapter: Adapter) -> None:
-    """Raise UnsupportedAdapter for what `to_diffusers` cannot write."""
+    """Raise UnsupportedAdapter or NotFinite for what `to_diffusers` cannot write."""
+    for layer, module in adapter.modules.items():
+        if abs(module.scale) > 1 and not float(np.abs(module.up).max()) * abs(module.scale) <= _LARGEST:
+            raise NotFinite(
+                f"{layer}: alpha {module.alpha:g} times its factors exceeds 32-bit floats; save it with a usual alpha",
+                key=layer,
+            )
     for component, modules in _by_component(adapter).items():
         doras = [path for path, module in modules.items() if module.magnitude is not None]
         if doras and len(doras) < len(modules):
