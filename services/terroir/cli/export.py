@@ -107,6 +107,7 @@ def _exported(client: Client, version: pb.AdapterVersion, data: bytes) -> Export
         description=version.description,
         region=version.region,
         tags=tuple(version.tags),
+        licence=version.labels.get("license", ""),
         lineage={field.name: value for field, value in version.lineage.ListFields()},
         presets=tuple(
             ExportedPreset(

@@ -20,6 +20,7 @@ from typing import Any, Final
 from terroir.exports.errors import ExportFailed
 from terroir.exports.staging import staged
 from terroir.exports.version import ExportedVersion
+from terroir.lora.safetensors_header import read_header
 
 MANIFEST: Final = "application/vnd.oci.image.manifest.v1+json"
 INDEX: Final = "application/vnd.oci.image.index.v1+json"
@@ -27,6 +28,8 @@ ARTIFACT: Final = "application/vnd.cncf.model.manifest.v1+json"
 CONFIG: Final = "application/vnd.cncf.model.config.v1+json"
 WEIGHT: Final = "application/vnd.cncf.model.weight.v1.raw"
 WEIGHT_CONFIG: Final = "application/vnd.cncf.model.weight.config.v1.raw"
+_PRECISIONS: Final = {"F64": "fp64", "F32": "fp32", "F16": "fp16", "BF16": "bf16"}
+"""As the model format spells them."""
 
 
 def export_oci(version: ExportedVersion, target: Path, *, tar: bool = False) -> str:
@@ -89,10 +92,17 @@ def _config(version: ExportedVersion, layers: list[Any]) -> dict[str, Any]:
             "version": str(version.number),
             "title": version.adapter,
             "description": version.description,
+            "licenses": [version.licence] if version.licence else [],
         },
         "modelfs": {"type": "layers", "diffIds": layers},
-        "config": {"architecture": "lora", "format": "safetensors", "precision": "mixed"},
+        "config": {"architecture": "lora", "format": "safetensors", "precision": _precision(version.file)},
     }
+
+
+def _precision(file: bytes) -> str:
+    """Of the factors; alphas, which are scalars, are left out."""
+    found = {entry.dtype for entry in read_header(file).entries.values() if entry.shape}
+    return _PRECISIONS[found.pop()] if len(found) == 1 else "mixed"
 
 
 def _facts(version: ExportedVersion) -> dict[str, Any]:
@@ -116,6 +126,7 @@ def _annotations(version: ExportedVersion) -> dict[str, str]:
         "org.opencontainers.image.version": str(version.number),
         "org.opencontainers.image.created": version.created_at,
         "org.opencontainers.image.description": version.description,
+        "org.opencontainers.image.licenses": version.licence,
         "terroir.base": version.base,
         "terroir.base-digest": version.base_digest,
         "terroir.region": version.region,

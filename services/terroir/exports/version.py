@@ -39,6 +39,8 @@ class ExportedVersion:
     region: str = ""
     tags: tuple[str, ...] = ()
     lineage: Mapping[str, str] = field(default_factory=dict)
+    licence: str = ""
+    """SPDX expression; empty if unknown."""
     presets: tuple[ExportedPreset, ...] = ()
     """The first is the default."""
 

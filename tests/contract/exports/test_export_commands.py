@@ -99,7 +99,7 @@ def test_a_signed_version_is_proved_and_kept_for_the_command_of_model_signing(
     kept, public = tmp_path / "kept", tmp_path / "key.pub"
     told = said("verify", "jiangnan", "--trusted-key", public, "--keep", kept)
     assert Signer(tmp_path / "key.pem").key_id[:16] in told
-    command = [
+    command: list[str | Path] = [
         sys.executable, "-m", "model_signing", "verify", "key", kept / "adapter", "--signature", kept / "bundle.json",
         "--public_key", public,
     ]  # fmt: skip
