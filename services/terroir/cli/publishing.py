@@ -2,21 +2,29 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Final
 
 import typer
 
 from terroir._proto.registry.v1 import registry_pb2 as pb
 from terroir.cli.session import resource, session
 from terroir.common.errors import InvalidArgument
+from terroir.lora.errors import LoraError
+from terroir.lora.formats.peft_config import with_config
+
+_PEFT_WEIGHTS: Final = "adapter_model.safetensors"
 
 
 def publish(
     context: typer.Context,
     name: Annotated[str, typer.Argument(help="Adapter, such as `jiangnan`.", show_default=False)],
     file: Annotated[
-        Path, typer.Argument(help="A `.safetensors` file of kohya, A1111, diffusers or PEFT.", show_default=False)
+        Path,
+        typer.Argument(
+            help="A `.safetensors` file of kohya, A1111 or diffusers, or a PEFT folder.", show_default=False
+        ),
     ],
     base: Annotated[str, typer.Option(help="Base model that it was trained on.")] = "terroir-tiny",
     trigger: Annotated[str, typer.Option(help="Word that calls the style up.")] = "",
@@ -29,7 +37,7 @@ def publish(
 ) -> None:
     """Publish a file as the next version; it is validated before the version exists."""
     try:
-        data = file.read_bytes()
+        data = _contents(file)
     except OSError as error:
         raise InvalidArgument(f"cannot read {file}: {error}", reason="FILE_MISSING") from error
     header = pb.PublishHeader(
@@ -49,6 +57,16 @@ def publish(
         f"published {version.name}: {coverage.matched_layers} layers, {left} keys left out{missing}"
         + ("; `terroir --json adapter show` names them" if left else ""),
     )
+
+
+def _contents(file: Path) -> bytes:
+    """The file; of a PEFT folder its weights, with the configuration beside them, which alone has the strength."""
+    path = file / _PEFT_WEIGHTS if file.is_dir() else file
+    data, config = path.read_bytes(), path.with_name("adapter_config.json")
+    if path.name == _PEFT_WEIGHTS and config.is_file():
+        with suppress(LoraError):  # the registry says what is wrong with it
+            return with_config(data, config.read_text(encoding="utf-8"))
+    return data
 
 
 def _figure(text: str) -> tuple[str, float]:

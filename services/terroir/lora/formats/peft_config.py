@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from terroir.lora.errors import NotFinite, UnsupportedAdapter
+from terroir.lora.safetensors_bytes import with_metadata
+from terroir.lora.safetensors_header import read_header
 
 METADATA_KEY: Final = "lora_adapter_metadata"
 _PLAIN: Final = re.compile(r"\^?[\w.-]+\Z", re.ASCII)
@@ -91,3 +93,14 @@ def _strength_unknown(key: str, why: str) -> UnsupportedAdapter:
     return UnsupportedAdapter(
         f"{key} {why}, so the strength is unknown; save the file again", key=key, reason="ADAPTER_STRENGTH_UNKNOWN"
     )
+
+
+def with_config(data: bytes, config: str) -> bytes:
+    """A PEFT folder's `adapter_model.safetensors` with its `adapter_config.json` in the header, where `read` looks.
+
+    A header that has one already is left alone. Raises NotAnAdapterFile.
+    """
+    metadata = read_header(data).metadata
+    if METADATA_KEY in metadata:
+        return data
+    return with_metadata(data, {**metadata, METADATA_KEY: config})

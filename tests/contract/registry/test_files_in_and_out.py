@@ -1,4 +1,4 @@
-"""`terroir adapter download`: every format, with a header that tells all or only what programs need."""
+"""Files on the command line: PEFT folders, every format, headers that tell all or only what programs need."""
 
 from __future__ import annotations
 
@@ -8,13 +8,20 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from safetensors.numpy import save_file
 from structlog.testing import capture_logs
 
+from terroir.common.errors import InvalidArgument
+from terroir.lora.formats import parse
 from terroir.lora.hashes import site_hashes
+from terroir.lora.key_table import key_table_of
 from terroir.lora.safetensors_bytes import read
 from tests.contract.registry.running import BASE, Running
 from tests.contract.registry.test_region_commands import Shell
-from tests.unit.registry.adapter_kit import adapter_bytes
+from tests.unit.registry.adapter_kit import adapter_bytes, make_adapter
+from tests.unit.registry.base_kit import TEXT_SHAPES, UNET_SHAPES
+
+TABLE = key_table_of(UNET_SHAPES, TEXT_SHAPES)
 
 
 @pytest.fixture
@@ -51,3 +58,26 @@ def test_a_download_tells_all_unless_it_shall_not(shell: Shell) -> None:
 def test_a_diffusers_file_keeps_the_config_that_its_loader_reads(shell: Shell) -> None:
     private = downloaded(shell, "--private-header", "--format", "diffusers")
     assert set(read(private).metadata) == {"format", "lora_adapter_metadata"}
+
+
+def test_a_peft_folder_is_published_with_the_strength_in_its_config(shell: Shell) -> None:
+    """As `PeftModel.save_pretrained` writes it: lora_alpha is not in the weights' file."""
+    folder = Path("peft")
+    folder.mkdir()
+    modules = make_adapter(rank=2).modules
+    tensors = {}
+    for layer, module in modules.items():
+        path = layer.replace("unet.", "base_model.model.")
+        tensors |= {f"{path}.lora_A.weight": module.down, f"{path}.lora_B.weight": module.up}
+    save_file(tensors, folder / "adapter_model.safetensors")
+    (folder / "adapter_config.json").write_text(json.dumps({"r": 2, "lora_alpha": 6, "peft_type": "LORA"}))
+    base = BASE.removeprefix("bases/")
+    shell.said("adapter", "publish", "peft", str(folder), "--base", base)
+    assert json.loads(shell.said("--json", "adapter", "show", "peft"))["upload_format"] == "peft"
+    shell.said("adapter", "download", "peft", "--out", "out.safetensors")
+    kept = parse(Path("out.safetensors").read_bytes(), TABLE).adapter
+    assert {module.scale for module in kept.modules.values()} == {3.0}
+    (folder / "adapter_config.json").unlink()
+    with pytest.raises(InvalidArgument) as refused:
+        shell.said("adapter", "publish", "peft", str(folder), "--base", base)
+    assert refused.value.reason == "ADAPTER_STRENGTH_UNKNOWN"
