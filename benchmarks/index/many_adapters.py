@@ -11,7 +11,7 @@ from datetime import UTC, datetime, timedelta
 from itertools import islice
 from typing import Any, Final
 
-from terroir.registry.state import AdapterState, AliasEntry
+from terroir.registry.moving.state import AdapterState, AliasEntry
 from terroir.registry.versions import Lineage, Manifest, StoredFile
 from terroir.store.interface import ObjectStore
 

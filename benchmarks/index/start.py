@@ -16,9 +16,9 @@ from pathlib import Path
 
 from benchmarks.index.many_adapters import adapter_id
 from terroir.common.clock import SystemClock
-from terroir.registry.live_index import IndexPolicy, LiveIndex
+from terroir.registry.index.live import IndexPolicy, LiveIndex
+from terroir.registry.moving.state import AdapterState, StateChange, States
 from terroir.registry.settings import RegistrySettings
-from terroir.registry.state import AdapterState, StateChange, States
 from terroir.store.documents import Collection
 from terroir.store.journal import Journal
 from terroir.store.opening import location_of, open_store

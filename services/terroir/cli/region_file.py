@@ -18,7 +18,7 @@ from terroir.cli.styles import style_of
 from terroir.client import Client
 from terroir.common.errors import InvalidArgument, TerroirError
 from terroir.common.validation import did_you_mean
-from terroir.registry.region_codes import same
+from terroir.registry.regions.codes import same
 
 MAX_ENTRIES: Final = 10_000
 _STYLE: Final = ("adapters", "prompt_prefix", "negative_prompt")

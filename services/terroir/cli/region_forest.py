@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from terroir._proto.registry.v1 import region_pb2 as pb
-from terroir.registry.region_codes import folds, same
+from terroir.registry.regions.codes import folds, same
 
 
 @dataclass(frozen=True)

@@ -10,14 +10,14 @@ from dataclasses import dataclass, replace
 
 from terroir.common.clock import Clock
 from terroir.common.principal import Principal
-from terroir.registry.aliases import Alias, Aliases, Move
-from terroir.registry.canary import side
-from terroir.registry.deprecation import DeprecationRequest, Deprecations
-from terroir.registry.index import Index
+from terroir.registry.index.fold import Index
+from terroir.registry.index.search import AdapterFilter, Search
+from terroir.registry.moving.aliases import Alias, Aliases, Move
+from terroir.registry.moving.canary import side
+from terroir.registry.moving.deprecation import DeprecationRequest, Deprecations
+from terroir.registry.moving.state import AdapterState, held_state
 from terroir.registry.names import VersionRef, adapter_name, parse_reference
 from terroir.registry.paging import Page, PageQuery, page_of
-from terroir.registry.search import AdapterFilter, Search
-from terroir.registry.state import AdapterState, held_state
 from terroir.registry.versions import Version, Versions, version_of
 
 

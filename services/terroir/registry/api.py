@@ -12,20 +12,20 @@ from terroir._proto.registry.v1 import registry_pb2 as pb
 from terroir._proto.registry.v1 import registry_pb2_grpc
 from terroir.common.errors import InvalidArgument
 from terroir.common.principal import PrincipalSource
-from terroir.registry.alias_api import AliasCalls
 from terroir.registry.assembly import Registry
-from terroir.registry.base_api import BaseCalls
+from terroir.registry.bases.api import BaseCalls
 from terroir.registry.compatibility_messages import compatibility_message, compatibility_references
 from terroir.registry.downloads import AdapterFormat
 from terroir.registry.errors import UploadInvalid
-from terroir.registry.index_api import IndexCalls, WatchEnd
+from terroir.registry.index.api import IndexCalls, WatchEnd
 from terroir.registry.lineage_api import LineageCalls
 from terroir.registry.messages import publish_request, version_message
 from terroir.registry.metrics import RegistryMetrics
+from terroir.registry.moving.alias_api import AliasCalls
+from terroir.registry.moving.preset_api import PresetCalls
 from terroir.registry.names import parse_reference
 from terroir.registry.operations import operation_id
-from terroir.registry.preset_api import PresetCalls
-from terroir.registry.recipe_api import RecipeCalls
+from terroir.registry.regions.recipe_api import RecipeCalls
 from terroir.registry.settings import RegistrySettings
 from terroir.registry.uploads import Upload
 

@@ -6,24 +6,24 @@ from dataclasses import dataclass
 
 from terroir.common.clock import Clock
 from terroir.common.signatures import Signer
-from terroir.registry.adapter_presets import PresetBook
 from terroir.registry.adapters import Adapters, AdapterSearch
-from terroir.registry.aliases import Aliases
-from terroir.registry.audit import Audit
-from terroir.registry.bases import Bases
+from terroir.registry.bases.bases import Bases
 from terroir.registry.compatibility import CompatibilityCheck
-from terroir.registry.deprecation import Deprecations
 from terroir.registry.downloads import Downloads
-from terroir.registry.index import REGIONS
+from terroir.registry.index.fold import REGIONS
+from terroir.registry.index.live import IndexPolicy, LiveIndex
+from terroir.registry.index.search import Search
 from terroir.registry.lineage import Lineages
-from terroir.registry.live_index import IndexPolicy, LiveIndex
+from terroir.registry.moving.adapter_presets import PresetBook
+from terroir.registry.moving.aliases import Aliases
+from terroir.registry.moving.audit import Audit
+from terroir.registry.moving.deprecation import Deprecations
+from terroir.registry.moving.state import States
 from terroir.registry.publishing import Publisher
-from terroir.registry.region_log import RegionLog
-from terroir.registry.regions import Regions
-from terroir.registry.saved_recipes import SavedRecipes
-from terroir.registry.search import Search
+from terroir.registry.regions.log import RegionLog
+from terroir.registry.regions.regions import Regions
+from terroir.registry.regions.saved_recipes import SavedRecipes
 from terroir.registry.settings import RegistrySettings
-from terroir.registry.state import States
 from terroir.registry.versions import Versions
 from terroir.store.blobs import Blobs
 from terroir.store.documents import Collection, DocumentSequence

@@ -22,7 +22,7 @@ from terroir.lora.adapter import Adapter
 from terroir.lora.compatibility import Level, Overlap, compare_pairs, interference, level_of, suggested_weights
 from terroir.registry.adapter_file import read_adapter_file
 from terroir.registry.adapters import Adapters
-from terroir.registry.bases import Bases
+from terroir.registry.bases.bases import Bases
 from terroir.registry.errors import BasesDiffer
 from terroir.registry.names import VersionRef, base_name
 from terroir.registry.versions import Version

@@ -16,9 +16,9 @@ from typing import Final
 from terroir.common.clock import Clock
 from terroir.common.errors import InvalidArgument
 from terroir.registry.adapters import Adapters
-from terroir.registry.canary import running
 from terroir.registry.errors import AdapterNotFound, VersionNotFound
-from terroir.registry.index import Index
+from terroir.registry.index.fold import Index
+from terroir.registry.moving.canary import running
 from terroir.registry.names import VersionRef, adapter_name, base_name, parse_version, version_name
 from terroir.registry.versions import Version
 

@@ -15,9 +15,9 @@ from terroir.common.server import Server
 from terroir.common.service import run_service
 from terroir.registry.api import RegistryServicer
 from terroir.registry.assembly import assemble
-from terroir.registry.index_api import WatchEnd
+from terroir.registry.index.api import WatchEnd
 from terroir.registry.metrics import RegistryMetrics
-from terroir.registry.region_api import RegionServicer
+from terroir.registry.regions.api import RegionServicer
 from terroir.registry.settings import RegistrySettings
 from terroir.store.opening import open_for_writing
 

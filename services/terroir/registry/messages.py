@@ -7,7 +7,7 @@ from typing import Final
 from terroir._proto.registry.v1 import registry_pb2 as pb
 from terroir.common.signatures import Signature
 from terroir.registry.adapters import Adapter
-from terroir.registry.alias_messages import alias_message, deprecation_message
+from terroir.registry.moving.alias_messages import alias_message, deprecation_message
 from terroir.registry.names import (
     adapter_name,
     base_name,

@@ -9,7 +9,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from terroir.common.clock import Clock
 from terroir.common.errors import TerroirError
-from terroir.registry.live_index import LiveIndex
+from terroir.registry.index.live import LiveIndex
 from terroir.store.errors import StoreError
 
 

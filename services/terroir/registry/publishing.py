@@ -20,7 +20,7 @@ from terroir.lora.formats import MAX_RANK, kohya_file, to_diffusers
 from terroir.lora.formats.headers import Description, describe
 from terroir.lora.hashes import site_hashes
 from terroir.registry.adapter_file import BASE_DIGEST_KEY, read_adapter_file
-from terroir.registry.bases import Base, Bases
+from terroir.registry.bases.bases import Base, Bases
 from terroir.registry.errors import BaseMismatch, UploadInvalid
 from terroir.registry.names import adapter_name, base_name
 from terroir.registry.versions import Lineage, Manifest, StoredFile, Version, Versions

@@ -14,8 +14,8 @@ from typing import Any, Final
 
 from terroir.common.signatures import Signature
 from terroir.registry.errors import AdapterNotFound, VersionNotFound
+from terroir.registry.moving.state import Deprecation
 from terroir.registry.names import adapter_name, version_name
-from terroir.registry.state import Deprecation
 from terroir.store.documents import Collection, Document
 from terroir.store.errors import NotFound
 

@@ -13,9 +13,9 @@ import pytest
 
 from terroir._proto.registry.v1 import recipe_pb2, region_pb2
 from terroir._proto.registry.v1 import registry_pb2 as pb
-from terroir.registry import index_api
+from terroir.registry.index import api as index_api
+from terroir.registry.index.watch_token import WatchPosition
 from terroir.registry.settings import RegistrySettings
-from terroir.registry.watch_token import WatchPosition
 from tests.contract.registry.running import Running, refused, running_registry
 from tests.unit.registry.adapter_kit import adapter_bytes
 from tests.unit.registry.base_kit import write_base_folder

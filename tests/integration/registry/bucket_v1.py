@@ -19,16 +19,16 @@ from PIL import Image
 
 from terroir.common.clock import FixedClock
 from terroir.common.principal import Principal, Role
-from terroir.registry.aliases import Move
 from terroir.registry.assembly import Registry, assemble
-from terroir.registry.deprecation import DeprecationRequest
-from terroir.registry.presets import Preset
+from terroir.registry.moving.aliases import Move
+from terroir.registry.moving.deprecation import DeprecationRequest
+from terroir.registry.moving.presets import Preset
+from terroir.registry.moving.state import Canary
 from terroir.registry.publishing import PublishRequest
-from terroir.registry.recipes import RecipeAdapter, RecipeChoice, StyleRecipe
-from terroir.registry.regions import RegionSpec
-from terroir.registry.seasons import Season
+from terroir.registry.regions.recipes import RecipeAdapter, RecipeChoice, StyleRecipe
+from terroir.registry.regions.regions import RegionSpec
+from terroir.registry.regions.seasons import Season
 from terroir.registry.settings import RegistrySettings
-from terroir.registry.state import Canary
 from terroir.registry.versions import Lineage
 from terroir.store.local import LocalStore
 from tests.unit.registry.adapter_kit import adapter_bytes

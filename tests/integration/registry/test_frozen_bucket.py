@@ -10,12 +10,12 @@ import pytest
 
 from terroir.common.clock import FixedClock
 from terroir.lora.formats import parse
-from terroir.registry.aliases import Move
 from terroir.registry.assembly import Registry, assemble
 from terroir.registry.downloads import AdapterFormat
+from terroir.registry.index.search import AdapterFilter
+from terroir.registry.moving.aliases import Move
 from terroir.registry.names import parse_reference
 from terroir.registry.paging import PageQuery
-from terroir.registry.search import AdapterFilter
 from terroir.registry.settings import RegistrySettings
 from terroir.store.interface import ObjectStore
 from terroir.store.local import LocalStore

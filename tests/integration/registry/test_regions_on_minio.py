@@ -15,8 +15,8 @@ from terroir.common.clock import SystemClock
 from terroir.registry.assembly import Registry, assemble
 from terroir.registry.errors import RecipeInUse, RecipeNotFound, RegionCycle
 from terroir.registry.paging import PageQuery
-from terroir.registry.recipes import RecipeChoice, StyleRecipe
-from terroir.registry.region_tree import RegionSpec
+from terroir.registry.regions.recipes import RecipeChoice, StyleRecipe
+from terroir.registry.regions.tree import RegionSpec
 from terroir.registry.settings import RegistrySettings
 from terroir.store.errors import StoreUnavailable
 from terroir.store.s3 import S3Location, S3Store

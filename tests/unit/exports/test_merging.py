@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -164,3 +165,17 @@ def test_a_sum_beyond_half_precision_is_refused(tmp_path: Path) -> None:
         export_merged(bound(base), base, tmp_path / "out", weight=1e6)
     assert caught.value.reason == "EXPORT_NOT_FINITE"
     assert not (tmp_path / "out").exists()
+
+
+def test_memory_stays_at_a_few_tensors_however_large_the_base_is(tmp_path: Path) -> None:
+    """The base here is 96 MB in tensors of 1 MB; digests are read in blocks of 8 MB, and kept blocks may be two."""
+    base = base_folder(tmp_path / "base", "float32")
+    large = {f"up_blocks.{number}.conv.weight": np.zeros((512, 512), np.float32) for number in range(96)}
+    path = base / "unet" / "diffusion_pytorch_model.safetensors"
+    save_file({**load_file(path), **large}, path)
+    version = bound(base)
+    tracemalloc.start()
+    export_merged(version, base, tmp_path / "out")
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 20e6

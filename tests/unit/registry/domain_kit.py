@@ -6,17 +6,17 @@ from dataclasses import dataclass
 
 from terroir.common.clock import FixedClock
 from terroir.registry.adapters import Adapters, AdapterSearch
-from terroir.registry.aliases import Aliases
-from terroir.registry.audit import Audit
-from terroir.registry.bases import Bases
-from terroir.registry.deprecation import Deprecations
-from terroir.registry.index import Index
-from terroir.registry.live_index import IndexPolicy, LiveIndex
-from terroir.registry.region_log import RegionLog
-from terroir.registry.regions import Regions
-from terroir.registry.saved_recipes import SavedRecipes
-from terroir.registry.search import Search
-from terroir.registry.state import States
+from terroir.registry.bases.bases import Bases
+from terroir.registry.index.fold import Index
+from terroir.registry.index.live import IndexPolicy, LiveIndex
+from terroir.registry.index.search import Search
+from terroir.registry.moving.aliases import Aliases
+from terroir.registry.moving.audit import Audit
+from terroir.registry.moving.deprecation import Deprecations
+from terroir.registry.moving.state import States
+from terroir.registry.regions.log import RegionLog
+from terroir.registry.regions.regions import Regions
+from terroir.registry.regions.saved_recipes import SavedRecipes
 from terroir.registry.versions import Lineage, Manifest, StoredFile, Version, Versions
 from terroir.store.blobs import Blobs
 from terroir.store.documents import Collection, DocumentSequence

@@ -7,11 +7,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from terroir.common.clock import FixedClock
-from terroir.registry.index import Index
-from terroir.registry.index_rows import unpack
-from terroir.registry.live_index import IndexPolicy, LiveIndex
-from terroir.registry.watch_token import WatchPosition
-from terroir.registry.watching import WatchEvent
+from terroir.registry.index.fold import Index
+from terroir.registry.index.live import IndexPolicy, LiveIndex
+from terroir.registry.index.rows import unpack
+from terroir.registry.index.watch_token import WatchPosition
+from terroir.registry.index.watching import WatchEvent
 from terroir.store.documents import Collection, Document, DocumentSequence
 from terroir.store.interface import ObjectStore
 from terroir.store.journal import Journal

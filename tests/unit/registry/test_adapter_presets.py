@@ -8,12 +8,12 @@ from dataclasses import replace
 import pytest
 
 from terroir.common.errors import InvalidArgument, PermissionDenied
-from terroir.registry.adapter_presets import PresetBook
 from terroir.registry.errors import AdapterNotFound, SampleInvalid, SampleNotFound, VersionNotFound
-from terroir.registry.index import Index
-from terroir.registry.presets import Preset
-from terroir.registry.samples import MAX_SAMPLES, Sample
-from terroir.registry.state import States, change_in
+from terroir.registry.index.fold import Index
+from terroir.registry.moving.adapter_presets import PresetBook
+from terroir.registry.moving.presets import Preset
+from terroir.registry.moving.samples import MAX_SAMPLES, Sample
+from terroir.registry.moving.state import States, change_in
 from terroir.store.documents import Collection
 from terroir.store.errors import EtagMismatch, OperationConflict
 from tests.unit.registry.domain_kit import Domain

@@ -10,8 +10,6 @@ import pytest
 
 from terroir.common.errors import InvalidArgument, PermissionDenied
 from terroir.common.principal import Principal, Role
-from terroir.registry.aliases import Move
-from terroir.registry.deprecation import DeprecationRequest
 from terroir.registry.errors import (
     AdapterNotFound,
     AliasNotFound,
@@ -21,9 +19,11 @@ from terroir.registry.errors import (
     VersionNotDeprecated,
     VersionNotFound,
 )  # fmt: skip
+from terroir.registry.moving.aliases import Move
+from terroir.registry.moving.deprecation import DeprecationRequest
+from terroir.registry.moving.state import Canary, Guardrail
 from terroir.registry.names import parse_reference
 from terroir.registry.paging import PageQuery
-from terroir.registry.state import Canary, Guardrail
 from terroir.store.errors import EtagMismatch, OperationConflict
 from tests.unit.registry.domain_kit import Domain
 

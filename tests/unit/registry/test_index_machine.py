@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from terroir.common.clock import FixedClock
-from terroir.registry.changes import change_of
+from terroir.registry.index.changes import change_of
 from terroir.store.documents import Collection
 from terroir.store.errors import StoreUnavailable
 from terroir.store.obstore_driver import MemoryStore

@@ -10,11 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from terroir.common.principal import Principal, Role
-from terroir.registry.aliases import Move
 from terroir.registry.errors import AdapterNotFound, AliasNotFound
 from terroir.registry.lineage import MAX_VERSIONS, LineageGraph, Lineages
+from terroir.registry.moving.aliases import Move
+from terroir.registry.moving.state import Canary
 from terroir.registry.names import parse_reference
-from terroir.registry.state import Canary
 from terroir.registry.versions import Lineage
 from terroir.store.interface import ObjectStore
 from terroir.store.obstore_driver import MemoryStore

@@ -9,8 +9,8 @@ import pytest
 from structlog.testing import capture_logs
 
 from terroir.common.clock import FixedClock
-from terroir.registry.live_index import IndexPolicy
-from terroir.registry.watch_token import WatchPosition
+from terroir.registry.index.live import IndexPolicy
+from terroir.registry.index.watch_token import WatchPosition
 from terroir.store.blobs import Blobs
 from terroir.store.documents import DocumentSequence
 from terroir.store.errors import StoreUnavailable

@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from terroir.common.errors import InvalidArgument
+from terroir.registry.index.search import AdapterFilter
 from terroir.registry.paging import DEFAULT_PAGE_SIZE, PageQuery, page_of
-from terroir.registry.search import AdapterFilter
 from tests.unit.registry.domain_kit import Domain
 
 

@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from terroir.common.errors import InvalidArgument
-from terroir.registry.preset_shelf import PresetShelf
-from terroir.registry.presets import MAX_PRESETS, Preset, ensure_presets
-from terroir.registry.samples import MAX_SAMPLES, Sample
+from terroir.registry.moving.preset_shelf import PresetShelf
+from terroir.registry.moving.presets import MAX_PRESETS, Preset, ensure_presets
+from terroir.registry.moving.samples import MAX_SAMPLES, Sample
 
 RIGHT = Preset("Ink", ("jnsty", "ink style"), "jnsty, {prompt}, wet paper", "photo", 0.8)
 TEXTS = st.text(st.characters(blacklist_categories=["Cc", "Cs"], blacklist_characters="{}"), max_size=60)

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from terroir.registry.region_codes import PROVINCES, fold, folds, same
+from terroir.registry.regions.codes import PROVINCES, fold, folds, same
 
 CODES = st.one_of(
     st.from_regex(r"[A-Za-z0-9][A-Za-z0-9-]{0,62}", fullmatch=True),

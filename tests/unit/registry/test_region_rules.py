@@ -23,9 +23,9 @@ from terroir.registry.errors import (
     RegionNotFound,
 )
 from terroir.registry.paging import PageQuery
-from terroir.registry.recipes import RecipeChoice, StyleRecipe
-from terroir.registry.region_codes import fold
-from terroir.registry.region_tree import RegionSpec
+from terroir.registry.regions.codes import fold
+from terroir.registry.regions.recipes import RecipeChoice, StyleRecipe
+from terroir.registry.regions.tree import RegionSpec
 from terroir.store.obstore_driver import MemoryStore
 from tests.unit.registry.domain_kit import Domain, open_domain
 from tests.unit.registry.people import ANA

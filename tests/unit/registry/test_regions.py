@@ -18,10 +18,10 @@ from terroir.registry.errors import (
     RegionNotFound,
 )
 from terroir.registry.paging import PageQuery
-from terroir.registry.recipes import RecipeAdapter, RecipeChoice, StyleRecipe
-from terroir.registry.region_log import RegionLog
-from terroir.registry.region_tree import RegionSpec
-from terroir.registry.regions import Regions
+from terroir.registry.regions.log import RegionLog
+from terroir.registry.regions.recipes import RecipeAdapter, RecipeChoice, StyleRecipe
+from terroir.registry.regions.regions import Regions
+from terroir.registry.regions.tree import RegionSpec
 from terroir.store.documents import DocumentSequence
 from terroir.store.errors import OperationConflict, StoreUnavailable
 from tests.unit.registry.domain_kit import Domain, open_domain

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from PIL import Image, PngImagePlugin
 
 from terroir.registry.errors import SampleInvalid
-from terroir.registry.samples import MAX_SAMPLE_BYTES, Sample, read_sample
+from terroir.registry.moving.samples import MAX_SAMPLE_BYTES, Sample, read_sample
 
 PICTURE = Image.effect_noise((40, 24), 60).convert("RGB")
 

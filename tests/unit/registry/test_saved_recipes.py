@@ -9,9 +9,9 @@ import pytest
 from terroir.common.errors import InvalidArgument, PermissionDenied
 from terroir.registry.errors import AdapterNotFound, RecipeEtagMismatch, RecipeInUse, RecipeNotFound
 from terroir.registry.paging import PageQuery
-from terroir.registry.recipes import RecipeAdapter, RecipeChoice, StyleRecipe
-from terroir.registry.region_tree import RegionSpec
-from terroir.registry.seasons import Season
+from terroir.registry.regions.recipes import RecipeAdapter, RecipeChoice, StyleRecipe
+from terroir.registry.regions.seasons import Season
+from terroir.registry.regions.tree import RegionSpec
 from terroir.store.errors import OperationConflict
 from tests.unit.registry.domain_kit import Domain
 from tests.unit.registry.people import ANA, GUEST

@@ -8,10 +8,10 @@ from datetime import UTC, datetime
 from hypothesis import given
 from hypothesis import strategies as st
 
-from terroir.registry.index import Index
-from terroir.registry.index_rows import hashes_of
+from terroir.registry.index.fold import Index
+from terroir.registry.index.rows import hashes_of
+from terroir.registry.index.search import AdapterFilter, MetricBound, Search
 from terroir.registry.paging import PageQuery
-from terroir.registry.search import AdapterFilter, MetricBound, Search
 from terroir.store.documents import Document
 from tests.unit.registry.index_kit import state_body, version_body
 

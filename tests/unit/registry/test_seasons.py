@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from terroir.common.errors import InvalidArgument
-from terroir.registry.recipes import RecipeChoice, StyleRecipe
-from terroir.registry.region_tree import RegionSpec
-from terroir.registry.seasons import MAX_SEASONS, Season, ensure_day, ensure_seasons
+from terroir.registry.regions.recipes import RecipeChoice, StyleRecipe
+from terroir.registry.regions.seasons import MAX_SEASONS, Season, ensure_day, ensure_seasons
+from terroir.registry.regions.tree import RegionSpec
 
 OWN = RecipeChoice(StyleRecipe())
 SPRING = Season("spring-festival", OWN, "01-20", "02-20")

@@ -8,10 +8,10 @@ from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry
 
 from terroir.common.clock import FixedClock
-from terroir.registry import watching
 from terroir.registry.errors import WatchersExhausted, WatcherTooSlow, WatchTokenInvalid
+from terroir.registry.index import watching
+from terroir.registry.index.watch_token import WatchPosition
 from terroir.registry.metrics import RegistryMetrics
-from terroir.registry.watch_token import WatchPosition
 from terroir.store.obstore_driver import MemoryStore
 from tests.unit.registry.index_kit import Replica
 

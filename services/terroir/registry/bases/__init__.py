@@ -1,0 +1,1 @@
+"""Base models, registered from folders or by an operator."""

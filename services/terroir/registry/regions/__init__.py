@@ -1,0 +1,1 @@
+"""The region tree, its seasons, and the recipes that regions name."""
