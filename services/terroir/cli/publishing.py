@@ -12,7 +12,6 @@ from terroir._proto.registry.v1 import registry_pb2 as pb
 from terroir.cli.session import resource, session
 from terroir.common.errors import InvalidArgument
 from terroir.lora.errors import LoraError
-from terroir.lora.formats.peft_config import with_config
 
 _PEFT_WEIGHTS: Final = "adapter_model.safetensors"
 
@@ -64,6 +63,8 @@ def _contents(file: Path) -> bytes:
     path = file / _PEFT_WEIGHTS if file.is_dir() else file
     data, config = path.read_bytes(), path.with_name("adapter_config.json")
     if path.name == _PEFT_WEIGHTS and config.is_file():
+        from terroir.lora.formats.peft_config import with_config  # needs numpy, which nothing else here does
+
         with suppress(LoraError):  # the registry says what is wrong with it
             return with_config(data, config.read_text(encoding="utf-8"))
     return data
