@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -49,6 +50,8 @@ def export(
             reason="BASE_FOLDER_MISSING",
             field="base-folder",
         )
+    merging = "--base-folder" if base_folder is not None else "--weight" if weight != 1 else ""
+    _ensure_used(to, {Form.OCI: "--tar" if tar else "", Form.MERGED: merging})
     this = session(context)
     with this.client() as client:
         file = client.registry.download(resource("adapters", name))
@@ -56,6 +59,16 @@ def export(
         preview = _preview(client, version) if to is Form.WEBUI else None
     told = _written(this, to, version, out, preview, base_folder, weight, tar)
     this.show(file.version, told)
+
+
+def _ensure_used(to: Form, given: Mapping[Form, str]) -> None:
+    """An option that changes nothing would be taken for one that did."""
+    for form, option in given.items():
+        if option and form is not to:
+            raise InvalidArgument(
+                f"{option} is for --to {form.value}, not for {to.value}; leave it out, or choose that form",
+                reason="OPTION_OF_ANOTHER_FORM",
+            )
 
 
 def _written(

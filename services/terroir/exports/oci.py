@@ -43,6 +43,7 @@ def export_oci(version: ExportedVersion, target: Path, *, tar: bool = False) -> 
     if target.exists():
         raise ExportFailed(f"{target} is there already; name another file", reason="EXPORT_TARGET_EXISTS")
     try:
+        target.absolute().parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=target.absolute().parent, prefix=".terroir-oci-") as scratch:
             layout, partial = Path(scratch) / "layout", Path(scratch) / "layout.tar"
             digest = _write(version, layout)

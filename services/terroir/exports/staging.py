@@ -21,13 +21,14 @@ def staged(target: Path) -> Iterator[Path]:
         raise ExportFailed(
             f"{target} is there already; name another folder or remove it", reason="EXPORT_TARGET_EXISTS"
         )
+    target = target.resolve()
+    if target == Path.cwd():  # replacing it would leave the caller in a folder that is gone
+        raise ExportFailed(f"{target} is the working folder; name a new one in it", reason="EXPORT_TARGET_EXISTS")
     folder = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}.partial")
     try:
         folder.mkdir(parents=True)
         yield folder
-        if target.is_dir():
-            target.rmdir()
-        folder.rename(target)
+        folder.replace(target)  # an empty folder gives way, in one step
     except OSError as error:
         raise ExportFailed(
             f"{target} cannot be written: {error.strerror or error}; free space, or choose another folder",

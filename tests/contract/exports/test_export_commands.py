@@ -122,3 +122,16 @@ def test_what_is_not_proved_is_refused_and_kept_nowhere(registry: Running, tmp_p
 def test_merging_asks_for_the_base_before_it_downloads() -> None:
     with pytest.raises(InvalidArgument, match="--base-folder"):
         said("export", "jiangnan", "out", "--to", "merged")
+
+
+@pytest.mark.parametrize(
+    ("form", "option"),
+    [
+        ("webui", ("--tar",)),
+        ("merged", ("--base-folder", "base", "--tar")),
+        ("oci", ("--base-folder", "base")),
+        ("webui", ("--weight", "0.5")),
+    ],
+)
+def test_an_option_of_another_form_is_refused_not_ignored(form: str, option: tuple[str, ...]) -> None:
+    assert reason("export", "jiangnan", "out", "--to", form, *option) == "OPTION_OF_ANOTHER_FORM"

@@ -17,6 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from terroir.exports.errors import ExportFailed
 from terroir.exports.oci import export_oci
 from terroir.exports.version import ExportedPreset, ExportedVersion
 from terroir.exports.webui import export_webui, sidecar
@@ -161,3 +162,18 @@ def test_a_tar_holds_the_same_layout_and_is_the_same_each_time(tmp_path: Path) -
     with tarfile.open(tmp_path / "1.tar") as archive:
         assert {"index.json", "oci-layout"} <= set(archive.getnames())
     assert sorted(path.name for path in tmp_path.iterdir()) == ["1.tar", "2.tar"]
+
+
+def test_an_export_goes_into_new_folders_and_into_an_empty_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not into the working folder: whoever stands in it would be left in a folder that is gone."""
+    export_oci(VERSION, tmp_path / "a" / "b" / "layout")
+    export_oci(VERSION, tmp_path / "c" / "d" / "layout.tar", tar=True)
+    (tmp_path / "empty").mkdir()
+    assert len(export_webui(VERSION, tmp_path / "empty")) == 2
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    for target in (Path(), tmp_path / "a" / ".." / "here"):
+        with pytest.raises(ExportFailed, match="working folder"):
+            export_webui(VERSION, target)
+    assert len(export_webui(VERSION, Path("new"))) == 2
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "c", "empty", "here"]
