@@ -67,18 +67,17 @@ def _document(sequence: str, number: int, body: dict[str, Any], created: str) ->
 
 
 def _manifest(adapter: str, chance: random.Random) -> Manifest:
-    digests = [chance.randbytes(32).hex() for _ in range(4)]
+    digests = [chance.randbytes(32).hex() for _ in range(3)]
     return Manifest(
         base="terroir-tiny",
         base_digest="b" * 64,
         kohya=StoredFile(digests[0], 6_000_000),
-        diffusers=StoredFile(digests[1], 6_000_000),
-        tensor_digest=digests[2],
+        tensor_digest=digests[1],
         rank=16,
         matched_layers=192,
         ignored=(),
         trigger_word=f"{adapter[-6:]}sty",
-        lineage=Lineage(job=f"jobs/{adapter}", config_digest=digests[3]),
+        lineage=Lineage(job=f"jobs/{adapter}", config_digest=digests[2]),
         labels={"studio": "bench"},
         upload_digest=digests[0],
         upload_format="kohya",

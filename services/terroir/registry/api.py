@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import nullcontext
 from typing import Any, Final, TypeAlias
 
 import grpc
@@ -91,7 +92,9 @@ class RegistryServicer(
     ) -> AsyncIterator[pb.DownloadVersionResponse]:
         """Stream a header, then the file."""
         reference, adapter_format = parse_reference(request.name), _format(request.format)
-        download = await asyncio.to_thread(self._downloads.open, reference, adapter_format)
+        derived = adapter_format is not AdapterFormat.KOHYA
+        async with self._parsing if derived else nullcontext():
+            download = await asyncio.to_thread(self._downloads.open, reference, adapter_format)
         header = pb.DownloadHeader(
             version=version_message(download.version),
             file_name=download.file_name,

@@ -76,7 +76,7 @@ def assemble(store: ObjectStore, clock: Clock, settings: RegistrySettings) -> Re
         publisher=Publisher(
             bases, versions, blobs, settings.max_upload_bytes, _signer(settings), max_rank=settings.max_rank
         ),
-        downloads=Downloads(adapters, blobs),
+        downloads=Downloads(adapters, bases, blobs),
         regions=regions,
         recipes=SavedRecipes(region_log, adapters),
         presets=PresetBook(states, adapters, blobs, live.index),

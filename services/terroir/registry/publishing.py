@@ -6,6 +6,7 @@ manifest names, and those are never listed.
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -108,9 +109,9 @@ class Publisher:
         parsed = read_adapter_file(data, self._bases.key_table(base), max_rank=self._max_rank)
         _ensure_same_base(base, parsed.metadata.get(BASE_DIGEST_KEY, ""))
         adapter = parsed.adapter
-        with ThreadPoolExecutor(2) as pool:  # hashing, conversion and requests of the two files overlap
-            diffusers = pool.submit(lambda: self._keep(to_diffusers(adapter)))
+        with ThreadPoolExecutor(1) as pool:  # hashing needs no interpreter lock, sending no processor
             tensor_digest = pool.submit(adapter.tensor_digest)
+            derived = pool.submit(lambda: hashlib.sha256(to_diffusers(adapter)).hexdigest())
             kohya = kohya_file(adapter, describe(_description(base, request)), sdxl=base.family == "sdxl")
             stored = self._keep(kohya.data)
         facts = SignedFacts(adapter_name(request.adapter), base.digest, tensor_digest.result(), request.trigger_word)
@@ -118,7 +119,6 @@ class Publisher:
             base=base.base,
             base_digest=base.digest,
             kohya=stored,
-            diffusers=diffusers.result(),
             tensor_digest=tensor_digest.result(),
             rank=adapter.rank,
             matched_layers=parsed.matched,
@@ -133,7 +133,10 @@ class Publisher:
             region=request.region,
             metrics=request.metrics,
             description=request.description,
-            hashes=site_hashes(kohya.data, file_digest=stored.digest, body_digest=kohya.body_digest),
+            hashes={
+                **site_hashes(kohya.data, file_digest=stored.digest, body_digest=kohya.body_digest),
+                "diffusers": derived.result(),
+            },
             unknown=tuple((entry.key, entry.reason) for entry in parsed.unknown),
             missing_layers=parsed.missing,
             signature=self._signer.sign(kohya.data, facts) if self._signer is not None else None,

@@ -52,7 +52,6 @@ class Manifest:
     base: str
     base_digest: str
     kohya: StoredFile
-    diffusers: StoredFile
     tensor_digest: str
     rank: int
     matched_layers: int
@@ -71,7 +70,7 @@ class Manifest:
     metrics: Mapping[str, float] = field(default_factory=dict)
     description: str = ""
     hashes: Mapping[str, str] = field(default_factory=dict)
-    """Other digests of the kohya file, by the names that model sites give them."""
+    """Of the kohya file, by the names that model sites give them, and `diffusers`: SHA-256 of the file in that format."""
     unknown: tuple[tuple[str, str], ...] = ()
     """(key as in the upload, why it is not understood)."""
     signature: Signature | None = None
@@ -87,7 +86,8 @@ class Manifest:
     def from_body(body: Mapping[str, Any]) -> Manifest:
         """Inverse of `to_body`."""
         fields = dict(body)
-        fields["kohya"], fields["diffusers"] = StoredFile(**body["kohya"]), StoredFile(**body["diffusers"])
+        fields.pop("diffusers", None)  # which the first documents have: since then it is made from the kohya file
+        fields["kohya"] = StoredFile(**body["kohya"])
         fields["lineage"] = Lineage(**body["lineage"])
         fields["ignored"] = tuple((key, why) for key, why in body["ignored"])
         fields["unknown"] = tuple((key, why) for key, why in body["unknown"])

@@ -51,7 +51,6 @@ class Domain:
             base="tiny",
             base_digest="b" * 64,
             kohya=StoredFile("f" * 64, 10),
-            diffusers=StoredFile("e" * 64, 12),
             tensor_digest="d" * 64,
             rank=4,
             matched_layers=3,

@@ -20,7 +20,9 @@ from terroir.lora.formats import parse, to_diffusers, to_kohya
 from terroir.lora.hashes import site_hashes
 from terroir.lora.key_table import key_table_of
 from terroir.registry.adapter_file import BASE_DIGEST_KEY, read_adapter_file
+from terroir.registry.downloads import AdapterFormat, Downloads
 from terroir.registry.errors import AdapterFileInvalid, BaseMismatch, UploadInvalid
+from terroir.registry.names import VersionRef
 from terroir.registry.publishing import Publisher, PublishRequest
 from terroir.registry.versions import UPLOAD_LABEL, Lineage
 from terroir.store.errors import OperationConflict, StoreUnavailable
@@ -29,6 +31,7 @@ from tests.unit.registry.adapter_kit import adapter_bytes, make_adapter
 from tests.unit.registry.base_kit import TEXT_SHAPES, UNET_SHAPES, write_base_folder
 from tests.unit.registry.domain_kit import Domain, open_domain
 
+NEWEST = VersionRef("jiangnan")
 TEXT_ENCODERS = ("text_encoder", "text_encoder_2")
 MAX_BYTES = 1024 * 1024
 ANA = Principal("local:ana", frozenset({Role.PUBLISHER}))
@@ -60,13 +63,14 @@ def publisher(domain: Domain, folder: Path) -> Publisher:
     return publisher_of(domain, folder)
 
 
-def test_the_stored_files_hold_the_uploaded_tensors(domain: Domain, publisher: Publisher) -> None:
+def test_every_format_holds_the_uploaded_tensors(domain: Domain, publisher: Publisher) -> None:
     data = adapter_bytes(rank=3)
     manifest = publisher.publish(request_for(data), data, ANA, op_id="a").manifest
-    for file in (manifest.kohya, manifest.diffusers):
-        stored = domain.blobs.get(file.digest)
-        assert len(stored) == file.size_bytes
-        assert parse(stored, TABLE).adapter.tensor_digest() == manifest.tensor_digest
+    for adapter_format in AdapterFormat:
+        download = Downloads(domain.adapters, domain.bases, domain.blobs).open(NEWEST, adapter_format)
+        got = b"".join(download.chunks)
+        assert (hashlib.sha256(got).hexdigest(), len(got)) == (download.file.digest, download.file.size_bytes)
+        assert parse(got, TABLE).adapter.tensor_digest() == manifest.tensor_digest
     assert (manifest.rank, manifest.matched_layers, manifest.ignored) == (3, 3, ())
 
 
@@ -170,15 +174,16 @@ def test_a_rank_above_the_setting_is_refused_with_its_name(domain: Domain, folde
     assert caught.value.reason == "ADAPTER_RANK_TOO_LARGE"
 
 
-def test_a_dora_is_stored_in_both_files_and_one_beside_a_lora_is_refused(domain: Domain, publisher: Publisher) -> None:
+def test_a_dora_is_had_in_both_formats_and_one_beside_a_lora_is_refused(domain: Domain, publisher: Publisher) -> None:
     modules = dict(make_adapter(rank=2).modules)
     doras = {
         layer: replace(module, magnitude=np.ones(module.up.shape[0], np.float32)) for layer, module in modules.items()
     }
     data = to_kohya(Adapter(doras), {})
     manifest = publisher.publish(request_for(data), data, ANA, op_id="a").manifest
-    for file in (manifest.kohya, manifest.diffusers):
-        assert parse(domain.blobs.get(file.digest), TABLE).adapter.tensor_digest() == manifest.tensor_digest
+    for adapter_format in AdapterFormat:
+        download = Downloads(domain.adapters, domain.bases, domain.blobs).open(NEWEST, adapter_format)
+        assert parse(b"".join(download.chunks), TABLE).adapter.tensor_digest() == manifest.tensor_digest
     mixed = to_kohya(Adapter({**modules, min(modules): doras[min(modules)]}), {})
     assert refused(publisher, mixed) == "ADAPTER_UNSUPPORTED"
 
@@ -188,7 +193,8 @@ def test_what_is_published_is_kept_with_the_hashes_that_sites_show(domain: Domai
     request = replace(request_for(data), tags=("ink",), description="Rain.", metrics={"style_similarity": 0.7})
     manifest = publisher.publish(request, data, ANA, op_id="a").manifest
     stored = domain.blobs.get(manifest.kohya.digest)
-    assert manifest.hashes == site_hashes(stored)
+    derived = Downloads(domain.adapters, domain.bases, domain.blobs).open(NEWEST, AdapterFormat.DIFFUSERS)
+    assert manifest.hashes == {**site_hashes(stored), "diffusers": derived.file.digest}
     assert (manifest.upload_digest, manifest.actor) == (hashlib.sha256(data).hexdigest(), "local:ana")
     metadata = safetensors_bytes.read(stored).metadata
     assert metadata["modelspec.sai_model_spec"] == "1.0.1"

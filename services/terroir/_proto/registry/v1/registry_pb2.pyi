@@ -507,7 +507,9 @@ class AdapterVersion(_message.Message):
 
     @_builtins.property
     def hashes(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
-        """Other digests of the kohya file by which model sites name it: `autov1`, `autov2`, `autov3`, `kohya`."""
+        """Other digests of the kohya file by which model sites name it: `autov1`, `autov2`, `autov3`, `kohya`; and `diffusers`,
+        SHA-256 of the file in that format.
+        """
 
     def __init__(
         self,
