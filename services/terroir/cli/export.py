@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
+from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -14,7 +16,7 @@ from terroir._proto.registry.v1 import registry_pb2 as pb
 from terroir.cli.session import Session, plain_console, resource, session
 from terroir.client import Client
 from terroir.common.errors import InvalidArgument
-from terroir.exports.version import ExportedPreset, ExportedVersion
+from terroir.exports.version import ExportedPreset, ExportedRecipe, ExportedVersion
 
 
 class Form(StrEnum):
@@ -56,7 +58,9 @@ def export(
     with this.client() as client:
         file = client.registry.download(resource("adapters", name))
         version = _exported(client, file.version, file.data)
-        preview = _preview(client, version) if to is Form.WEBUI else None
+        preview = None
+        if to is Form.WEBUI:
+            preview, version = _preview(client, version), replace(version, recipes=_recipes(client, version.adapter))
     told = _written(this, to, version, out, preview, base_folder, weight, tar)
     this.show(file.version, told)
 
@@ -130,6 +134,17 @@ def _exported(client: Client, version: pb.AdapterVersion, data: bytes) -> Export
             for preset in presets
         ),
     )  # fmt: skip
+
+
+def _recipes(client: Client, adapter: str) -> tuple[ExportedRecipe, ...]:
+    found = []
+    for recipe in client.recipes.list():
+        style = recipe.style
+        used = tuple((entry.adapter.removeprefix("adapters/"), entry.weight) for entry in style.adapters)
+        if any(re.split("[@/]", name)[0] == adapter for name, _ in used):
+            name = recipe.display_name or recipe.name.removeprefix("recipes/")
+            found.append(ExportedRecipe(name, used, style.prompt_prefix, style.negative_prompt))
+    return tuple(found)
 
 
 def _preview(client: Client, version: ExportedVersion) -> bytes | None:

@@ -18,6 +18,17 @@ class ExportedPreset:
 
 
 @dataclass(frozen=True)
+class ExportedRecipe:
+    """A saved recipe in which the adapter stands."""
+
+    display_name: str
+    adapters: tuple[tuple[str, float], ...]
+    """Identifiers, with `@alias` or `/versions/{n}` where the recipe has them, and weights."""
+    prompt_prefix: str = ""
+    negative_prompt: str = ""
+
+
+@dataclass(frozen=True)
 class ExportedVersion:
     """A version and its kohya file."""
 
@@ -43,6 +54,7 @@ class ExportedVersion:
     """SPDX expression; empty if unknown."""
     presets: tuple[ExportedPreset, ...] = ()
     """The first is the default."""
+    recipes: tuple[ExportedRecipe, ...] = ()
 
     @property
     def adapter(self) -> str:

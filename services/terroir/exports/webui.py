@@ -14,7 +14,7 @@ from typing import Final
 from PIL import Image
 
 from terroir.exports.staging import staged
-from terroir.exports.version import ExportedPreset, ExportedVersion
+from terroir.exports.version import ExportedPreset, ExportedRecipe, ExportedVersion
 
 _FAMILIES: Final = {"sd15": "SD1", "sdxl": "SDXL"}
 
@@ -33,7 +33,7 @@ def export_webui(version: ExportedVersion, target: Path, preview: bytes | None =
 
 
 def sidecar(version: ExportedVersion) -> dict[str, str | float]:
-    """What A1111 reads beside the file; other presets than the first stand in its notes."""
+    """What A1111 reads beside the file; other presets than the first, and recipes, stand in its notes."""
     first, *others = version.presets or (ExportedPreset("", (version.trigger_word,) if version.trigger_word else ()),)
     return {
         "description": version.description,
@@ -41,7 +41,7 @@ def sidecar(version: ExportedVersion) -> dict[str, str | float]:
         "activation text": _activation(first),
         "preferred weight": first.weight,
         "negative text": first.negative_prompt,
-        "notes": "\n".join([f"Terroir {version.name}", *map(_note, others)]),
+        "notes": "\n".join([f"Terroir {version.name}", *map(_note, others), *map(_recipe, version.recipes)]),
     }
 
 
@@ -50,5 +50,14 @@ def _activation(preset: ExportedPreset) -> str:
 
 
 def _note(preset: ExportedPreset) -> str:
-    negative = f"; negative: {preset.negative_prompt}" if preset.negative_prompt else ""
-    return f"{preset.display_name}: {_activation(preset)} (weight {preset.weight:g}{negative})"
+    return f"{preset.display_name}: {_activation(preset)} (weight {preset.weight:g}{_negative(preset.negative_prompt)})"
+
+
+def _recipe(recipe: ExportedRecipe) -> str:
+    adapters = " + ".join(f"{adapter} at {weight:g}" for adapter, weight in recipe.adapters)
+    prefix = f"; prompt: {recipe.prompt_prefix.strip(' ,')}" if recipe.prompt_prefix else ""
+    return f"Recipe {recipe.display_name}: {adapters}{prefix}{_negative(recipe.negative_prompt)}"
+
+
+def _negative(prompt: str) -> str:
+    return f"; negative: {prompt}" if prompt else ""

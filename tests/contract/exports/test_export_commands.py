@@ -13,6 +13,7 @@ from PIL import Image
 from structlog.testing import capture_logs
 from typer.testing import CliRunner
 
+from terroir._proto.registry.v1 import recipe_pb2
 from terroir._proto.registry.v1 import registry_pb2 as pb
 from terroir.cli.main import app
 from terroir.common.errors import InvalidArgument, TerroirError
@@ -55,16 +56,27 @@ def reason(*arguments: str | Path) -> str:
     return caught.value.reason
 
 
-def test_a_webui_gets_the_first_preset_and_the_newest_sample(registry: Running, tmp_path: Path) -> None:
+def test_a_webui_gets_the_first_preset_the_newest_sample_and_what_else_is_known(
+    registry: Running, tmp_path: Path
+) -> None:
     preset = pb.Preset(display_name="Ink", prompt_template="jnsty, mist, {prompt}", negative_prompt="photo", weight=0.8)
     registry.api.SetPresets(pb.SetPresetsRequest(presets=pb.AdapterPresets(adapter=ADAPTER, presets=[preset])))
     for number, kind in enumerate(("PNG", "WEBP")):
         picture = encoded(kind, Image.new("RGB", (8 + number, 8)))
         registry.api.AddSample(pb.AddSampleRequest(adapter=ADAPTER, picture=picture, version=f"{ADAPTER}/versions/1"))
+    registry.publish("adapters/tea", adapter_bytes(1))
+    registry.set_alias("production", 1)
+    for recipe, adapters in {"spring": ("jiangnan@production", "tea"), "tea": ("tea",)}.items():
+        style = recipe_pb2.StyleRecipe(
+            adapters=[recipe_pb2.RecipeAdapter(adapter=f"adapters/{each}", weight=0.5) for each in adapters],
+            prompt_prefix="mist, ",
+        )
+        registry.api.PutRecipe(pb.PutRecipeRequest(recipe=recipe_pb2.Recipe(name=f"recipes/{recipe}", style=style)))
     said("export", "jiangnan", tmp_path / "out")
     sidecar = json.loads((tmp_path / "out" / "jiangnan-v1.json").read_text())
     wanted = {"activation text": "jnsty, mist", "preferred weight": 0.8, "negative text": "photo"}
     assert sidecar.items() >= {**wanted, "description": "Wet ink"}.items()
+    assert sidecar["notes"].splitlines()[1:] == ["Recipe spring: jiangnan@production at 0.5 + tea at 0.5; prompt: mist"]
     preview = Image.open(tmp_path / "out" / "jiangnan-v1.preview.png")
     assert (preview.format, preview.size) == ("PNG", (9, 8))
 

@@ -7,6 +7,7 @@ import io
 import json
 import re
 import tarfile
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -177,3 +178,19 @@ def test_an_export_goes_into_new_folders_and_into_an_empty_one(tmp_path: Path, m
             export_webui(VERSION, target)
     assert len(export_webui(VERSION, Path("new"))) == 2
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "c", "empty", "here"]
+
+
+@pytest.mark.parametrize("step", ["write_bytes", "mkdir", "replace"])
+def test_a_disk_that_is_full_is_named_and_nothing_half_written_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    def full(*_arguments: object, **_options: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, step, full)
+    exports: tuple[Callable[[ExportedVersion, Path], object], ...] = (export_webui, export_oci)
+    for number, call in enumerate(exports):
+        with pytest.raises(ExportFailed, match="No space left") as caught:
+            call(VERSION, tmp_path / str(number))
+        assert caught.value.reason == "EXPORT_TARGET_UNUSABLE"
+    assert not list(tmp_path.iterdir())
