@@ -95,7 +95,7 @@ def _written(
         from terroir.exports.oci import export_oci
 
         digest = export_oci(version, out, tar=tar)
-        return f"wrote {out}: {digest}; push it with oras or skopeo"
+        return f"wrote {out}: {digest}; push it with oras or crane"
     from terroir.exports.merged import export_merged
 
     with Progress(console=plain_console(stderr=this.as_json), transient=True) as progress:

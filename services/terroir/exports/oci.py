@@ -4,7 +4,7 @@ An image layout (github.com/opencontainers/image-spec, image-layout.md) with one
 (github.com/modelpack/model-spec). Push it with a tool of that world:
 
     oras cp --from-oci-layout OUT:v3 registry.example/styles/jiangnan:v3
-    skopeo copy oci:OUT:v3 docker://registry.example/styles/jiangnan:v3
+    crane push OUT registry.example/styles/jiangnan:v3
 """
 
 from __future__ import annotations
