@@ -109,17 +109,18 @@ class Publisher:
         parsed = read_adapter_file(data, self._bases.key_table(base), max_rank=self._max_rank)
         _ensure_same_base(base, parsed.metadata.get(BASE_DIGEST_KEY, ""))
         adapter = parsed.adapter
-        with ThreadPoolExecutor(1) as pool:  # hashing needs no interpreter lock, sending no processor
-            tensor_digest = pool.submit(adapter.tensor_digest)
-            derived = pool.submit(lambda: hashlib.sha256(to_diffusers(adapter)).hexdigest())
-            kohya = kohya_file(adapter, describe(_description(base, request)), sdxl=base.family == "sdxl")
-            stored = self._keep(kohya.data)
-        facts = SignedFacts(adapter_name(request.adapter), base.digest, tensor_digest.result(), request.trigger_word)
+        kohya = kohya_file(adapter, describe(_description(base, request)), sdxl=base.family == "sdxl")
+        with ThreadPoolExecutor(1) as pool:  # the rest is computed while the file travels
+            keeping = pool.submit(self._blobs.put, kohya.data, likely_new=True)
+            tensor_digest = adapter.tensor_digest()
+            derived = hashlib.sha256(to_diffusers(adapter)).hexdigest()
+            stored = StoredFile(keeping.result(), len(kohya.data))
+        facts = SignedFacts(adapter_name(request.adapter), base.digest, tensor_digest, request.trigger_word)
         manifest = Manifest(
             base=base.base,
             base_digest=base.digest,
             kohya=stored,
-            tensor_digest=tensor_digest.result(),
+            tensor_digest=tensor_digest,
             rank=adapter.rank,
             matched_layers=parsed.matched,
             ignored=tuple((entry.key, entry.reason) for entry in parsed.ignored),
@@ -135,16 +136,13 @@ class Publisher:
             description=request.description,
             hashes={
                 **site_hashes(kohya.data, file_digest=stored.digest, body_digest=kohya.body_digest),
-                "diffusers": derived.result(),
+                "diffusers": derived,
             },
             unknown=tuple((entry.key, entry.reason) for entry in parsed.unknown),
             missing_layers=parsed.missing,
             signature=self._signer.sign(kohya.data, facts) if self._signer is not None else None,
         )
         return self._versions.append(request.adapter, manifest, op_id=op_id, request=request.to_body())
-
-    def _keep(self, data: bytes) -> StoredFile:
-        return StoredFile(self._blobs.put(data), len(data))
 
 
 def _description(base: Base, request: PublishRequest) -> Description:

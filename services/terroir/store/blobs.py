@@ -19,11 +19,14 @@ class Blobs:
     def __init__(self, store: ObjectStore) -> None:
         self._store = store
 
-    def put(self, data: bytes) -> str:
-        """Store `data` and return its digest; storing the same bytes again, or at the same time, is success."""
+    def put(self, data: bytes, *, likely_new: bool = False) -> str:
+        """Store `data` and return its digest; storing the same bytes again, or at the same time, is success.
+
+        `likely_new` sends them without asking first whether they are there, which spares a request if they are not.
+        """
         digest = hashlib.sha256(data).hexdigest()
         key = _key(digest)
-        if not self._store.exists(key):  # spares sending a body that is there already
+        if likely_new or not self._store.exists(key):  # asking spares sending a body that is there already
             with suppress(AlreadyExists):
                 self._store.create(key, data)
         return digest
