@@ -20,6 +20,7 @@ from terroir.lora.key_table import key_table_of
 from terroir.tiny.random_pipeline import build
 from tests.contract.lora.full_width import shapes, tiny_sdxl
 
+pytestmark = pytest.mark.slow  # loads pipelines of diffusers
 REACHED = ("to_q", "to_k", "to_v", "to_out.0", "proj_in", "proj_out", "ff.net.0.proj", "ff.net.2")
 CONVOLVED = (
     *REACHED, "conv1", "conv2", "conv_shortcut", "time_emb_proj", "downsamplers.0.conv", "upsamplers.0.conv", "conv_in",

@@ -187,6 +187,7 @@ def test_a_bad_file_is_refused_by_reason(name):
     assert len(message) < 600
 
 
+@pytest.mark.slow  # tracing eight megabytes of the smallest objects
 @pytest.mark.parametrize("part", ["[],", '{"a":1},', '"ab",', "1.5,"])
 def test_a_hostile_header_takes_bounded_memory(part):
     """The largest header that is read at all, full of the smallest things that JSON knows."""
