@@ -86,7 +86,6 @@ class Manifest:
     def from_body(body: Mapping[str, Any]) -> Manifest:
         """Inverse of `to_body`."""
         fields = dict(body)
-        fields.pop("diffusers", None)  # which the first documents have: since then it is made from the kohya file
         fields["kohya"] = StoredFile(**body["kohya"])
         fields["lineage"] = Lineage(**body["lineage"])
         fields["ignored"] = tuple((key, why) for key, why in body["ignored"])

@@ -78,7 +78,7 @@ def _kohya(rng: random.Random) -> bytes:
             rank = down.shape[0]
             tensors[f"{stem}.lora_mid.weight"] = np.ones((rank, rank, *TABLE[layer][2:]), np.float32)
             tensors[f"{stem}.lora_down.weight"] = np.ones((rank, down.shape[1], 1, 1), np.float32)
-    return save(tensors, {"ss_network_module": "networks.lora", "ss_base_model_version": "sd_v1"})
+    return _saved(tensors, {"ss_network_module": "networks.lora", "ss_base_model_version": "sd_v1"})
 
 
 def _peft(rng: random.Random) -> bytes:
@@ -103,7 +103,16 @@ def _peft(rng: random.Random) -> bytes:
         "unet.use_dora": magnitude,
         "unet.use_rslora": rng.random() < 0.2,
     }
-    return save(tensors, {"format": "pt", "lora_adapter_metadata": json.dumps(config)})
+    return _saved(tensors, {"format": "pt", "lora_adapter_metadata": json.dumps(config)})
+
+
+def _saved(tensors: dict[str, np.ndarray[Any, Any]], metadata: dict[str, str]) -> bytes:
+    """A file with its metadata in this order; the library keeps it in a hash map, whose order changes by the call."""
+    data = save(tensors)
+    length = int.from_bytes(data[:8], "little")
+    header = json.dumps({"__metadata__": metadata, **json.loads(data[8 : 8 + length])}).encode()
+    header += b" " * (-len(header) % 8)
+    return struct.pack("<Q", len(header)) + header + data[8 + length :]
 
 
 _FILES: Final[tuple[Callable[[random.Random], bytes], ...]] = (_kohya, _kohya, _peft)

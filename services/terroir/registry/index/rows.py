@@ -92,8 +92,6 @@ class AdapterRow:
 def hashes_of(body: Mapping[str, Any]) -> Iterator[str]:
     """Every digest by which a version may be found, in hexadecimal."""
     yield body["kohya"]["digest"]
-    if "diffusers" in body:  # which the first documents kept as a file
-        yield body["diffusers"]["digest"]
     yield body["upload_digest"]
     yield body["tensor_digest"]
     yield from body["hashes"].values()
