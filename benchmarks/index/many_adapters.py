@@ -67,7 +67,7 @@ def _document(sequence: str, number: int, body: dict[str, Any], created: str) ->
 
 
 def _manifest(adapter: str, chance: random.Random) -> Manifest:
-    digests = [chance.randbytes(32).hex() for _ in range(3)]
+    digests = [chance.randbytes(32).hex() for _ in range(5)]
     return Manifest(
         base="terroir-tiny",
         base_digest="b" * 64,
@@ -86,7 +86,13 @@ def _manifest(adapter: str, chance: random.Random) -> Manifest:
         region=chance.choice(_REGIONS),
         metrics={"style_similarity": round(chance.random(), 3), "loss": round(chance.random(), 3)},
         description=f"A style of ink and water, number {adapter[-6:]}, for measuring how searches answer.",
-        hashes={"autov1": digests[3][:8], "autov2": digests[0][:10], "autov3": digests[2][:12], "kohya": digests[1]},
+        hashes={
+            "autov1": digests[3][:8],
+            "autov2": digests[0][:10],
+            "autov3": digests[2][:12],
+            "kohya": digests[2],
+            "diffusers": digests[4],
+        },
     )
 
 
