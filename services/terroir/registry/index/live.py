@@ -1,8 +1,8 @@
 """The index of one replica as it lives: filled at start, fresh by a thread of its own, snapshotted now and then.
 
-It polls the journal: one request every fifth of a second. MinIO's bucket notifications were measured (its last release,
-minio-py 7): a listener's answer stays in the server's buffer until some thousand bytes of events are together, seconds
-later than the poll.
+It polls the journal: one request every fifth of a second. MinIO's bucket notifications were tried (its last release,
+minio-py 7): a listener heard nothing for seconds after the last write, as if the server held events back until some
+thousand bytes are together; the poll is there first.
 """
 
 from __future__ import annotations
