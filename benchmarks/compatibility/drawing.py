@@ -69,13 +69,15 @@ class Drawer:
 
     def _draw(self, column: Column) -> list[Image.Image]:
         events: list[JobEvent] = []
-        loop = DrawingLoop(self._model, Merger(self._model.layers(), _MERGED_BYTES), _ROWS, events.append)
-        adapters = {name: self._adapters[name] for name in column.styles}
+        merger = Merger(self._model.layers(), _MERGED_BYTES)
+        loop = DrawingLoop(self._model, merger, _ROWS, events.append)
+        for name in column.styles:
+            merger.put(name, self._adapters[name])
         for number, prompt in enumerate(PROMPTS):
             loop.submit(
                 DrawJob(
                     id=str(number), prompt=prompt, negative_prompt="",
-                    composition=Composition.of((name, WEIGHT, WEIGHT) for name in adapters), adapters=adapters,
+                    composition=Composition.of((name, WEIGHT, WEIGHT) for name in column.styles),
                     width=NATIVE_SIDE, height=NATIVE_SIDE, steps=STEPS, guidance_scale=4.0, sampler="dpmpp-2m",
                     seeds=SEEDS,
                 )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import multiprocessing
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import aclosing, asynccontextmanager
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
@@ -26,12 +26,14 @@ from terroir.inference.engine.messages import (
     Failed,
     JobEvent,
     LoadFailed,
+    PutAdapter,
     Stop,
 )
 from terroir.inference.engine.process import run_engine
 from terroir.inference.errors import EngineRestarted, ModelLoadFailed, ModelLoading
 from terroir.inference.mailbox import Mailbox
 from terroir.inference.metrics import InferenceMetrics
+from terroir.lora.adapter import Adapter
 
 _MAX_BACKOFF_SECONDS: Final = 30.0
 _LOAD_RETRY_SECONDS: Final = 3.0
@@ -57,6 +59,7 @@ class EngineHost:
         self._load_error = ""
         self._failures = 0
         self._mailboxes: dict[str, Mailbox] = {}
+        self._put: set[str] = set()
         self._commands: SimpleQueue[Command] = SimpleQueue()
         self._supervisor: asyncio.Task[None] | None = None
         self._process: BaseProcess | None = None
@@ -110,6 +113,13 @@ class EngineHost:
             if self._mailboxes.pop(job.id, None) is not None:
                 self._commands.put(Cancel(job.id))
 
+    def put(self, adapters: Mapping[str, Adapter]) -> None:
+        """Send adapters to the device that are not there yet."""
+        for digest, adapter in adapters.items():
+            if digest not in self._put:
+                self._put.add(digest)
+                self._commands.put(PutAdapter(digest, adapter))
+
     async def _supervise(self) -> None:
         while not self._stopping:
             await self._run_once()
@@ -161,6 +171,7 @@ class EngineHost:
         for mailbox in self._mailboxes.values():
             mailbox.post(lost)
         self._mailboxes.clear()
+        self._put.clear()
 
 
 def _restored(event: Failed) -> TerroirError:

@@ -109,11 +109,12 @@ class Generator:
         self, wish: Wish, style: Style, picture_format: PictureFormat, deadline: float | None, queued: float
     ) -> AsyncGenerator[Progress]:
         job = _job(wish, style, deadline)
+        self._engine.put(style.adapters)
         applied, base = _applied(style), self.base()
         async with self._engine.draw(job) as events:
             async for event in events:
                 if isinstance(event, Stepped):
-                    yield StepMade(event.step, wish.steps)
+                    yield StepMade(event.step, event.total)
                 elif isinstance(event, Previewed):
                     jpeg = await asyncio.to_thread(encode_preview, event.raster)
                     yield PreviewMade(event.index, event.step, jpeg)
@@ -134,7 +135,6 @@ def _job(wish: Wish, style: Style, deadline: float | None) -> DrawJob:
         prompt=style.prompt,
         negative_prompt=style.negative_prompt,
         composition=style.composition,
-        adapters=style.adapters,
         width=wish.width,
         height=wish.height,
         steps=wish.steps,

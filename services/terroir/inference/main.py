@@ -67,6 +67,11 @@ def _engine_config(settings: InferenceSettings) -> EngineConfig:
     return EngineConfig(
         base_model=settings.base_model,
         threads=settings.threads,
+        device=settings.device,
+        dtype=settings.dtype,
+        plan=settings.plan,
+        compiled=settings.compiled,
+        preview_decoder=settings.preview_decoder,
         merged_budget_bytes=settings.merged_memory_bytes,
         max_batch_rows=settings.max_batch_rows,
     )

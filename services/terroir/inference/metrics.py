@@ -40,7 +40,7 @@ class InferenceMetrics:
     def job_event(self, event: JobEvent) -> None:
         """Take what an engine's event tells."""
         if isinstance(event, Stepped):
-            self._steps.observe(event.seconds)
+            self._steps.observe(event.tick.seconds)
         elif isinstance(event, Finished):
             self._cache.labels("merged").set(event.merged_bytes)
 

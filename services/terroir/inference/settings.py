@@ -27,6 +27,19 @@ class InferenceSettings(ServiceSettings):
         default=3.0, ge=1, le=30, description="Guidance scale of requests that name none; what suits the base."
     )
     threads: int = Field(default=2, ge=1, le=256, description="CPU threads of the engine.")
+    device: Literal["auto", "cpu", "cuda"] = Field(default="auto", description="Where to compute; `auto` takes a GPU.")
+    dtype: Literal["auto", "float32", "float16", "bfloat16"] = Field(
+        default="auto", description="Precision of the denoiser; `auto` is float16 on a GPU, float32 on a CPU."
+    )
+    plan: Literal["auto", "copy", "slots", "concat"] = Field(
+        default="auto", description="How a batch wears its adapters; `auto` chooses by batch and layer."
+    )
+    compiled: bool = Field(
+        default=False, description="Compile the denoiser (torch.compile); the first pictures take minutes."
+    )
+    preview_decoder: Literal["projection", "vae"] = Field(
+        default="projection", description="What makes previews: a linear projection of the latents, or the whole VAE."
+    )
     max_pixels: int = Field(
         default=1024 * 1024, ge=64 * 64, le=4096 * 4096, description="Most pixels (width × height) of one picture."
     )
@@ -36,6 +49,9 @@ class InferenceSettings(ServiceSettings):
         default=32, ge=1, le=1024, description="Most rows of one denoiser call; a picture with guidance takes two."
     )
     adapter_memory_bytes: int = Field(default=512 * _MIB, ge=_MIB, description="Bytes of adapters kept in host memory.")
+    adapter_device_bytes: int = Field(
+        default=256 * _MIB, ge=_MIB, description="Bytes of adapters kept in device memory, by what they take there."
+    )
     adapter_disk_bytes: int = Field(
         default=10 * 1024 * _MIB, ge=_MIB, description="Bytes of adapter files kept below data_dir."
     )

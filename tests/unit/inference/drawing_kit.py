@@ -29,14 +29,23 @@ def random_adapter(model: Model, seed: int, *, rank: int = 3, strength: float = 
     return Adapter(modules)
 
 
-def make_job(job_id: str, adapters: Mapping[str, tuple[Adapter, float, float]] | None = None, **fields: Any) -> DrawJob:
+@dataclass(frozen=True)
+class DressedJob(DrawJob):
+    """A job that brings its adapters along; `Studio.submit` puts them before it."""
+
+    adapters: Mapping[str, Adapter] = field(default_factory=dict)
+
+
+def make_job(
+    job_id: str, adapters: Mapping[str, tuple[Adapter, float, float]] | None = None, **fields: Any
+) -> DressedJob:
     """A small job; `adapters` is digest → adapter, weight, text encoder weight."""
     worn = adapters or {}
     plain: dict[str, Any] = {
         "prompt": "a red cat", "negative_prompt": "", "width": 32, "height": 32, "steps": 3, "guidance_scale": 3.0,
         "sampler": "ddim", "seeds": (7,),
     }  # fmt: skip
-    return DrawJob(
+    return DressedJob(
         id=job_id,
         composition=Composition.of((digest, weight, text) for digest, (_, weight, text) in worn.items()),
         adapters={digest: adapter for digest, (adapter, _, _) in worn.items()},
@@ -59,10 +68,16 @@ class Studio:
         self.merger = Merger(self.model.layers(), self.merged_budget_bytes)
         self.loop = DrawingLoop(self.model, self.merger, self.max_batch_rows, self.events.append)
 
-    def run(self, *jobs: DrawJob) -> None:
+    def submit(self, job: DressedJob) -> None:
+        """Put the job's adapters, then the job."""
+        for digest, adapter in job.adapters.items():
+            self.merger.put(digest, adapter)
+        self.loop.submit(job)
+
+    def run(self, *jobs: DressedJob) -> None:
         """Submit and draw to the end."""
         for job in jobs:
-            self.loop.submit(job)
+            self.submit(job)
         while self.loop.busy:
             self.loop.tick()
 

@@ -42,7 +42,7 @@ def test_base_weights_are_bit_identical_after_random_churn(model: Model) -> None
                 f"digest-{index}": (adapters[index], rng.uniform(-1, 1), rng.choice((0.0, 0.7)))
                 for index in rng.sample(range(3), rng.randint(0, 3))
             }
-            studio.loop.submit(make_job(f"job-{number}", worn, steps=rng.randint(1, 4)))
+            studio.submit(make_job(f"job-{number}", worn, steps=rng.randint(1, 4)))
         if rng.random() < 0.2:
             studio.loop.cancel(f"job-{rng.randrange(number + 1)}")
         studio.loop.tick()
@@ -80,12 +80,12 @@ def test_a_request_draws_the_same_picture_alone_and_among_others_that_join_and_l
     alone = Studio(model)
     alone.run(wanted)
     crowd = Studio(model)
-    crowd.loop.submit(make_job("same", {"one": (one, 0.9, 0.4)}, steps=4, seeds=(1, 2), guidance_scale=7.0))
-    crowd.loop.submit(make_job("other", {"two": (two, 1.0, 1.0)}, steps=9, sampler="euler-a"))
+    crowd.submit(make_job("same", {"one": (one, 0.9, 0.4)}, steps=4, seeds=(1, 2), guidance_scale=7.0))
+    crowd.submit(make_job("other", {"two": (two, 1.0, 1.0)}, steps=9, sampler="euler-a"))
     for _ in range(2):
         crowd.loop.tick()
-    crowd.loop.submit(wanted)
-    crowd.loop.submit(make_job("unguided", {"one": (one, 0.9, 0.4)}, steps=2, guidance_scale=1.0, sampler="dpmpp-2m"))
+    crowd.submit(wanted)
+    crowd.submit(make_job("unguided", {"one": (one, 0.9, 0.4)}, steps=2, guidance_scale=1.0, sampler="dpmpp-2m"))
     crowd.loop.tick()
     crowd.loop.cancel("other")
     while crowd.loop.busy:

@@ -26,7 +26,7 @@ class Drawing:
         self.step = 0
         self._model = model
         self._merger = merger
-        self.merged: Merged = merger.hold(job.composition, job.adapters)
+        self.merged: Merged = merger.hold(job.composition)
         try:
             self._prepare()
         except BaseException:

@@ -12,7 +12,7 @@ import torch
 from terroir.common.errors import ErrorCode
 from terroir.inference.engine.drawing import Drawing
 from terroir.inference.engine.merging import Merger
-from terroir.inference.engine.messages import DrawJob, Drawn, Failed, Finished, JobEvent, Previewed, Stepped
+from terroir.inference.engine.messages import DrawJob, Drawn, Failed, Finished, JobEvent, Previewed, Stepped, TickCost
 from terroir.inference.engine.model import Model
 
 _SHOWN_CHARACTERS: Final = 200
@@ -99,8 +99,9 @@ class DrawingLoop:
         for drawing, part in zip(group, parts, strict=True):
             drawing.advance(part)
         seconds = time.monotonic() - began
+        tick = TickCost(group[0].job.width * group[0].job.height, len(predicted), seconds)
         for drawing in group:
-            self._emit(Stepped(drawing.job.id, drawing.step, seconds))
+            self._emit(Stepped(drawing.job.id, drawing.step, drawing.job.steps, tick, "copy"))
 
     def _after_step(self, drawing: Drawing) -> None:
         try:

@@ -32,6 +32,7 @@ class Merger:
     def __init__(self, layers: Mapping[str, nn.Module], budget_bytes: int) -> None:
         self._layers = layers
         self._base = {layer: module.get_parameter("weight") for layer, module in layers.items()}
+        self._adapters: dict[str, Adapter] = {}
         self._cache: PinnedLru[Merged] = PinnedLru(budget_bytes)
 
     @property
@@ -39,11 +40,19 @@ class Merger:
         """Bytes of all merged weights in memory."""
         return self._cache.used_bytes
 
-    def hold(self, composition: Composition, adapters: Mapping[str, Adapter]) -> Merged:
+    def put(self, digest: str, adapter: Adapter) -> None:
+        """Keep an adapter until `drop`."""
+        self._adapters[digest] = adapter
+
+    def drop(self, digest: str) -> None:
+        """Forget an adapter."""
+        self._adapters.pop(digest, None)
+
+    def hold(self, composition: Composition) -> Merged:
         """Merged weights, computed unless another request's are still here; give them back with `release`."""
         merged = self._cache.pin(composition)
         if merged is None:
-            merged = self._merge(composition, adapters)
+            merged = self._merge(composition, self._adapters)
             self._cache.add(composition, merged, merged.size_bytes)
             self._cache.pin(composition)
             self._cache.evict()

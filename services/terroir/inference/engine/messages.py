@@ -4,12 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Literal
 
 from terroir.lora.adapter import Adapter
 from terroir.lora.composition import Composition
 
-SAMPLERS: Final = ("ddim", "euler", "euler-a", "dpmpp-2m")
+SAMPLERS: Final = ("ddim", "euler", "euler-a", "dpmpp-2m", "dpmpp-2m-karras", "unipc")
+PlanName = Literal["copy", "slots", "concat"]
+"""How a batch wears its adapters: see `engine.plans`."""
+
+
+@dataclass(frozen=True)
+class Raster:
+    """An RGB picture, 8 bits a channel, rows from the top."""
+
+    width: int
+    height: int
+    data: bytes
 
 
 @dataclass(frozen=True)
@@ -20,6 +31,14 @@ class EngineConfig:
     """diffusers folder or hub name."""
     threads: int
     """CPU threads of the device's operations."""
+    device: Literal["auto", "cpu", "cuda"]
+    dtype: Literal["auto", "float32", "float16", "bfloat16"]
+    """Precision of denoiser and text encoders; `auto` is float16 on a GPU, float32 on a CPU."""
+    plan: Literal["auto"] | PlanName
+    """`auto` chooses by batch and layer; a name forces that plan wherever it is possible."""
+    compiled: bool
+    """torch.compile with static slots, so that adapters may change without recompiling."""
+    preview_decoder: Literal["projection", "vae"]
     merged_budget_bytes: int
     """Bytes of merged weights kept for compositions that nobody draws with now."""
     max_batch_rows: int
@@ -27,21 +46,49 @@ class EngineConfig:
 
 
 @dataclass(frozen=True)
+class PutAdapter:
+    """Keep an adapter in device memory until `DropAdapter`; sent before the first job that names it."""
+
+    digest: str
+    adapter: Adapter
+
+
+@dataclass(frozen=True)
+class DropAdapter:
+    """Forget an adapter that no unfinished job names."""
+
+    digest: str
+
+
+@dataclass(frozen=True)
+class Start:
+    """Where the first latents come from, if not from each seed's noise alone."""
+
+    picture: Raster | None = None
+    """img2img: noise is added to this picture, which has the job's size already."""
+    strength: float = 1.0
+    """Share of the steps that are done on it, above 0 and at most 1."""
+    variation_of: int | None = None
+    """Seed whose noise is bent (slerp) towards each seed's."""
+    variation_strength: float = 0.0
+    """0 is the noise of `variation_of`, 1 that of the seed."""
+
+
+@dataclass(frozen=True)
 class DrawJob:
-    """One request: all its seeds are drawn as one batch."""
+    """One request: all its seeds are drawn as one batch. Its adapters were put before."""
 
     id: str
     prompt: str
     negative_prompt: str
     composition: Composition
-    adapters: Mapping[str, Adapter]
-    """By digest, all that the composition names."""
     width: int
     height: int
     steps: int
     guidance_scale: float
     sampler: str
     seeds: tuple[int, ...]
+    start: Start = Start()
     preview_interval_steps: int = 0
     deadline: float | None = None
     """Reading of the machine's monotonic clock, in seconds."""
@@ -59,7 +106,18 @@ class Stop:
     """End the process."""
 
 
-Command = DrawJob | Cancel | Stop
+Command = PutAdapter | DropAdapter | DrawJob | Cancel | Stop
+
+
+@dataclass(frozen=True)
+class TickCost:
+    """Wall time of one tick."""
+
+    pixels: int
+    """Width × height of each picture of the batch."""
+    rows: int
+    """Rows of the denoiser call; a picture with guidance takes two."""
+    seconds: float
 
 
 @dataclass(frozen=True)
@@ -73,6 +131,12 @@ class EngineInfo:
     """`<component>.<module path>` → weight shape of every layer that an adapter may change."""
     native_resolution: int
     """Pixels."""
+    family: str
+    """`sd15` or `sdxl`."""
+    dtype: str
+    """Precision of the denoiser, as torch names it."""
+    profile: tuple[TickCost, ...]
+    """Measured at start, for the first predictions."""
 
 
 @dataclass(frozen=True)
@@ -84,20 +148,16 @@ class LoadFailed:
 
 @dataclass(frozen=True)
 class Stepped:
-    """A denoising step of a job is done; `seconds` is the wall time of its denoiser call."""
+    """A denoising step of a job is done."""
 
     id: str
     step: int
-    seconds: float
-
-
-@dataclass(frozen=True)
-class Raster:
-    """An RGB picture, 8 bits a channel, rows from the top."""
-
-    width: int
-    height: int
-    data: bytes
+    total: int
+    """Steps that this job makes; fewer than asked for where it starts from a picture."""
+    tick: TickCost
+    """Of the whole batch."""
+    plan: str
+    """What the batch wore, for metrics: `base`, `copy`, `slots`, `concat` or `mixed`."""
 
 
 @dataclass(frozen=True)

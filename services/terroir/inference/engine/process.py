@@ -10,7 +10,17 @@ from multiprocessing.connection import Connection
 from queue import SimpleQueue
 from threading import Thread
 
-from terroir.inference.engine.messages import Cancel, Command, DrawJob, EngineConfig, EngineInfo, LoadFailed, Stop
+from terroir.inference.engine.messages import (
+    Cancel,
+    Command,
+    DrawJob,
+    DropAdapter,
+    EngineConfig,
+    EngineInfo,
+    LoadFailed,
+    PutAdapter,
+    Stop,
+)
 
 
 def run_engine(connection: Connection, config: EngineConfig) -> None:
@@ -44,7 +54,7 @@ def run_engine(connection: Connection, config: EngineConfig) -> None:
     connection.send(
         EngineInfo(
             pid=os.getpid(), device=model.device, base_digest=model.digest, key_table=dict(model.key_table()),
-            native_resolution=model.native_resolution,
+            native_resolution=model.native_resolution, family="sd15", dtype="float32", profile=(),
         )
     )  # fmt: skip
     while True:
@@ -53,6 +63,10 @@ def run_engine(connection: Connection, config: EngineConfig) -> None:
             command = commands.get()
             if isinstance(command, DrawJob):
                 loop.submit(command)
+            elif isinstance(command, PutAdapter):
+                merger.put(command.digest, command.adapter)
+            elif isinstance(command, DropAdapter):
+                merger.drop(command.digest)
             elif isinstance(command, Cancel):
                 loop.cancel(command.id)
             else:

@@ -10,19 +10,20 @@ from diffusers import (
     DPMSolverMultistepScheduler,
     EulerAncestralDiscreteScheduler,
     EulerDiscreteScheduler,
+    UniPCMultistepScheduler,
 )
 
-from terroir.inference.engine.messages import SAMPLERS
-
-_CLASSES: Final = dict(
-    zip(
-        SAMPLERS,
-        (DDIMScheduler, EulerDiscreteScheduler, EulerAncestralDiscreteScheduler, DPMSolverMultistepScheduler),
-        strict=True,
-    )
-)
+_BUILDERS: Final[Mapping[str, tuple[Any, Mapping[str, Any]]]] = {
+    "ddim": (DDIMScheduler, {}),
+    "euler": (EulerDiscreteScheduler, {}),
+    "euler-a": (EulerAncestralDiscreteScheduler, {}),
+    "dpmpp-2m": (DPMSolverMultistepScheduler, {}),
+    "dpmpp-2m-karras": (DPMSolverMultistepScheduler, {"use_karras_sigmas": True}),
+    "unipc": (UniPCMultistepScheduler, {}),
+}
 
 
 def build_sampler(name: str, config: Mapping[str, Any]) -> Any:
     """A scheduler of one request's own; `config` is the base's (betas, prediction type, zero terminal SNR)."""
-    return _CLASSES[name].from_config(config)
+    scheduler, options = _BUILDERS[name]
+    return scheduler.from_config(config, **options)

@@ -47,6 +47,170 @@ PICTURE_FORMAT_WEBP: PictureFormat.ValueType  # 3
 """Lossy, quality 90."""
 Global___PictureFormat: _TypeAlias = PictureFormat  # noqa: Y015
 
+class _AspectRatio:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _AspectRatioEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_AspectRatio.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    ASPECT_RATIO_UNSPECIFIED: _AspectRatio.ValueType  # 0
+    """Means square."""
+    ASPECT_RATIO_SQUARE: _AspectRatio.ValueType  # 1
+    """1:1."""
+    ASPECT_RATIO_WIDE_16_9: _AspectRatio.ValueType  # 2
+    """16:9, wide."""
+    ASPECT_RATIO_TALL_3_4: _AspectRatio.ValueType  # 3
+    """3:4, tall."""
+
+class AspectRatio(_AspectRatio, metaclass=_AspectRatioEnumTypeWrapper):
+    """Shape of a picture whose size is not given. The size is the one closest to the base's native area, in multiples of 8."""
+
+ASPECT_RATIO_UNSPECIFIED: AspectRatio.ValueType  # 0
+"""Means square."""
+ASPECT_RATIO_SQUARE: AspectRatio.ValueType  # 1
+"""1:1."""
+ASPECT_RATIO_WIDE_16_9: AspectRatio.ValueType  # 2
+"""16:9, wide."""
+ASPECT_RATIO_TALL_3_4: AspectRatio.ValueType  # 3
+"""3:4, tall."""
+Global___AspectRatio: _TypeAlias = AspectRatio  # noqa: Y015
+
+class _Priority:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _PriorityEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Priority.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    PRIORITY_UNSPECIFIED: _Priority.ValueType  # 0
+    """Means normal."""
+    PRIORITY_HIGH: _Priority.ValueType  # 1
+    """Somebody waits for the picture and it matters more than others'."""
+    PRIORITY_NORMAL: _Priority.ValueType  # 2
+    """Somebody waits for the picture."""
+    PRIORITY_BACKGROUND: _Priority.ValueType  # 3
+    """Nobody waits; takes what is left."""
+
+class Priority(_Priority, metaclass=_PriorityEnumTypeWrapper):
+    """Who goes first when requests wait. A lower one waits while a higher one does."""
+
+PRIORITY_UNSPECIFIED: Priority.ValueType  # 0
+"""Means normal."""
+PRIORITY_HIGH: Priority.ValueType  # 1
+"""Somebody waits for the picture and it matters more than others'."""
+PRIORITY_NORMAL: Priority.ValueType  # 2
+"""Somebody waits for the picture."""
+PRIORITY_BACKGROUND: Priority.ValueType  # 3
+"""Nobody waits; takes what is left."""
+Global___Priority: _TypeAlias = Priority  # noqa: Y015
+
+class _ProvenanceProfile:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _ProvenanceProfileEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ProvenanceProfile.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    PROVENANCE_PROFILE_UNSPECIFIED: _ProvenanceProfile.ValueType  # 0
+    """Means the server's default."""
+    PROVENANCE_PROFILE_PRIVATE: _ProvenanceProfile.ValueType  # 1
+    """Everything that draws the same picture again: base, adapter digests and weights, prompts, seed."""
+    PROVENANCE_PROFILE_PUBLIC: _ProvenanceProfile.ValueType  # 2
+    """The label and `picture_id` alone."""
+
+class ProvenanceProfile(_ProvenanceProfile, metaclass=_ProvenanceProfileEnumTypeWrapper):
+    """What a picture's file says about how it was made. Both profiles carry the label that a model made it."""
+
+PROVENANCE_PROFILE_UNSPECIFIED: ProvenanceProfile.ValueType  # 0
+"""Means the server's default."""
+PROVENANCE_PROFILE_PRIVATE: ProvenanceProfile.ValueType  # 1
+"""Everything that draws the same picture again: base, adapter digests and weights, prompts, seed."""
+PROVENANCE_PROFILE_PUBLIC: ProvenanceProfile.ValueType  # 2
+"""The label and `picture_id` alone."""
+Global___ProvenanceProfile: _TypeAlias = ProvenanceProfile  # noqa: Y015
+
+class _Tier:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _TierEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Tier.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    TIER_UNSPECIFIED: _Tier.ValueType  # 0
+    """Never sent."""
+    TIER_DEVICE: _Tier.ValueType  # 1
+    """In the device's memory."""
+    TIER_HOST: _Tier.ValueType  # 2
+    """In host memory."""
+    TIER_DISK: _Tier.ValueType  # 3
+    """On the local disk."""
+    TIER_REGISTRY: _Tier.ValueType  # 4
+    """In the registry alone."""
+
+class Tier(_Tier, metaclass=_TierEnumTypeWrapper):
+    """Where an adapter was when a request asked for it."""
+
+TIER_UNSPECIFIED: Tier.ValueType  # 0
+"""Never sent."""
+TIER_DEVICE: Tier.ValueType  # 1
+"""In the device's memory."""
+TIER_HOST: Tier.ValueType  # 2
+"""In host memory."""
+TIER_DISK: Tier.ValueType  # 3
+"""On the local disk."""
+TIER_REGISTRY: Tier.ValueType  # 4
+"""In the registry alone."""
+Global___Tier: _TypeAlias = Tier  # noqa: Y015
+
+@_typing.final
+class InitImage(_message.Message):
+    """A picture to start from (img2img, SDEdit: Meng et al., arXiv 2108.01073)."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DATA_FIELD_NUMBER: _builtins.int
+    STRENGTH_FIELD_NUMBER: _builtins.int
+    data: _builtins.bytes
+    """PNG, JPEG or WebP, at most 4 MiB; cropped around its centre to the shape asked for and resized."""
+    strength: _builtins.float
+    """How far to leave it, above 0 and at most 1; of `steps`, the last `steps × strength` are done. 0 means 0.6."""
+    def __init__(
+        self,
+        *,
+        data: _builtins.bytes = ...,
+        strength: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["data", b"data", "strength", b"strength"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___InitImage: _TypeAlias = InitImage  # noqa: Y015
+
+@_typing.final
+class Variation(_message.Message):
+    """Pictures near another one: first noise on the arc (slerp) from the noise of `seed` towards the noise of each seed."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SEED_FIELD_NUMBER: _builtins.int
+    STRENGTH_FIELD_NUMBER: _builtins.int
+    seed: _builtins.int
+    """Seed of the picture to vary, 0 … 2^32 - 1."""
+    strength: _builtins.float
+    """How far to leave it, 0 … 1: at 0 every picture is the one of `seed`, at 1 the one of its own seed."""
+    def __init__(
+        self,
+        *,
+        seed: _builtins.int = ...,
+        strength: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["seed", b"seed", "strength", b"strength"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Variation: _TypeAlias = Variation  # noqa: Y015
+
 @_typing.final
 class AdapterWeight(_message.Message):
     """An adapter and how strongly it applies."""
@@ -103,9 +267,15 @@ class GenerateRequest(_message.Message):
     FORMAT_FIELD_NUMBER: _builtins.int
     PREVIEW_INTERVAL_STEPS_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
+    VARIANTS_FIELD_NUMBER: _builtins.int
+    ASPECT_RATIO_FIELD_NUMBER: _builtins.int
+    INIT_IMAGE_FIELD_NUMBER: _builtins.int
+    VARIATION_FIELD_NUMBER: _builtins.int
+    PRIORITY_FIELD_NUMBER: _builtins.int
+    PROVENANCE_PROFILE_FIELD_NUMBER: _builtins.int
     prompt: _builtins.str
-    """What to draw, 1 … 2,000 characters. `<lora:name:weight>` or `<lora:name:text encoder weight:weight>` adds the
-    adapter `adapters/name` and is taken out of the text.
+    """What to draw, 1 … 2,000 characters. `<lora:name>`, `<lora:name:weight>`, `<lora:name:text encoder weight:weight>` or
+    `<lora:name:te=weight:unet=weight>` adds the adapter `adapters/name` and is taken out of the text.
     """
     negative_prompt: _builtins.str
     """What to keep away from, at most 2,000 characters; empty takes the one of the region's recipe, if it has one."""
@@ -120,20 +290,36 @@ class GenerateRequest(_message.Message):
     guidance_scale: _builtins.float
     """Classifier-free guidance scale, 1 … 30, where 1 turns guidance off; absent means the base's default."""
     sampler: _builtins.str
-    """Sampler: `ddim`, `euler`, `euler-a` or `dpmpp-2m`; empty means `ddim`."""
+    """Sampler, one of GetServerInfo's; empty means `ddim`."""
     format: Global___PictureFormat.ValueType
     """File format of the pictures."""
     preview_interval_steps: _builtins.int
     """Sends a preview every so many steps; 0 sends none."""
     request_id: _builtins.str
     """Makes a retry recognisable in logs; a UUID."""
+    variants: _builtins.int
+    """Pictures, 1 … 16; 0 means as many as there are seeds, or one. With exactly one seed the others follow it: s + 1, s + 2."""
+    aspect_ratio: Global___AspectRatio.ValueType
+    """Shape of the picture where width and height are 0."""
+    priority: Global___Priority.ValueType
+    """Place in the queue."""
+    provenance_profile: Global___ProvenanceProfile.ValueType
+    """What the files say about how they were made."""
     @_builtins.property
     def adapters(self) -> _containers.RepeatedCompositeFieldContainer[Global___AdapterWeight]:
         """Adapters, at most 8 with those of the prompt; the same adapter twice adds up."""
 
     @_builtins.property
     def seeds(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
-        """One picture a seed, 0 … 2^32 - 1, at most 16; none draws one picture with a random seed."""
+        """One picture a seed, 0 … 2^32 - 1, at most 16; none draws `variants` pictures with random seeds."""
+
+    @_builtins.property
+    def init_image(self) -> Global___InitImage:
+        """Picture to start from; absent starts from noise."""
+
+    @_builtins.property
+    def variation(self) -> Global___Variation:
+        """Draws variations of one picture; absent draws each seed for itself."""
 
     def __init__(
         self,
@@ -151,10 +337,16 @@ class GenerateRequest(_message.Message):
         format: Global___PictureFormat.ValueType = ...,
         preview_interval_steps: _builtins.int = ...,
         request_id: _builtins.str = ...,
+        variants: _builtins.int = ...,
+        aspect_ratio: Global___AspectRatio.ValueType = ...,
+        init_image: Global___InitImage | None = ...,
+        variation: Global___Variation | None = ...,
+        priority: Global___Priority.ValueType = ...,
+        provenance_profile: Global___ProvenanceProfile.ValueType = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_guidance_scale", b"_guidance_scale", "guidance_scale", b"guidance_scale"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_guidance_scale", b"_guidance_scale", "guidance_scale", b"guidance_scale", "init_image", b"init_image", "variation", b"variation"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_guidance_scale", b"_guidance_scale", "adapters", b"adapters", "format", b"format", "guidance_scale", b"guidance_scale", "height", b"height", "negative_prompt", b"negative_prompt", "preview_interval_steps", b"preview_interval_steps", "prompt", b"prompt", "region", b"region", "request_id", b"request_id", "sampler", b"sampler", "seeds", b"seeds", "steps", b"steps", "width", b"width"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_guidance_scale", b"_guidance_scale", "adapters", b"adapters", "aspect_ratio", b"aspect_ratio", "format", b"format", "guidance_scale", b"guidance_scale", "height", b"height", "init_image", b"init_image", "negative_prompt", b"negative_prompt", "preview_interval_steps", b"preview_interval_steps", "priority", b"priority", "prompt", b"prompt", "provenance_profile", b"provenance_profile", "region", b"region", "request_id", b"request_id", "sampler", b"sampler", "seeds", b"seeds", "steps", b"steps", "variants", b"variants", "variation", b"variation", "width", b"width"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__guidance_scale: _TypeAlias = _typing.Literal["guidance_scale"]  # noqa: Y015
     _WhichOneofArgType__guidance_scale: _TypeAlias = _typing.Literal["_guidance_scale", b"_guidance_scale"]  # noqa: Y015
@@ -219,16 +411,20 @@ class Queued(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     POSITION_FIELD_NUMBER: _builtins.int
+    PREDICTED_SECONDS_FIELD_NUMBER: _builtins.int
     position: _builtins.int
     """Requests before this one."""
+    predicted_seconds: _builtins.float
+    """Seconds until the pictures, as predicted now."""
     def __init__(
         self,
         *,
         position: _builtins.int = ...,
+        predicted_seconds: _builtins.float = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["position", b"position"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["position", b"position", "predicted_seconds", b"predicted_seconds"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -300,6 +496,8 @@ class PictureChunk(_message.Message):
     SEED_FIELD_NUMBER: _builtins.int
     DATA_FIELD_NUMBER: _builtins.int
     LAST_FIELD_NUMBER: _builtins.int
+    PICTURE_ID_FIELD_NUMBER: _builtins.int
+    PROVENANCE_FIELD_NUMBER: _builtins.int
     index: _builtins.int
     """Which of the seeds, from 0."""
     seed: _builtins.int
@@ -308,6 +506,10 @@ class PictureChunk(_message.Message):
     """At most 1 MiB."""
     last: _builtins.bool
     """Whether this is the picture's last chunk."""
+    picture_id: _builtins.str
+    """Opaque look-up id of the picture, a UUID; what the public profile writes into the file."""
+    provenance: _builtins.str
+    """With the last chunk: the private profile as JSON, for the caller's records, whatever the file says."""
     def __init__(
         self,
         *,
@@ -315,10 +517,12 @@ class PictureChunk(_message.Message):
         seed: _builtins.int = ...,
         data: _builtins.bytes = ...,
         last: _builtins.bool = ...,
+        picture_id: _builtins.str = ...,
+        provenance: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["data", b"data", "index", b"index", "last", b"last", "seed", b"seed"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["data", b"data", "index", b"index", "last", b"last", "picture_id", b"picture_id", "provenance", b"provenance", "seed", b"seed"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -335,10 +539,16 @@ class Done(_message.Message):
     COMPUTE_SECONDS_FIELD_NUMBER: _builtins.int
     REGION_CHAIN_FIELD_NUMBER: _builtins.int
     WARNINGS_FIELD_NUMBER: _builtins.int
+    LOAD_SECONDS_FIELD_NUMBER: _builtins.int
+    HIDDEN_LOAD_SECONDS_FIELD_NUMBER: _builtins.int
     queue_seconds: _builtins.float
     """Seconds in the queue."""
     compute_seconds: _builtins.float
     """Seconds of denoising and decoding."""
+    load_seconds: _builtins.float
+    """Seconds until the request's adapters were in host memory."""
+    hidden_load_seconds: _builtins.float
+    """Seconds of `load_seconds` that passed while the request would have waited for its turn anyway."""
     @_builtins.property
     def adapters(self) -> _containers.RepeatedCompositeFieldContainer[Global___AppliedAdapter]:
         """Adapters as resolved, `adapters/{id}/versions/{number}`, with final weights, sorted by digest."""
@@ -359,10 +569,12 @@ class Done(_message.Message):
         compute_seconds: _builtins.float = ...,
         region_chain: _abc.Iterable[_builtins.str] | None = ...,
         warnings: _abc.Iterable[_builtins.str] | None = ...,
+        load_seconds: _builtins.float = ...,
+        hidden_load_seconds: _builtins.float = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["adapters", b"adapters", "compute_seconds", b"compute_seconds", "queue_seconds", b"queue_seconds", "region_chain", b"region_chain", "warnings", b"warnings"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["adapters", b"adapters", "compute_seconds", b"compute_seconds", "hidden_load_seconds", b"hidden_load_seconds", "load_seconds", b"load_seconds", "queue_seconds", b"queue_seconds", "region_chain", b"region_chain", "warnings", b"warnings"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -379,6 +591,8 @@ class AppliedAdapter(_message.Message):
     WEIGHT_FIELD_NUMBER: _builtins.int
     TEXT_ENCODER_WEIGHT_FIELD_NUMBER: _builtins.int
     MATCHED_LAYERS_FIELD_NUMBER: _builtins.int
+    IGNORED_KEYS_FIELD_NUMBER: _builtins.int
+    FOUND_FIELD_NUMBER: _builtins.int
     version: _builtins.str
     """`adapters/{id}/versions/{number}`."""
     file_digest: _builtins.str
@@ -389,6 +603,10 @@ class AppliedAdapter(_message.Message):
     """Weight on the text encoder."""
     matched_layers: _builtins.int
     """Layers that it changes."""
+    ignored_keys: _builtins.int
+    """Keys of its file that name no layer of the base, or that were left out for another reason."""
+    found: Global___Tier.ValueType
+    """Where it was found."""
     def __init__(
         self,
         *,
@@ -397,10 +615,12 @@ class AppliedAdapter(_message.Message):
         weight: _builtins.float = ...,
         text_encoder_weight: _builtins.float = ...,
         matched_layers: _builtins.int = ...,
+        ignored_keys: _builtins.int = ...,
+        found: Global___Tier.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["file_digest", b"file_digest", "matched_layers", b"matched_layers", "text_encoder_weight", b"text_encoder_weight", "version", b"version", "weight", b"weight"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["file_digest", b"file_digest", "found", b"found", "ignored_keys", b"ignored_keys", "matched_layers", b"matched_layers", "text_encoder_weight", b"text_encoder_weight", "version", b"version", "weight", b"weight"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -480,13 +700,19 @@ class ListResidentAdaptersResponse(_message.Message):
     ADAPTERS_FIELD_NUMBER: _builtins.int
     USED_BYTES_FIELD_NUMBER: _builtins.int
     BUDGET_BYTES_FIELD_NUMBER: _builtins.int
+    DEVICE_USED_BYTES_FIELD_NUMBER: _builtins.int
+    DEVICE_BUDGET_BYTES_FIELD_NUMBER: _builtins.int
     used_bytes: _builtins.int
     """Bytes that they hold."""
     budget_bytes: _builtins.int
-    """Bytes that they may hold."""
+    """Bytes that they may hold in host memory."""
+    device_used_bytes: _builtins.int
+    """Bytes held in device memory."""
+    device_budget_bytes: _builtins.int
+    """Bytes that they may hold in device memory."""
     @_builtins.property
     def adapters(self) -> _containers.RepeatedCompositeFieldContainer[Global___ResidentAdapter]:
-        """Adapters in host memory, least recently used first."""
+        """Adapters in host and device memory, least recently used first."""
 
     def __init__(
         self,
@@ -494,10 +720,12 @@ class ListResidentAdaptersResponse(_message.Message):
         adapters: _abc.Iterable[Global___ResidentAdapter] | None = ...,
         used_bytes: _builtins.int = ...,
         budget_bytes: _builtins.int = ...,
+        device_used_bytes: _builtins.int = ...,
+        device_budget_bytes: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["adapters", b"adapters", "budget_bytes", b"budget_bytes", "used_bytes", b"used_bytes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["adapters", b"adapters", "budget_bytes", b"budget_bytes", "device_budget_bytes", b"device_budget_bytes", "device_used_bytes", b"device_used_bytes", "used_bytes", b"used_bytes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -505,29 +733,37 @@ Global___ListResidentAdaptersResponse: _TypeAlias = ListResidentAdaptersResponse
 
 @_typing.final
 class ResidentAdapter(_message.Message):
-    """An adapter in host memory."""
+    """An adapter in memory."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     VERSION_FIELD_NUMBER: _builtins.int
     FILE_DIGEST_FIELD_NUMBER: _builtins.int
     SIZE_BYTES_FIELD_NUMBER: _builtins.int
+    TIER_FIELD_NUMBER: _builtins.int
+    PINS_FIELD_NUMBER: _builtins.int
     version: _builtins.str
     """`adapters/{id}/versions/{number}`."""
     file_digest: _builtins.str
     """SHA-256 of its file, lower-case hexadecimal."""
     size_bytes: _builtins.int
-    """Bytes that it holds."""
+    """Bytes that it holds in each tier."""
+    tier: Global___Tier.ValueType
+    """The fastest tier that holds it."""
+    pins: _builtins.int
+    """Running requests that use it; it can't be evicted meanwhile."""
     def __init__(
         self,
         *,
         version: _builtins.str = ...,
         file_digest: _builtins.str = ...,
         size_bytes: _builtins.int = ...,
+        tier: Global___Tier.ValueType = ...,
+        pins: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["file_digest", b"file_digest", "size_bytes", b"size_bytes", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["file_digest", b"file_digest", "pins", b"pins", "size_bytes", b"size_bytes", "tier", b"tier", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -565,6 +801,9 @@ class GetServerInfoResponse(_message.Message):
     SAMPLERS_FIELD_NUMBER: _builtins.int
     MAX_QUEUE_SIZE_FIELD_NUMBER: _builtins.int
     ENGINE_PID_FIELD_NUMBER: _builtins.int
+    DTYPE_FIELD_NUMBER: _builtins.int
+    FAMILY_FIELD_NUMBER: _builtins.int
+    WATCHING_FIELD_NUMBER: _builtins.int
     base: _builtins.str
     """Base model, `bases/{id}`."""
     base_digest: _builtins.str
@@ -581,6 +820,12 @@ class GetServerInfoResponse(_message.Message):
     """Requests that may wait."""
     engine_pid: _builtins.int
     """Process identifier of the engine."""
+    dtype: _builtins.str
+    """Precision of the denoiser: `float32`, `float16` or `bfloat16`."""
+    family: _builtins.str
+    """Model family: `sd15` or `sdxl`."""
+    watching: _builtins.bool
+    """Whether the registry's watch is connected, so that publishes are prefetched."""
     @_builtins.property
     def samplers(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Samplers that it offers."""
@@ -597,10 +842,13 @@ class GetServerInfoResponse(_message.Message):
         samplers: _abc.Iterable[_builtins.str] | None = ...,
         max_queue_size: _builtins.int = ...,
         engine_pid: _builtins.int = ...,
+        dtype: _builtins.str = ...,
+        family: _builtins.str = ...,
+        watching: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["base", b"base", "base_digest", b"base_digest", "device", b"device", "engine_pid", b"engine_pid", "max_pixels", b"max_pixels", "max_queue_size", b"max_queue_size", "max_steps", b"max_steps", "native_resolution", b"native_resolution", "samplers", b"samplers"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["base", b"base", "base_digest", b"base_digest", "device", b"device", "dtype", b"dtype", "engine_pid", b"engine_pid", "family", b"family", "max_pixels", b"max_pixels", "max_queue_size", b"max_queue_size", "max_steps", b"max_steps", "native_resolution", b"native_resolution", "samplers", b"samplers", "watching", b"watching"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

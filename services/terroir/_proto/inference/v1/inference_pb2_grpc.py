@@ -64,7 +64,9 @@ class InferenceServiceServicer:
     def Generate(self, request, context):
         """Draws one or more pictures and streams what happens: queued, steps, previews, picture chunks, done. Cancelling the
         call, or its deadline, stops it at the next step. Errors: INVALID_ARGUMENT, NOT_FOUND (adapter),
-        FAILED_PRECONDITION (adapter for another base), RESOURCE_EXHAUSTED (queue full), UNAVAILABLE (model loading).
+        FAILED_PRECONDITION (adapter for another base; prompt or picture refused by the safety check), RESOURCE_EXHAUSTED
+        (queue full, or the deadline can't be met: both with a RetryInfo), UNAVAILABLE (model loading, draining, registry
+        unreachable and the adapter unknown here).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -78,7 +80,7 @@ class InferenceServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ListResidentAdapters(self, request, context):
-        """Lists the adapters in host memory.
+        """Lists the adapters in host and device memory.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -36,12 +36,14 @@ class InferenceServiceStub:
     Generate: _grpc.UnaryStreamMultiCallable[_inference_pb2.GenerateRequest, _inference_pb2.GenerateResponse]
     """Draws one or more pictures and streams what happens: queued, steps, previews, picture chunks, done. Cancelling the
     call, or its deadline, stops it at the next step. Errors: INVALID_ARGUMENT, NOT_FOUND (adapter),
-    FAILED_PRECONDITION (adapter for another base), RESOURCE_EXHAUSTED (queue full), UNAVAILABLE (model loading).
+    FAILED_PRECONDITION (adapter for another base; prompt or picture refused by the safety check), RESOURCE_EXHAUSTED
+    (queue full, or the deadline can't be met: both with a RetryInfo), UNAVAILABLE (model loading, draining, registry
+    unreachable and the adapter unknown here).
     """
     PrefetchAdapters: _grpc.UnaryUnaryMultiCallable[_inference_pb2.PrefetchAdaptersRequest, _inference_pb2.PrefetchAdaptersResponse]
     """Fetches adapters before they are needed."""
     ListResidentAdapters: _grpc.UnaryUnaryMultiCallable[_inference_pb2.ListResidentAdaptersRequest, _inference_pb2.ListResidentAdaptersResponse]
-    """Lists the adapters in host memory."""
+    """Lists the adapters in host and device memory."""
     GetServerInfo: _grpc.UnaryUnaryMultiCallable[_inference_pb2.GetServerInfoRequest, _inference_pb2.GetServerInfoResponse]
     """Says what the server serves and within which limits."""
 
@@ -53,12 +55,14 @@ class InferenceServiceAsyncStub(InferenceServiceStub):
     Generate: _aio.UnaryStreamMultiCallable[_inference_pb2.GenerateRequest, _inference_pb2.GenerateResponse]  # type: ignore[assignment]
     """Draws one or more pictures and streams what happens: queued, steps, previews, picture chunks, done. Cancelling the
     call, or its deadline, stops it at the next step. Errors: INVALID_ARGUMENT, NOT_FOUND (adapter),
-    FAILED_PRECONDITION (adapter for another base), RESOURCE_EXHAUSTED (queue full), UNAVAILABLE (model loading).
+    FAILED_PRECONDITION (adapter for another base; prompt or picture refused by the safety check), RESOURCE_EXHAUSTED
+    (queue full, or the deadline can't be met: both with a RetryInfo), UNAVAILABLE (model loading, draining, registry
+    unreachable and the adapter unknown here).
     """
     PrefetchAdapters: _aio.UnaryUnaryMultiCallable[_inference_pb2.PrefetchAdaptersRequest, _inference_pb2.PrefetchAdaptersResponse]  # type: ignore[assignment]
     """Fetches adapters before they are needed."""
     ListResidentAdapters: _aio.UnaryUnaryMultiCallable[_inference_pb2.ListResidentAdaptersRequest, _inference_pb2.ListResidentAdaptersResponse]  # type: ignore[assignment]
-    """Lists the adapters in host memory."""
+    """Lists the adapters in host and device memory."""
     GetServerInfo: _aio.UnaryUnaryMultiCallable[_inference_pb2.GetServerInfoRequest, _inference_pb2.GetServerInfoResponse]  # type: ignore[assignment]
     """Says what the server serves and within which limits."""
 
@@ -73,7 +77,9 @@ class InferenceServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_abc.Iterator[_inference_pb2.GenerateResponse], _abc.AsyncIterator[_inference_pb2.GenerateResponse]]:
         """Draws one or more pictures and streams what happens: queued, steps, previews, picture chunks, done. Cancelling the
         call, or its deadline, stops it at the next step. Errors: INVALID_ARGUMENT, NOT_FOUND (adapter),
-        FAILED_PRECONDITION (adapter for another base), RESOURCE_EXHAUSTED (queue full), UNAVAILABLE (model loading).
+        FAILED_PRECONDITION (adapter for another base; prompt or picture refused by the safety check), RESOURCE_EXHAUSTED
+        (queue full, or the deadline can't be met: both with a RetryInfo), UNAVAILABLE (model loading, draining, registry
+        unreachable and the adapter unknown here).
         """
 
     @_abc_1.abstractmethod
@@ -90,7 +96,7 @@ class InferenceServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _inference_pb2.ListResidentAdaptersRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_inference_pb2.ListResidentAdaptersResponse, _abc.Awaitable[_inference_pb2.ListResidentAdaptersResponse]]:
-        """Lists the adapters in host memory."""
+        """Lists the adapters in host and device memory."""
 
     @_abc_1.abstractmethod
     def GetServerInfo(
