@@ -47,6 +47,10 @@ TOOLS: Final = (
         "oras", "oras.land/oras/cmd/oras", "v1.2.3", "oras",
         "the client of container registries that the docs push OCI exports with",
     ),
+    Tool(
+        "ghz", "github.com/bojand/ghz/cmd/ghz", "v0.120.0", "ghz",
+        "a load generator for gRPC that is not ours, for tests of the servers under many clients",
+    ),
 )  # fmt: skip
 
 

@@ -14,7 +14,7 @@ GO = """#!/bin/sh
 echo "$@" >> "$CALLS"
 [ -z "$BROKEN" ] || { echo "go: no such module" >&2; exit 1; }
 mkdir -p "$GOBIN"
-for name in minio server crane oras; do printf '#!/bin/sh\\n' > "$GOBIN/$name"; chmod +x "$GOBIN/$name"; done
+for name in minio server crane oras ghz; do printf '#!/bin/sh\\n' > "$GOBIN/$name"; chmod +x "$GOBIN/$name"; done
 """
 
 
@@ -43,15 +43,15 @@ def tools(place: Path, *names: str, **extra: str) -> subprocess.CompletedProcess
 def test_each_program_is_built_once_for_all_clones(place: Path) -> None:
     first = tools(place)
     assert first.returncode == 0, first.stderr
-    assert len((place / "calls").read_text().splitlines()) == 4
+    assert len((place / "calls").read_text().splitlines()) == 5
     built = dict(line.split() for line in first.stdout.splitlines() if not line.startswith("tools:"))
-    assert set(built) == {"minio", "toxiproxy", "crane", "oras"}
+    assert set(built) == {"minio", "toxiproxy", "crane", "oras", "ghz"}
     for name, path in built.items():
         assert Path(path).name == name
         assert Path(path).is_relative_to(place / "cache")
         assert os.access(path, os.X_OK)
     again = tools(place)
-    assert len((place / "calls").read_text().splitlines()) == 4
+    assert len((place / "calls").read_text().splitlines()) == 5
     assert again.stdout.splitlines() == [f"{name} {path}" for name, path in built.items()]
 
 
