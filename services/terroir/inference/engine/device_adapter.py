@@ -1,0 +1,81 @@
+"""Adapters in device memory: unscaled factors, so that another weight is another scale and never another upload."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from terroir.lora.adapter import Adapter, LoraModule
+
+
+@dataclass(frozen=True, eq=False)
+class LowRank:
+    """Change `scale * up @ down` in fp32; flattened, so a convolution's down is `[r, in * kh * kw]`."""
+
+    down: Tensor
+    """`[r, in]`."""
+    up: Tensor
+    """`[out, r]`."""
+    scale: float
+    """alpha / r."""
+    magnitude: Tensor | None
+    """DoRA's `[out]`."""
+
+    def added_to(self, total: Tensor, base: Tensor, weight: float) -> None:
+        """Add `weight` times the change to `total [out, inputs]`; `base` is the pristine weight in the same form.
+
+        A DoRA counts as its change at weight 1 times its weight, as `Composition.delta` says.
+        """
+        if self.magnitude is None:
+            total.addmm_(self.up, self.down, alpha=weight * self.scale)
+            return
+        directed = torch.addmm(base, self.up, self.down, alpha=self.scale)
+        lengths = directed.norm(dim=1).clamp_min_(torch.finfo(torch.float32).tiny)
+        changed = directed.mul_((self.magnitude / lengths).unsqueeze(1)).sub_(base)
+        total.add_(changed, alpha=weight)
+
+
+@dataclass(frozen=True, eq=False)
+class Dense:
+    """A change that has no low-rank form, whole."""
+
+    delta: Tensor
+    """`[out, inputs]`, fp32."""
+
+    def added_to(self, total: Tensor, _base: Tensor, weight: float) -> None:
+        """Add `weight` times the change to `total`."""
+        total.add_(self.delta, alpha=weight)
+
+
+DeviceModule = LowRank | Dense
+DeviceAdapter = Mapping[str, DeviceModule]
+"""By `<component>.<layer path>`."""
+
+
+def on_device(adapter: Adapter, device: torch.device | str) -> DeviceAdapter:
+    """Upload an adapter. Any thread may do it: the device thread then only takes what is there."""
+    return {layer: _module(module, device) for layer, module in adapter.modules.items()}
+
+
+def _module(module: LoraModule, device: torch.device | str) -> DeviceModule:
+    if isinstance(module, LoraModule):
+        magnitude = None if module.magnitude is None else _tensor(module.magnitude, device)
+        down, up = _tensor(module.down, device), _tensor(module.up, device)
+        return LowRank(down.flatten(1), up.flatten(1), module.scale, magnitude)
+    return Dense(_tensor(module.delta(), device).flatten(1))
+
+
+def _tensor(array: object, device: torch.device | str) -> Tensor:
+    return torch.as_tensor(array, dtype=torch.float32).to(device)
+
+
+def merged(base: Tensor, terms: Iterable[tuple[float, DeviceModule]]) -> Tensor:
+    """`W0 + Σ weight · change` in the base's shape and precision: summed in fp32, rounded once, `base` untouched."""
+    pristine = base.detach().to(torch.float32).flatten(1)
+    total = pristine.clone()
+    for weight, module in terms:
+        module.added_to(total, pristine, weight)
+    return total.to(base.dtype).view(base.shape)
