@@ -15,8 +15,9 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -189,7 +190,7 @@ class Embedded:
         announce.unlink(missing_ok=True)
         settings = self._settings(name) | {"PORT": str(port), "ANNOUNCE_PATH": str(announce)}
         variables = {f"TERROIR_{name.upper()}_{setting}": value for setting, value in settings.items()}
-        with log.open("wb") as output:
+        with log.open("wb") as output, _interrupts_afterwards():
             process = subprocess.Popen(
                 [sys.executable, "-m", f"terroir.{name}.main"],
                 env={**os.environ, **variables, **self._environment},
@@ -201,7 +202,7 @@ class Embedded:
                 start_new_session=True,
                 preexec_fn=_die_with(os.getpid()),
             )
-        self._services[name] = _Service(name, process, announce, log)
+            self._services[name] = _Service(name, process, announce, log)
 
     def _settings(self, name: str) -> dict[str, str]:
         common = {"DATA_DIR": str(self._data_dir), "DRAIN_TIMEOUT_SECONDS": str(DRAIN_SECONDS)}
@@ -236,6 +237,26 @@ class Embedded:
     def _check_alive(self, service: _Service) -> None:
         if (status := service.process.poll()) is not None:
             raise _failure(service.name, status, service.log.read_text(errors="replace"))
+
+
+@contextlib.contextmanager
+def _interrupts_afterwards() -> Iterator[None]:
+    """Deliver SIGINT and SIGTERM after the block: Python ignores what a handler raises in a callback around a fork."""
+    arrived: list[int] = []
+    if threading.current_thread() is not threading.main_thread():  # handlers run, and can be set, in that one alone
+        yield
+        return
+    handlers = {
+        number: signal.signal(number, lambda arriving, _frame: arrived.append(arriving))
+        for number in (signal.SIGINT, signal.SIGTERM)
+    }
+    try:
+        yield
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+    for number in arrived:
+        signal.raise_signal(number)
 
 
 def _failure(name: str, status: int, log: str) -> TerroirError:
