@@ -247,7 +247,7 @@ def _interrupts_afterwards() -> Iterator[None]:
         yield
         return
     handlers = {
-        number: signal.signal(number, lambda arriving, _frame: arrived.append(arriving))
+        number: signal.signal(number, lambda number, _frame: arrived.append(number))
         for number in (signal.SIGINT, signal.SIGTERM)
     }
     try:
@@ -255,8 +255,8 @@ def _interrupts_afterwards() -> Iterator[None]:
     finally:
         for number, handler in handlers.items():
             signal.signal(number, handler)
-    for number in arrived:
-        signal.raise_signal(number)
+    for arriving in arrived:
+        signal.raise_signal(arriving)
 
 
 def _failure(name: str, status: int, log: str) -> TerroirError:
