@@ -85,6 +85,13 @@ def _adapted(name: str, layer: nn.Module) -> AdaptedLayer:
     return layer
 
 
+def is_pointwise(layer: AdaptedLayer) -> bool:
+    """Whether mixed rows have a `bmm` form: linear layers and plain 1×1 convolutions."""
+    return isinstance(layer, AdaptedLinear) or (
+        layer.kernel_size == (1, 1) and layer.stride == (1, 1) and layer.padding == (0, 0) and layer.groups == 1
+    )
+
+
 class MergedCopy:
     """One merged weight for all rows."""
 

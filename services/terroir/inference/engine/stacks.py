@@ -7,10 +7,10 @@ banks are built when its membership changes, layer by layer at the layer's first
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from math import gcd
-from typing import Final, Literal
+from typing import Final, Literal, Protocol
 
 import torch
 from torch import Tensor
@@ -26,9 +26,11 @@ from terroir.inference.engine.layers import (
     MergedSlots,
     RankConcatenated,
     Worn,
+    is_pointwise,
 )
 from terroir.inference.engine.messages import PlanName
 from terroir.inference.engine.plans import LayerCall, choose
+from terroir.inference.engine.static_slots import StaticSlots
 from terroir.lora.adapter import Adapter
 from terroir.lora.composition import Composition
 
@@ -46,9 +48,17 @@ class Stacks:
     """Adapters, merged weights and banks of one model. The device thread owns it; any thread may `prepare`."""
 
     def __init__(
-        self, layers: Mapping[str, AdaptedLayer], *, budget_bytes: int, plan: Literal["auto"] | PlanName = "auto"
+        self,
+        layers: Mapping[str, AdaptedLayer],
+        *,
+        budget_bytes: int,
+        plan: Literal["auto"] | PlanName = "auto",
+        static_rows: int = 0,
     ) -> None:
-        """`layers` as `adapt` made them, of denoiser and text encoders; the budget is for merged weights and banks."""
+        """`layers` as `adapt` made them, of denoiser and text encoders; the budget is for merged weights and banks.
+
+        With `static_rows`, the most rows of a call, every call wears slots at fixed addresses, beyond the budget.
+        """
         self._layers = layers
         self._device = next(iter(layers.values())).weight.device
         self._budget_bytes = budget_bytes
@@ -56,6 +66,8 @@ class Stacks:
         self._adapters: dict[str, DeviceAdapter] = {}
         self._stacks: OrderedDict[Composition, _Stack] = OrderedDict()
         self._batches: OrderedDict[Rows, Batch] = OrderedDict()
+        self._static = StaticSlots(layers, static_rows) if static_rows else None
+        self._dressable = [name for name in layers if name.startswith("unet.")]
 
     @property
     def mixes(self) -> bool:
@@ -65,7 +77,8 @@ class Stacks:
     @property
     def used_bytes(self) -> int:
         """Bytes of merged weights and banks."""
-        return sum(s.size_bytes for s in self._stacks.values()) + sum(b.size_bytes for b in self._batches.values())
+        kept: list[_Stack | Batch] = [*self._stacks.values(), *self._batches.values()]
+        return sum(part.size_bytes for part in kept)
 
     @property
     def pinned(self) -> int:
@@ -104,15 +117,15 @@ class Stacks:
         self.make_room(0)
 
     @contextmanager
-    def worn(self, rows: Sequence[tuple[Composition, int]]) -> Iterator[Batch]:
+    def worn(self, rows: Sequence[tuple[Composition, int]]) -> Iterator[Dressed]:
         """Dress the denoiser for one call whose rows come in this order; every composition has joined."""
-        batch = self._batch(tuple(rows))
+        batch = None if self._static is not None else self._batch(tuple(rows))
         try:
-            for name, worn in batch.wearing():
+            for name, worn in self._static_wearing(rows) if batch is None else batch.wearing():
                 self._layers[name].hanger.worn = worn
-            yield batch
+            yield batch or _AllSlots()
         finally:
-            for name in batch.layers:
+            for name in self._dressable if batch is None else batch.layers:
                 self._layers[name].hanger.worn = None
             self.make_room(0, keep=batch)
 
@@ -149,6 +162,12 @@ class Stacks:
             del self._stacks[composition]
         return self.used_bytes + needed_bytes <= self._budget_bytes
 
+    def _static_wearing(self, rows: Sequence[tuple[Composition, int]]) -> Iterable[tuple[str, Worn]]:
+        assert self._static is not None
+        stacks = [(self._stacks[composition], count) for composition, count in rows]
+        slots = [(stack.composition, stack.terms.keys(), stack.weight, count) for stack, count in stacks]
+        return self._static.wear(slots).items()
+
     def _batch(self, rows: Rows) -> Batch:
         batch = self._batches.get(rows)
         if batch is None or not batch.of(self._stacks):
@@ -162,10 +181,24 @@ class Stacks:
         return self._layers[name]
 
 
+class Dressed(Protocol):
+    """What a call wears."""
+
+    @property
+    def plan(self) -> str:
+        """`base`, `copy`, `slots`, `concat` or `mixed`, as chosen in the calls so far."""
+        ...
+
+
+class _AllSlots:
+    plan = "slots"
+
+
 class _Stack:
     """One composition: what it adds to each layer, and the weights merged so far."""
 
     def __init__(self, composition: Composition, adapters: Mapping[str, DeviceAdapter]) -> None:
+        self.composition = composition
         self.pins = 0
         self.terms: dict[str, list[tuple[float, DeviceModule]]] = {}
         for part in composition.parts:
@@ -248,7 +281,7 @@ class Batch:
     def _mixed(self, name: str, layer: AdaptedLayer, tokens: int) -> Worn:
         factors = [stack.factors(name) for stack, _ in self._stacks]
         size = layer.weight.nbytes
-        bank_bytes = 0 if _by_runs(layer) else size * (sum(self._rows) // self._unit_of(layer))
+        bank_bytes = 0 if not is_pointwise(layer) else size * (sum(self._rows) // self._unit_of(layer))
         needed = bank_bytes + sum(size for stack in {id(s): s for s, _ in self._stacks}.values() if not stack.has(name))
         low_rank = [found for found in factors if found is not None]
         call = LayerCall(
@@ -264,7 +297,7 @@ class Batch:
 
     def _slots(self, name: str, layer: AdaptedLayer) -> Worn:
         weights = [stack.weight(name, layer) for stack, _ in self._stacks]
-        if _by_runs(layer):
+        if not is_pointwise(layer):
             return MergedSegments(weights, self._rows)
         unit = self._unit_of(layer)
         units = [weight for weight, rows in zip(weights, self._rows, strict=True) for _ in range(rows // unit)]
@@ -312,13 +345,6 @@ class _Undecided:
     def convolution(self, layer: AdaptedConv2d, x: Tensor) -> Tensor:
         """Tokens are pixels."""
         return self._batch.build(self._name, x[0, 0].numel()).convolution(layer, x)
-
-
-def _by_runs(layer: AdaptedLayer) -> bool:
-    """Whether mixed rows have no `bmm` form: all convolutions but plain 1×1 ones."""
-    return isinstance(layer, AdaptedConv2d) and not (
-        layer.kernel_size == (1, 1) and layer.stride == (1, 1) and layer.padding == (0, 0) and layer.groups == 1
-    )
 
 
 def _joined(layer: AdaptedConv2d, found: Sequence[tuple[float, LowRank]]) -> tuple[Tensor, Tensor] | None:
