@@ -76,8 +76,8 @@ def merged_by_hand(net: Net, x: Tensor, composition: Composition) -> Tensor:
     other.load_state_dict(net.state_dict())
     adapters = {digest: adapter(seed) for seed, digest in enumerate("abc")}
     for layer in composition.layers(adapters):
-        weight = other.get_parameter(layer.removeprefix("unet.") + ".weight")
-        weight += torch.from_numpy(composition.delta(adapters, layer))
+        delta = torch.from_numpy(composition.delta(adapters, layer))
+        other.get_parameter(layer.removeprefix("unet.") + ".weight").add_(delta)
     return other(x)
 
 
