@@ -3,83 +3,258 @@
 from __future__ import annotations
 
 import asyncio
-from collections import deque
-from collections.abc import AsyncIterator
+from bisect import bisect_right
+from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
-from typing import Final
+from dataclasses import dataclass, replace
+from typing import Any, Final, TypeVar
 
-from terroir.inference.errors import QueueFull
+from terroir.common.clock import Clock
+from terroir.common.errors import DeadlineExceeded, TerroirError
+from terroir.inference.admission_metrics import AdmissionMetrics
+from terroir.inference.cost_model import Capacity, CostModel, Work
+from terroir.inference.engine.messages import TickCost
+from terroir.inference.errors import DeadlineUnmeetable, QueueFull
+from terroir.inference.priority import Priority
 
-_FIRST_GUESS_SECONDS: Final = 2.0
-_LEAST_RETRY_SECONDS: Final = 0.5
-_SMOOTHING: Final = 0.2
+SAFETY: Final = 1.25
+"""A deadline is called unmeetable only where even 1 / SAFETY of the predicted time is too long."""
+LEAST_RETRY_SECONDS: Final = 0.5
+_T = TypeVar("_T")
 
 
-@dataclass(eq=False)
-class Ticket:
-    """A place in the queue; its turn comes when `turn` is done."""
+@dataclass(frozen=True)
+class Demand:
+    """What a request asks of admission."""
 
-    position: int
-    """Requests before this one when it came."""
-    turn: asyncio.Future[None]
-    admitted: bool = False
+    work: Work
+    priority: Priority = Priority.NORMAL
+    deadline: float | None = None
+    """Reading of the clock's monotonic seconds."""
+
+
+class Place:
+    """A request's place from its arrival to its end."""
+
+    def __init__(self, admission: Admission, demand: Demand, position: int, predicted_seconds: float) -> None:
+        self.demand = demand
+        self.position = position
+        """Requests before this one when it came."""
+        self.predicted_seconds = predicted_seconds
+        """Seconds from arrival to the pictures, as predicted then."""
+        self.work = demand.work
+        """What is left to do."""
+        self.arrived = admission.now()
+        self.due: float | None = None
+        """When its turn would have come, had it been ready; never earlier than `arrived`."""
+        self.is_ready = False
+        self.admitted = False
+        self.decided: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        """Done when its turn has come, or failed with why it never will."""
+        self._admission = admission
+
+    async def while_waiting(self, work: Coroutine[Any, Any, _T]) -> _T:
+        """Do work that the request needs before its turn; cancelled, and raises, when the request loses its place."""
+        task = asyncio.ensure_future(work)
+        try:
+            both: set[asyncio.Future[Any]] = {task, self.decided}
+            await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
+            if self.decided.done():
+                self.decided.result()
+            return await task
+        finally:
+            if not task.done():
+                task.cancel()
+                await asyncio.gather(task, return_exceptions=True)
+
+    async def turn(self) -> None:
+        """Say that all is ready and wait for the turn.
+
+        Raises DeadlineExceeded, or QueueFull when a higher one took the place.
+        """
+        self.is_ready = True
+        self._admission.call_next()
+        # Not awaited itself: a caller who gives up would cancel it under the hands of whoever decides.
+        await asyncio.wait({self.decided})
+        self.decided.result()
+
+    def stepped(self, step: int, total: int) -> None:
+        """Say how far the drawing is."""
+        self.work = replace(self.work, steps=max(0, total - step))
 
 
 class Admission:
-    """First come, first served: `max_active` requests draw together, `max_waiting` wait. One event loop owns it."""
+    """At most so many requests and rows draw together, a bounded number waits. One event loop owns it.
 
-    def __init__(self, max_active: int, max_waiting: int) -> None:
-        self._max_active = max_active
+    Strictly higher priorities go first, first come, first served within one. Only requests that are ready compete for a
+    turn, so one whose adapters load slowly keeps its place but never blocks those behind it. One that is ready and has
+    more rows than are free does block them, or it would starve. When as many wait as may, a higher one takes the place
+    of the newest of the lowest, which is refused.
+    """
+
+    def __init__(
+        self, capacity: Capacity, max_waiting: int, costs: CostModel, clock: Clock, metrics: AdmissionMetrics
+    ) -> None:
+        self._capacity = capacity
         self._max_waiting = max_waiting
-        self._active = 0
-        self._waiting: deque[Ticket] = deque()
-        self._seconds_each = _FIRST_GUESS_SECONDS
+        self._costs = costs
+        self._clock = clock
+        self._metrics = metrics
+        self._active: list[Place] = []
+        self._waiting: list[Place] = []
+        self._learnt: TickCost | None = None
 
     @property
     def active(self) -> int:
         """Requests that draw."""
-        return self._active
+        return len(self._active)
+
+    @property
+    def active_rows(self) -> int:
+        """Rows that draw."""
+        return sum(place.work.rows for place in self._active)
 
     @property
     def waiting(self) -> int:
         """Requests that wait."""
         return len(self._waiting)
 
+    def now(self) -> float:
+        """The clock that deadlines are read on."""
+        return self._clock.monotonic()
+
+    def learn(self, cost: TickCost) -> None:
+        """Take a tick that was made; all requests that took part report it, and it counts once."""
+        if cost != self._learnt:
+            self._learnt = cost
+            self._costs.learn(cost)
+
+    def loaded(self, seconds: float, hidden: float) -> None:
+        """A request's adapters took `seconds` to come, of which `hidden` passed while it had to wait anyway."""
+        self._metrics.loaded(seconds, hidden)
+
+    def drawn(self, place: Place, before: float, after: float) -> None:
+        """A request has its pictures, `before` its first tick and `after` its last one it took so many seconds."""
+        self._costs.learn_around(place.demand.work, before, after)
+        self._metrics.predicted(place.predicted_seconds, self.now() - place.arrived)
+
     @asynccontextmanager
-    async def enter(self) -> AsyncIterator[Ticket]:
-        """Take a place, which is given back at the end; raises QueueFull with the time after which to try again."""
-        if self._active >= self._max_active and len(self._waiting) >= self._max_waiting:
-            raise self._full()
-        ticket = Ticket(len(self._waiting), asyncio.get_running_loop().create_future())
-        self._waiting.append(ticket)
-        self._call_next()
+    async def enter(self, demand: Demand) -> AsyncIterator[Place]:
+        """Take a place, which is given back at the end.
+
+        Raises QueueFull, DeadlineUnmeetable (both with a time after which to try again) or DeadlineExceeded.
+        """
+        place = self._take_place(demand)
+        alarm = None
+        if demand.deadline is not None:
+            left = max(0.0, demand.deadline - self.now())
+            alarm = asyncio.get_running_loop().call_later(left, self._expire, place)
         try:
-            yield ticket
+            self.call_next()
+            yield place
         finally:
-            if ticket.admitted:
-                self._active -= 1
-                self._call_next()
-            elif ticket in self._waiting:
-                self._waiting.remove(ticket)
+            if alarm is not None:
+                alarm.cancel()
+            place.decided.cancel()
+            if place.admitted:
+                self._active.remove(place)
+            elif place in self._waiting:
+                self._waiting.remove(place)
+            self.call_next()
 
-    def drawn(self, seconds: float) -> None:
-        """Learn how long a request takes, for retry hints."""
-        self._seconds_each += _SMOOTHING * (seconds - self._seconds_each)
+    def call_next(self) -> None:
+        """Give free turns to those who are ready."""
+        now = self.now()
+        for due in self._waiting[: max(0, self._capacity.requests - len(self._active))]:
+            due.due = now if due.due is None else due.due
+        while (place := self._next()) is not None:
+            self._waiting.remove(place)
+            self._active.append(place)
+            place.admitted = True
+            self._metrics.admitted(place.demand.priority, now - place.arrived)
+            place.decided.set_result(None)
 
-    def _full(self) -> QueueFull:
-        # Running requests share the device, so about one leaves in the time that one takes.
-        retry = max(_LEAST_RETRY_SECONDS, self._seconds_each)
-        return QueueFull(
-            f"{self._active} requests draw and {len(self._waiting)} wait, at most {self._max_waiting} may wait; "
-            f"try again in {retry:.1f} s or raise TERROIR_INFERENCE_MAX_QUEUE_SIZE",
+    def _next(self) -> Place | None:
+        if len(self._active) >= self._capacity.requests:
+            return None
+        place = next((place for place in self._waiting if place.is_ready), None)
+        if place is None or (self._active and self.active_rows + place.work.rows > self._capacity.rows):
+            return None
+        return place
+
+    def _take_place(self, demand: Demand) -> Place:
+        try:
+            return self._place_for(demand)
+        except TerroirError as error:
+            self._metrics.refused(demand.priority, error.reason)
+            raise
+
+    def _place_for(self, demand: Demand) -> Place:
+        displaced = None
+        if len(self._active) + len(self._waiting) >= self._capacity.requests + self._max_waiting:
+            displaced = self._waiting[-1] if self._waiting else None
+            if displaced is None or displaced.demand.priority <= demand.priority:
+                raise self._full()
+        position = bisect_right(self._waiting, demand.priority, key=lambda place: place.demand.priority)
+        predicted = self._costs.predict(
+            demand.work,
+            [place.work for place in self._active],
+            [place.work for place in self._waiting[:position]],
+            self._capacity,
+        )
+        self._ensure_meetable(demand, predicted)
+        if displaced is not None:
+            self._end(displaced, self._full())
+        place = Place(self, demand, position, predicted)
+        self._waiting.insert(position, place)
+        return place
+
+    def _ensure_meetable(self, demand: Demand, predicted: float) -> None:
+        if demand.deadline is None:
+            return
+        left = demand.deadline - self.now()
+        if left <= 0:
+            raise DeadlineExceeded("the deadline of this call has passed; give it more time")
+        if predicted <= left * SAFETY:
+            return
+        alone = self._costs.alone(demand.work)
+        self._costs.doubt(demand.work.pixels)
+        retry = max(LEAST_RETRY_SECONDS, predicted - left)
+        advice = (
+            f"try again in {retry:.1f} s"
+            if alone <= left * SAFETY
+            else "give the call more time, or ask for fewer steps, fewer pictures or a smaller size"
+        )
+        raise DeadlineUnmeetable(
+            f"the pictures are expected in {predicted:.1f} s ({alone:.1f} s on an idle server), the deadline of the "
+            f"call is in {left:.1f} s; {advice}",
             retry_after_seconds=retry,
         )
 
-    def _call_next(self) -> None:
-        while self._waiting and self._active < self._max_active:
-            ticket = self._waiting.popleft()
-            if not ticket.turn.done():  # a caller who gave up cancelled it
-                self._active += 1
-                ticket.admitted = True
-                ticket.turn.set_result(None)
+    def _expire(self, place: Place) -> None:
+        waited = self.now() - place.arrived
+        self._end(
+            place,
+            DeadlineExceeded(f"the deadline passed after {waited:.1f} s in the queue; give the call more time"),
+        )
+
+    def _end(self, place: Place, error: TerroirError) -> None:
+        """Refuse a request that waits."""
+        if place.decided.done():
+            return
+        self._waiting.remove(place)
+        self._metrics.refused(place.demand.priority, error.reason)
+        place.decided.set_exception(error)
+        place.decided.exception()  # read, for when the caller gave up before it could hear of it
+
+    def _full(self) -> QueueFull:
+        retry = LEAST_RETRY_SECONDS
+        if self._active:
+            first = min(self._active, key=lambda place: place.work.steps)
+            others = [place.work for place in self._active if place is not first]
+            retry = max(retry, self._costs.predict(first.work, others, [], self._capacity))
+        return QueueFull(
+            f"{len(self._active)} requests draw and {len(self._waiting)} wait, at most {self._max_waiting} may wait; "
+            f"try again in {retry:.1f} s or raise TERROIR_INFERENCE_MAX_QUEUE_SIZE",
+            retry_after_seconds=retry,
+        )

@@ -47,10 +47,28 @@ class AdapterMemoryFull(ResourceExhausted):
     reason = "ADAPTER_MEMORY_FULL"
 
 
+class AdapterDeviceMemoryFull(ResourceExhausted):
+    """Adapters of running requests fill the device budget."""
+
+    reason = "ADAPTER_DEVICE_MEMORY_FULL"
+
+
+class RegistryUnreachable(Unavailable):
+    """The registry gives no answer, and what is asked for is not known here."""
+
+    reason = "REGISTRY_UNREACHABLE"
+
+
 class QueueFull(ResourceExhausted):
     """As many requests wait as may wait."""
 
     reason = "QUEUE_FULL"
+
+
+class DeadlineUnmeetable(ResourceExhausted):
+    """The pictures would come after the caller's deadline, by what ticks cost here; nothing was begun."""
+
+    reason = "DEADLINE_UNMEETABLE"
 
 
 class ModelLoading(Unavailable):

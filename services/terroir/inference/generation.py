@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-import asyncio
 import uuid
-from collections.abc import AsyncGenerator
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, aclosing
 from dataclasses import dataclass
+from typing import Final, Protocol
 
 from terroir.common.clock import Clock
-from terroir.inference.admission import Admission
-from terroir.inference.engine.messages import DrawJob, Drawn, EngineInfo, Finished, Previewed, Stepped
-from terroir.inference.engine_host import EngineHost
+from terroir.inference.admission import Admission, Demand
+from terroir.inference.cost_model import Work
+from terroir.inference.engine.messages import DrawJob, Drawn, EngineInfo, Finished, JobEvent, Previewed, Stepped
 from terroir.inference.picture_files import PictureFormat, encode_picture, encode_preview
+from terroir.inference.picture_pool import PicturePool
 from terroir.inference.provenance import AppliedAdapter, Provenance
-from terroir.inference.styling import Base, Style, Stylist
+from terroir.inference.styling import Base, Style
+from terroir.inference.waits import Waits
 from terroir.inference.wish import Limits, RawWish, Wish, check_wish
+from terroir.lora.adapter import Adapter
 
 
 @dataclass(frozen=True)
@@ -23,6 +26,8 @@ class Waiting:
     """Accepted; `position` requests are before it."""
 
     position: int
+    predicted_seconds: float
+    """Until the pictures, as predicted now; 0 while nothing is known of this base's costs."""
 
 
 @dataclass(frozen=True)
@@ -60,25 +65,58 @@ class AllMade:
     compute_seconds: float
     region_chain: tuple[str, ...]
     warnings: tuple[str, ...]
+    load_seconds: float
+    """From arrival until the adapters were in host memory."""
+    hidden_load_seconds: float
+    """Of these, what passed while others had the turn anyway."""
 
 
+GUIDANCE_OFF: Final = 1.0
+"""At this scale a picture takes one row of a tick instead of two."""
 Progress = Waiting | StepMade | PreviewMade | PictureMade | AllMade
+
+
+class Engine(Protocol):
+    """What draws; see `EngineHost`."""
+
+    @property
+    def info(self) -> EngineInfo:
+        """What it has loaded; raises ModelLoading or ModelLoadFailed."""
+        ...
+
+    def put(self, adapters: Mapping[str, Adapter]) -> None:
+        """Send adapters to the device that are not there yet."""
+        ...
+
+    def draw(self, job: DrawJob) -> AbstractAsyncContextManager[AsyncIterator[JobEvent]]:
+        """Events of a job until it is finished; leaving early cancels it at its next step."""
+        ...
+
+
+class Wardrobe(Protocol):
+    """What finds and holds adapters; see `Stylist`."""
+
+    def dress(self, wish: Wish, base: Base) -> AbstractAsyncContextManager[Style]:
+        """Resolve and hold the request's adapters; raises a TerroirError."""
+        ...
 
 
 class Generator:
     """Joins admission, styling and the engine."""
 
     def __init__(
-        self, engine: EngineHost, stylist: Stylist, admission: Admission, clock: Clock, *,
+        self, engine: Engine, stylist: Wardrobe, admission: Admission, pictures: PicturePool, clock: Clock, *,
         base: str, max_pixels: int, default_guidance_scale: float,
     ) -> None:  # fmt: skip
         self._engine = engine
         self._stylist = stylist
         self._admission = admission
+        self._pictures = pictures
         self._clock = clock
         self._base = base
         self._max_pixels = max_pixels
         self._default_guidance_scale = default_guidance_scale
+        self._profiled: EngineInfo | None = None
 
     def base(self) -> Base:
         """The base that is loaded; raises ModelLoading."""
@@ -90,23 +128,33 @@ class Generator:
     ) -> AsyncGenerator[Progress]:
         """Draw; closing the iterator cancels. Raises a TerroirError for whatever forbids it."""
         deadline = None if remaining_seconds is None else self._clock.monotonic() + remaining_seconds
-        wish = check_wish(raw, self._limits(self._engine.info))
-        arrived = self._clock.monotonic()
-        # Adapters load while the request waits for its turn, so the queue hides the load.
-        async with self._admission.enter() as ticket:
-            yield Waiting(ticket.position)
-            async with self._stylist.dress(wish, self.base()) as style:
-                await ticket.turn
-                queued = self._clock.monotonic() - arrived
-                async with aclosing(self._draw(wish, style, picture_format, deadline, queued)) as events:
-                    async for progress in events:
-                        yield progress
+        info = self._engine.info
+        wish = check_wish(raw, self._limits(info))
+        self._learn_profile(info)
+        demand = Demand(_work(wish), wish.priority, deadline)
+        async with self._admission.enter(demand) as place, AsyncExitStack() as held:
+            yield Waiting(place.position, place.predicted_seconds)
+            # Adapters load while the request waits for its turn, so the queue hides the load.
+            style = await place.while_waiting(held.enter_async_context(self._stylist.dress(wish, self.base())))
+            waits = Waits(place, loaded=self._clock.monotonic())
+            await place.turn()
+            waits.turn = self._clock.monotonic()
+            self._admission.loaded(waits.load_seconds, waits.hidden_load_seconds)
+            async with aclosing(self._draw(wish, style, picture_format, deadline, waits)) as events:
+                async for progress in events:
+                    yield progress
+
+    def _learn_profile(self, info: EngineInfo) -> None:
+        if info is not self._profiled:
+            self._profiled = info
+            for cost in info.profile:
+                self._admission.learn(cost)
 
     def _limits(self, info: EngineInfo) -> Limits:
         return Limits(self._max_pixels, info.native_resolution, self._default_guidance_scale)
 
     async def _draw(
-        self, wish: Wish, style: Style, picture_format: PictureFormat, deadline: float | None, queued: float
+        self, wish: Wish, style: Style, picture_format: PictureFormat, deadline: float | None, waits: Waits
     ) -> AsyncGenerator[Progress]:
         job = _job(wish, style, deadline)
         self._engine.put(style.adapters)
@@ -114,19 +162,34 @@ class Generator:
         async with self._engine.draw(job) as events:
             async for event in events:
                 if isinstance(event, Stepped):
+                    waits.stepped(event, self._clock.monotonic())
+                    self._admission.learn(event.tick)
                     yield StepMade(event.step, event.total)
                 elif isinstance(event, Previewed):
-                    jpeg = await asyncio.to_thread(encode_preview, event.raster)
+                    jpeg = await self._pictures.run(encode_preview, event.raster)
                     yield PreviewMade(event.index, event.step, jpeg)
                 elif isinstance(event, Drawn):
+                    waits.drawn(self._clock.monotonic())
                     seed = wish.seeds[event.index]
                     about = _provenance(base, applied, wish, style, seed)
-                    data = await asyncio.to_thread(encode_picture, event.raster, picture_format, about)
+                    data = await self._pictures.run(encode_picture, event.raster, picture_format, about)
                     yield PictureMade(event.index, seed, data)
                 elif isinstance(event, Finished):
-                    self._admission.drawn(event.compute_seconds)
-                    warnings = (*style.warnings, *event.warnings)
-                    yield AllMade(applied, queued, event.compute_seconds, style.region_chain, warnings)
+                    self._admission.drawn(waits.place, waits.before_ticks, waits.after_ticks)
+                    yield AllMade(
+                        adapters=applied,
+                        queue_seconds=waits.queue_seconds,
+                        compute_seconds=event.compute_seconds,
+                        region_chain=style.region_chain,
+                        warnings=(*style.warnings, *event.warnings),
+                        load_seconds=waits.load_seconds,
+                        hidden_load_seconds=waits.hidden_load_seconds,
+                    )
+
+
+def _work(wish: Wish) -> Work:
+    rows = len(wish.seeds) * (2 if wish.guidance_scale > GUIDANCE_OFF else 1)
+    return Work(wish.width, wish.height, rows, wish.steps, len(wish.seeds))
 
 
 def _job(wish: Wish, style: Style, deadline: float | None) -> DrawJob:

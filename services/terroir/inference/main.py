@@ -14,13 +14,16 @@ from terroir.common.server import Server
 from terroir.common.service import run_service
 from terroir.common.signatures import Verifier
 from terroir.inference.admission import Admission
+from terroir.inference.admission_metrics import AdmissionMetrics
 from terroir.inference.api import InferenceServicer
+from terroir.inference.cost_model import Capacity, CostModel
 from terroir.inference.disk_cache import DiskCache
 from terroir.inference.engine.messages import EngineConfig
 from terroir.inference.engine_host import EngineHost
 from terroir.inference.generation import Generator
 from terroir.inference.loading import AdapterLoader
 from terroir.inference.metrics import InferenceMetrics
+from terroir.inference.picture_pool import PicturePool
 from terroir.inference.registry_gateway import RegistryGateway
 from terroir.inference.residency import Residency
 from terroir.inference.settings import InferenceSettings
@@ -39,8 +42,10 @@ async def build(settings: InferenceSettings, server: Server) -> AsyncIterator[No
         await server.set_serving(INFERENCE_SERVICE, serving=serving)
 
     engine = EngineHost(_engine_config(settings), metrics, announce)
-    admission = Admission(settings.max_active_requests, settings.max_queue_size)
+    capacity = Capacity(settings.max_active_requests, settings.max_active_rows, settings.max_batch_rows)
+    admission = Admission(capacity, settings.max_queue_size, CostModel(), clock, AdmissionMetrics(server.registry))
     metrics.watch(admission)
+    pictures = PicturePool()
     signatures = SignaturePolicy(settings.signature_policy, Verifier(settings.trusted_keys))
     disk = DiskCache(settings.data_dir / "inference" / "adapters", settings.adapter_disk_bytes)
     async with aio_channel(settings.registry_target) as channel:
@@ -50,7 +55,7 @@ async def build(settings: InferenceSettings, server: Server) -> AsyncIterator[No
         )
         stylist = Stylist(source, residency)
         generator = Generator(
-            engine, stylist, admission, clock,
+            engine, stylist, admission, pictures, clock,
             base=settings.base, max_pixels=settings.max_pixels, default_guidance_scale=settings.default_guidance_scale,
         )  # fmt: skip
         servicer = InferenceServicer(generator, stylist, residency, engine, settings)
@@ -61,6 +66,7 @@ async def build(settings: InferenceSettings, server: Server) -> AsyncIterator[No
             yield
         finally:
             await engine.close()
+            pictures.close()
 
 
 def _engine_config(settings: InferenceSettings) -> EngineConfig:

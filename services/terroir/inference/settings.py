@@ -44,6 +44,9 @@ class InferenceSettings(ServiceSettings):
         default=1024 * 1024, ge=64 * 64, le=4096 * 4096, description="Most pixels (width × height) of one picture."
     )
     max_active_requests: int = Field(default=8, ge=1, le=256, description="Requests that draw at once.")
+    max_active_rows: int = Field(
+        default=64, ge=1, le=4096, description="Rows that draw at once; what is beyond max_batch_rows takes turns."
+    )
     max_queue_size: int = Field(default=64, ge=0, le=10_000, description="Requests that may wait; 0 refuses at once.")
     max_batch_rows: int = Field(
         default=32, ge=1, le=1024, description="Most rows of one denoiser call; a picture with guidance takes two."
@@ -54,6 +57,20 @@ class InferenceSettings(ServiceSettings):
     )
     adapter_disk_bytes: int = Field(
         default=10 * 1024 * _MIB, ge=_MIB, description="Bytes of adapter files kept below data_dir."
+    )
+    max_rank: int = Field(
+        default=256, ge=1, le=4096, description="Largest rank of an adapter's layers; what exceeds it is refused."
+    )
+    warm_regions: list[str] = Field(
+        default=[],
+        description="Regions (`regions/{code}`) whose adapters are fetched at start, before requests say what is "
+        "popular, as a JSON list.",
+    )
+    prefetched_regions: int = Field(
+        default=16, ge=0, le=1000, description="Most popular regions whose adapters are kept fetched; 0 keeps none."
+    )
+    prefetch_interval_seconds: float = Field(
+        default=60.0, gt=0, le=86_400, description="Seconds between two looks at what popular regions resolve to."
     )
     merged_memory_bytes: int = Field(
         default=512 * _MIB, ge=0, description="Bytes of merged weights kept for recent compositions."

@@ -9,6 +9,7 @@ from typing import Final
 from terroir.common.errors import InvalidArgument
 from terroir.common.validation import did_you_mean, ensure_range, ensure_text
 from terroir.inference.engine.messages import SAMPLERS
+from terroir.inference.priority import Priority
 from terroir.inference.prompt import MAX_WEIGHT, Tag, parse_prompt
 
 MAX_STEPS: Final = 150
@@ -44,6 +45,7 @@ class RawWish:
     sampler: str
     seeds: tuple[int, ...]
     preview_interval_steps: int
+    priority: Priority = Priority.NORMAL
 
 
 @dataclass(frozen=True)
@@ -63,6 +65,7 @@ class Wish:
     sampler: str
     seeds: tuple[int, ...]
     preview_interval_steps: int
+    priority: Priority = Priority.NORMAL
 
 
 def check_wish(raw: RawWish, limits: Limits) -> Wish:
@@ -84,6 +87,7 @@ def check_wish(raw: RawWish, limits: Limits) -> Wish:
         sampler=_sampler(raw.sampler),
         seeds=_seeds(raw.seeds),
         preview_interval_steps=int(ensure_range(raw.preview_interval_steps, "preview_interval_steps", 0, MAX_STEPS)),
+        priority=raw.priority,
     )
 
 

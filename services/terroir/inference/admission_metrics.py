@@ -1,0 +1,62 @@
+"""What operators see of admission on Prometheus."""
+
+from __future__ import annotations
+
+from prometheus_client import CollectorRegistry, Counter, Histogram
+
+from terroir.inference.priority import Priority
+
+
+class AdmissionMetrics:
+    """Who was let in, who was refused and why, how long they waited, and how good the predictions were."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self._admitted = Counter(
+            "terroir_inference_admitted_requests", "Requests whose turn came.", ["priority"], registry=registry
+        )
+        self._refused = Counter(
+            "terroir_inference_refused_requests",
+            "Requests refused before their turn, by reason of the error.",
+            ["reason", "priority"],
+            registry=registry,
+        )
+        self._queued = Histogram(
+            "terroir_inference_queue_seconds",
+            "Time from arrival to the turn, loads of adapters included.",
+            ["priority"],
+            buckets=(0.001, 0.01, 0.05, 0.25, 1, 2.5, 5, 10, 30, 60, 300),
+            registry=registry,
+        )
+        self._prediction = Histogram(
+            "terroir_inference_prediction_ratio",
+            "Seconds until the pictures, as they were over as predicted at arrival; 1 is a right prediction.",
+            buckets=(0.1, 0.25, 0.5, 0.67, 0.8, 0.9, 1, 1.1, 1.25, 1.5, 2, 4, 10),
+            registry=registry,
+        )
+        self._load = Counter(
+            "terroir_inference_load_wait_seconds",
+            "Time that requests needed for their adapters: `hidden` while others had the turn anyway, or `shown`.",
+            ["kind"],
+            registry=registry,
+        )
+        for priority in Priority:  # a rate needs the zero before the first one
+            self._admitted.labels(priority.name)
+
+    def admitted(self, priority: Priority, queue_seconds: float) -> None:
+        """A request's turn came."""
+        self._admitted.labels(priority.name).inc()
+        self._queued.labels(priority.name).observe(queue_seconds)
+
+    def refused(self, priority: Priority, reason: str) -> None:
+        """A request was refused, on arrival or while it waited."""
+        self._refused.labels(reason, priority.name).inc()
+
+    def loaded(self, seconds: float, hidden: float) -> None:
+        """A request's adapters were in host memory after so many seconds, of which so many were hidden."""
+        self._load.labels("hidden").inc(hidden)
+        self._load.labels("shown").inc(max(0.0, seconds - hidden))
+
+    def predicted(self, seconds: float, actual: float) -> None:
+        """A request has its pictures; predictions of nothing are left out."""
+        if seconds > 0:
+            self._prediction.observe(actual / seconds)

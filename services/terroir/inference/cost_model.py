@@ -1,0 +1,219 @@
+"""What a tick costs, learnt from the ticks that were made, and when a request's pictures will be there.
+
+A tick's cost is kept for each picture size as a table rows → seconds that never falls with rows, and read as
+
+    seconds(rows) = the straight line between the two nearest known row counts,
+    beyond the greatest known count `n`, and below the smallest, f + (s(n) - f) · rows / n,
+
+where the fixed part `f` ≥ 0 is what the line through the smallest and the greatest known count leaves at zero rows (0
+if only one count is known). A size of which nothing is known borrows from the nearest one: its rows count for
+`pixels / known pixels` each, so that there too seconds are a fixed part and a part linear in rows × pixels.
+
+Each observation moves its row count's seconds by `SMOOTHING` of the difference, and moves counts that it contradicts
+with it: the newest observation wins, and a table that starts from a measurement on a busy machine heals.
+"""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_left
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Final
+
+from terroir.inference.engine.messages import TickCost
+
+SMOOTHING: Final = 0.2
+MOST_AT_ONCE: Final = 4.0
+"""An observation counts for at most so many times what was expected: one stall of the machine is not the new normal."""
+DOUBT: Final = 0.97
+"""What a refused request leaves of the costs that refused it; see `CostModel.doubt`."""
+_TRIFLE_SECONDS: Final = 0.01
+_SIMULATED: Final = 128
+"""Waiting requests that are played through one by one; more are reckoned like these."""
+
+
+@dataclass(frozen=True)
+class Work:
+    """What a request still asks of the device."""
+
+    width: int
+    height: int
+    rows: int
+    """Rows that it adds to each tick."""
+    steps: int
+    """Ticks that it still takes part in."""
+    pictures: int
+
+    @property
+    def pixels(self) -> int:
+        """Of each picture."""
+        return self.width * self.height
+
+
+@dataclass(frozen=True)
+class Capacity:
+    """What draws together."""
+
+    requests: int
+    rows: int
+    batch_rows: int
+    """Most rows of one tick."""
+
+
+class CostModel:
+    """One event loop owns it. Before anything is known all costs are 0, which refuses nobody."""
+
+    def __init__(self, profile: Iterable[TickCost] = ()) -> None:
+        self._ticks: dict[int, _Table] = {}
+        self._around: dict[int, _Around] = {}
+        for cost in profile:
+            self.learn(cost)
+
+    def learn(self, cost: TickCost) -> None:
+        """Take a tick that was made."""
+        if cost.rows > 0 and cost.pixels > 0 and math.isfinite(cost.seconds) and cost.seconds >= 0:
+            self._ticks.setdefault(cost.pixels, _Table()).learn(cost.rows, cost.seconds)
+
+    def learn_around(self, work: Work, before: float, after: float) -> None:
+        """Take what a request took in seconds `before` its first tick (texts) and `after` its last one (decoding)."""
+        seen = _Around(max(0.0, before), max(0.0, after) / max(1, work.pictures))
+        known = self._around.get(work.pixels)
+        self._around[work.pixels] = seen if known is None else known.towards(seen)
+
+    def tick(self, pixels: int, rows: int) -> float:
+        """Seconds of a tick; 0 while nothing is known."""
+        nearest = _nearest(self._ticks, pixels)
+        return 0.0 if nearest is None else self._ticks[nearest].seconds(rows * pixels / nearest)
+
+    def alone(self, work: Work) -> float:
+        """Seconds until the pictures of a request that has the device for itself."""
+        return work.steps * self.tick(work.pixels, work.rows) + self._overhead(work)
+
+    def doubt(self, pixels: int) -> None:
+        """Trust the costs of a size a little less, for they refused somebody.
+
+        Whoever is refused is not drawn, so a cost that is too high would never be seen to be wrong. After some refusals
+        one request gets through, and what it takes is learnt.
+        """
+        nearest = _nearest(self._ticks, pixels)
+        if nearest is not None:
+            self._ticks[nearest].scale(DOUBT)
+        around = _nearest(self._around, pixels)
+        if around is not None:
+            kept = self._around[around]
+            self._around[around] = _Around(kept.before * DOUBT, kept.after_each * DOUBT)
+
+    def predict(self, new: Work, running: Sequence[Work], waiting: Sequence[Work], capacity: Capacity) -> float:
+        """Seconds until the pictures of `new`, which waits behind `waiting`, which wait for `running`.
+
+        Plays the rounds through: in each, everyone who draws makes one step, sizes take turns, and the requests of one
+        size share ticks of at most `capacity.batch_rows` rows. Who has made all steps leaves and the next ones enter.
+        Later arrivals, whatever their priority, and loads of adapters are not foreseen.
+        """
+        shown = waiting[:_SIMULATED]
+        drawing = list(running)
+        queue = [*shown, new]
+        seconds, entered = 0.0, 0
+        while True:
+            while entered < len(queue) and _fits(drawing, queue[entered], capacity):
+                drawing.append(queue[entered])
+                entered += 1
+            rounds = min(work.steps for work in drawing)
+            seconds += rounds * self._round(drawing, capacity.batch_rows)
+            if entered == len(queue) and drawing[-1].steps == rounds:
+                break
+            drawing = [replace(work, steps=work.steps - rounds) for work in drawing if work.steps > rounds]
+        unseen = (len(waiting) - len(shown)) / max(1, len(shown))
+        return seconds * (1 + unseen) + self._overhead(new)
+
+    def _round(self, drawing: Sequence[Work], batch_rows: int) -> float:
+        rows: dict[tuple[int, int], int] = {}
+        for work in drawing:
+            size = work.width, work.height
+            rows[size] = rows.get(size, 0) + work.rows
+        return sum(
+            (count // batch_rows) * self.tick(width * height, batch_rows)
+            + (self.tick(width * height, count % batch_rows) if count % batch_rows else 0.0)
+            for (width, height), count in rows.items()
+        )
+
+    def _overhead(self, work: Work) -> float:
+        nearest = _nearest(self._around, work.pixels)
+        if nearest is None:
+            return 0.0
+        around = self._around[nearest]
+        return around.before + around.after_each * work.pictures * work.pixels / nearest
+
+
+@dataclass(frozen=True)
+class _Around:
+    """Seconds of a request that are no ticks."""
+
+    before: float
+    after_each: float
+    """For each picture."""
+
+    def towards(self, seen: _Around) -> _Around:
+        """A step towards what was seen."""
+        return _Around(_smoothed(self.before, seen.before), _smoothed(self.after_each, seen.after_each))
+
+
+class _Table:
+    """Rows → seconds for one size, never falling with rows."""
+
+    def __init__(self) -> None:
+        self._rows: list[int] = []
+        self._seconds: list[float] = []
+
+    def learn(self, rows: int, seconds: float) -> None:
+        place = bisect_left(self._rows, rows)
+        if place < len(self._rows) and self._rows[place] == rows:
+            seconds = _smoothed(self._seconds[place], seconds)
+            self._seconds[place] = seconds
+        else:
+            if self._rows:
+                seconds = _believed(seconds, self.seconds(rows))
+            self._rows.insert(place, rows)
+            self._seconds.insert(place, seconds)
+        self._seconds[:place] = [min(known, seconds) for known in self._seconds[:place]]
+        self._seconds[place:] = [max(known, seconds) for known in self._seconds[place:]]
+
+    def scale(self, factor: float) -> None:
+        self._seconds = [seconds * factor for seconds in self._seconds]
+
+    def seconds(self, rows: float) -> float:
+        place = bisect_left(self._rows, rows)
+        if 0 < place < len(self._rows):
+            left, right = self._rows[place - 1], self._rows[place]
+            share = (rows - left) / (right - left)
+            return (1 - share) * self._seconds[place - 1] + share * self._seconds[place]
+        known = 0 if place == 0 else -1
+        fixed = self._fixed()
+        return fixed + (self._seconds[known] - fixed) * rows / self._rows[known]
+
+    def _fixed(self) -> float:
+        if len(self._rows) == 1:
+            return 0.0
+        slope = (self._seconds[-1] - self._seconds[0]) / (self._rows[-1] - self._rows[0])
+        return max(0.0, self._seconds[0] - slope * self._rows[0])
+
+
+def _smoothed(known: float, seen: float) -> float:
+    return known + SMOOTHING * (_believed(seen, known) - known)
+
+
+def _believed(seen: float, known: float) -> float:
+    # From next to nothing any observation would be too much.
+    return min(seen, max(MOST_AT_ONCE * known, _TRIFLE_SECONDS))
+
+
+def _nearest(known: Iterable[int], pixels: int) -> int | None:
+    return min(known, key=lambda size: abs(math.log(size / pixels)), default=None)
+
+
+def _fits(drawing: Sequence[Work], work: Work, capacity: Capacity) -> bool:
+    """As `Admission` lets requests in: one that is larger than everything draws alone."""
+    if not drawing:
+        return True
+    return len(drawing) < capacity.requests and sum(w.rows for w in drawing) + work.rows <= capacity.rows
