@@ -18,6 +18,7 @@ from terroir.common.telemetry import RpcMetrics
 from terroir.store.deadline import set_deadline
 
 REQUEST_ID: Final = "x-request-id"
+_STOPPING_RETRY_SECONDS: Final = 1.0
 _log = structlog.get_logger()
 _Handler = Callable[..., Any]
 
@@ -42,6 +43,8 @@ class RunningCalls:
 
     def __init__(self) -> None:
         self.count = 0
+        self.closed = False
+        """Whether new calls are refused, because the server is stopping."""
         self._none = asyncio.Event()
         self._none.set()
 
@@ -97,10 +100,22 @@ class _Call:
     def _around(self, context: _Context) -> _Surround:
         return _Surround(self._method, self._request_id, self._metrics, self._running, context)
 
+    async def _refuse_if_stopping(self, context: _Context) -> None:
+        # Not counted as running, or callers who try again and again would keep the server from ending.
+        if self._running.closed:
+            stopping = errors.Unavailable(
+                "this server is stopping; try again: another replica, or its successor, will answer",
+                reason="SERVICE_STOPPING",
+                retry_after_seconds=_STOPPING_RETRY_SECONDS,
+            )
+            self._metrics.handled.labels(self._method, stopping.code.value).inc()
+            await context.abort_with_status(to_status(stopping, self._request_id))  # type: ignore[attr-defined]  # not in the stubs
+
     def answering(self, inner: _Handler) -> _Handler:
         """Wrap a handler that returns one message."""
 
         async def handle(request: Any, context: _Context) -> Any:
+            await self._refuse_if_stopping(context)
             async with self._around(context):
                 return await inner(request, context)
 
@@ -110,6 +125,7 @@ class _Call:
         """Wrap a handler that is an asynchronous generator of messages."""
 
         async def handle(request: Any, context: _Context) -> AsyncIterator[Any]:
+            await self._refuse_if_stopping(context)
             async with self._around(context), aclosing(inner(request, context)) as messages:
                 async for message in messages:
                     yield message

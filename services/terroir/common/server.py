@@ -22,6 +22,7 @@ from terroir.common.telemetry import MetricsServer, RpcMetrics, new_registry, st
 
 _MESSAGE_BYTES: Final = 8 * 1024 * 1024
 _CLEANUP_SECONDS: Final = 2.0
+_FAREWELL_SECONDS: Final = 0.5
 _log = structlog.get_logger()
 
 
@@ -137,12 +138,22 @@ class Server:
     async def stop(self, grace_seconds: float) -> None:
         """Turn health to NOT_SERVING, take no new calls, let running ones finish within `grace_seconds`.
 
-        Calls that take longer are cancelled; returns once their handlers have cleaned up, at most two seconds later.
+        Meanwhile new calls are refused with UNAVAILABLE (SERVICE_STOPPING), so that callers know why. Calls
+        that take longer are cancelled; returns once their handlers have cleaned up, at most two seconds later.
         """
         await self._health.enter_graceful_shutdown()
         for end in self._ends:
             end()
-        await self._server.stop(grace_seconds)
+        self._calls.closed = True
+        last_answers = grace_seconds
+        if grace_seconds > 0:
+            try:
+                await asyncio.wait_for(self._calls.ended(), grace_seconds)
+                # Handlers have returned, their last messages may still be on their way.
+                last_answers = min(grace_seconds, _FAREWELL_SECONDS)
+            except TimeoutError:
+                last_answers = 0.0
+        await self._server.stop(last_answers)
         # gRPC returns while cancelled handlers still run, and whoever called this closes next what they use.
         try:
             await asyncio.wait_for(self._calls.ended(), _CLEANUP_SECONDS)

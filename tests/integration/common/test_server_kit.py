@@ -181,11 +181,42 @@ def test_a_drain_lets_a_running_call_finish_and_refuses_new_ones(in_loop):
                 except grpc.RpcError as error:
                     refused = error_from_rpc(error)
             assert isinstance(refused, errors.Unavailable)
-            assert refused.reason in {"SERVICE_UNREACHABLE", "SERVICE_STOPPING"}
+            assert refused.reason == "SERVICE_STOPPING" and refused.retry_after_seconds
+            assert "another replica" in str(refused), "the server itself says why"
             assert not stopping.done()
             running.probe.release.set()
             assert (await late).next_page_token == "late"
             await stopping
+
+    in_loop(story())
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_calls_of_all_kinds_are_told_that_the_server_stops(in_loop, kind):
+    async def story():
+        async with running_probe() as running:
+            late = running.dataset.ListDatasets(dataset_pb2.ListDatasetsRequest(), timeout=30)
+            await running.probe.entered.wait()
+            stopping = asyncio.create_task(running.server.stop(30))
+            await asyncio.sleep(0)
+            seen = error_from_rpc(await failure(running, kind))
+            assert (seen.code, seen.reason) == ("UNAVAILABLE", "SERVICE_STOPPING")
+            running.probe.release.set()
+            assert (await late).next_page_token == "late"
+            await stopping
+
+    in_loop(story())
+
+
+def test_a_watch_of_health_does_not_keep_a_server_from_stopping(in_loop):
+    """It lasts as long as its caller: the whole grace used to pass although no call was left to wait for."""
+
+    async def story():
+        async with running_probe() as running:
+            health = health_pb2_grpc.HealthStub(running.channel)
+            watch = health.Watch(health_pb2.HealthCheckRequest(service=DATASET), timeout=60)
+            assert (await watch.read()).status == health_pb2.HealthCheckResponse.SERVING
+            await asyncio.wait_for(running.server.stop(60), 10)
 
     in_loop(story())
 
