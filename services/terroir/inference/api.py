@@ -17,10 +17,11 @@ from terroir.inference.engine.messages import SAMPLERS
 from terroir.inference.engine_host import EngineHost
 from terroir.inference.errors import TooManyAdapters
 from terroir.inference.generation import Generator
-from terroir.inference.residency import LoadedAdapter, Residency
+from terroir.inference.hot_load import HotLoad
+from terroir.inference.residency import Resident
 from terroir.inference.settings import InferenceSettings
-from terroir.inference.styling import Stylist
-from terroir.inference.wire import picture_format, raw_wish, responses
+from terroir.inference.tiers import Tier
+from terroir.inference.wire import TIERS, picture_format, raw_wish, responses
 from terroir.inference.wish import MAX_STEPS
 
 MAX_PREFETCHED: Final = 64
@@ -38,14 +39,12 @@ class InferenceServicer(inference_pb2_grpc.InferenceServiceServicer):
     def __init__(
         self,
         generator: Generator,
-        stylist: Stylist,
-        residency: Residency,
+        hot: HotLoad,
         engine: EngineHost,
         settings: InferenceSettings,
     ) -> None:
         self._generator = generator
-        self._stylist = stylist
-        self._residency = residency
+        self._hot = hot
         self._engine = engine
         self._settings = settings
 
@@ -70,23 +69,29 @@ class InferenceServicer(inference_pb2_grpc.InferenceServiceServicer):
                 field="adapters",
             )
         base = self._generator.base()
-        versions = await self._stylist.resolve(list(request.adapters), base)
+        residency = self._hot.residency
+        versions = await self._hot.stylist.resolve(list(request.adapters), base)
         async with AsyncExitStack() as held:
             for version in versions:
-                await held.enter_async_context(self._residency.hold(version, base.key_table))
+                residency.begin(version, base.key_table)
+            for version in versions:
+                await held.enter_async_context(residency.hold(version, base.key_table))
             wanted = {version.file_digest for version in versions}
             return pb.PrefetchAdaptersResponse(
-                adapters=[_resident(*entry) for entry in self._residency.resident() if entry[0].digest in wanted]
+                adapters=[self._resident(entry) for entry in residency.resident() if entry.digest in wanted]
             )
 
     async def ListResidentAdapters(
         self, _request: pb.ListResidentAdaptersRequest, _context: Context
     ) -> pb.ListResidentAdaptersResponse:
-        """List the host tier."""
+        """List the host tier, and what of it the device holds."""
+        residency, device = self._hot.residency, self._hot.device
         return pb.ListResidentAdaptersResponse(
-            adapters=[_resident(loaded, size) for loaded, size in self._residency.resident()],
-            used_bytes=self._residency.used_bytes,
-            budget_bytes=self._residency.budget_bytes,
+            adapters=[self._resident(entry) for entry in residency.resident()],
+            used_bytes=residency.used_bytes,
+            budget_bytes=residency.budget_bytes,
+            device_used_bytes=device.used_bytes,
+            device_budget_bytes=device.budget_bytes,
         )
 
     async def GetServerInfo(self, _request: pb.GetServerInfoRequest, _context: Context) -> pb.GetServerInfoResponse:
@@ -102,8 +107,14 @@ class InferenceServicer(inference_pb2_grpc.InferenceServiceServicer):
             samplers=SAMPLERS,
             max_queue_size=self._settings.max_queue_size,
             engine_pid=info.pid,
+            watching=self._hot.follower.connected,
         )
 
-
-def _resident(loaded: LoadedAdapter, size_bytes: int) -> pb.ResidentAdapter:
-    return pb.ResidentAdapter(version=loaded.version, file_digest=loaded.digest, size_bytes=size_bytes)
+    def _resident(self, entry: Resident) -> pb.ResidentAdapter:
+        return pb.ResidentAdapter(
+            version=entry.version,
+            file_digest=entry.digest,
+            size_bytes=entry.size_bytes,
+            tier=TIERS[Tier.DEVICE if entry.digest in self._hot.device else Tier.HOST],
+            pins=entry.pins,
+        )

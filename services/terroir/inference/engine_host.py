@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import multiprocessing
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import aclosing, asynccontextmanager
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
@@ -20,6 +20,7 @@ from terroir.inference.engine.messages import (
     Cancel,
     Command,
     DrawJob,
+    DropAdapter,
     EngineConfig,
     EngineEvent,
     EngineInfo,
@@ -59,7 +60,6 @@ class EngineHost:
         self._load_error = ""
         self._failures = 0
         self._mailboxes: dict[str, Mailbox] = {}
-        self._put: set[str] = set()
         self._commands: SimpleQueue[Command] = SimpleQueue()
         self._supervisor: asyncio.Task[None] | None = None
         self._process: BaseProcess | None = None
@@ -113,12 +113,15 @@ class EngineHost:
             if self._mailboxes.pop(job.id, None) is not None:
                 self._commands.put(Cancel(job.id))
 
-    def put(self, adapters: Mapping[str, Adapter]) -> None:
-        """Send adapters to the device that are not there yet."""
-        for digest, adapter in adapters.items():
-            if digest not in self._put:
-                self._put.add(digest)
-                self._commands.put(PutAdapter(digest, adapter))
+    def put(self, digest: str, adapter: Adapter) -> None:
+        """Have the engine keep an adapter until `drop`; raises ModelLoading. Pickled and written on another thread."""
+        _ = self.info
+        self._commands.put(PutAdapter(digest, adapter))
+
+    def drop(self, digest: str) -> None:
+        """Have the engine forget an adapter that no unfinished job names; ignored if there is no engine."""
+        if self._info is not None:
+            self._commands.put(DropAdapter(digest))
 
     async def _supervise(self) -> None:
         while not self._stopping:
@@ -171,7 +174,6 @@ class EngineHost:
         for mailbox in self._mailboxes.values():
             mailbox.post(lost)
         self._mailboxes.clear()
-        self._put.clear()
 
 
 def _restored(event: Failed) -> TerroirError:

@@ -16,6 +16,7 @@ from terroir.inference.picture_files import PictureFormat, encode_picture, encod
 from terroir.inference.picture_pool import PicturePool
 from terroir.inference.provenance import AppliedAdapter, Provenance
 from terroir.inference.styling import Base, Style
+from terroir.inference.tiers import Tier
 from terroir.inference.waits import Waits
 from terroir.inference.wish import Limits, RawWish, Wish, check_wish
 from terroir.lora.adapter import Adapter
@@ -57,10 +58,22 @@ class PictureMade:
 
 
 @dataclass(frozen=True)
+class AdapterOrigin:
+    """What was particular about an adapter in this request, and so is not in the picture's file."""
+
+    found: Tier
+    """Where it was when the request asked for it."""
+    ignored_keys: int
+    """Keys of its file that were left out."""
+
+
+@dataclass(frozen=True)
 class AllMade:
     """What was applied and how long it took."""
 
     adapters: tuple[AppliedAdapter, ...]
+    sources: tuple[AdapterOrigin, ...]
+    """Of the adapters, in their order."""
     queue_seconds: float
     compute_seconds: float
     region_chain: tuple[str, ...]
@@ -84,12 +97,16 @@ class Engine(Protocol):
         """What it has loaded; raises ModelLoading or ModelLoadFailed."""
         ...
 
-    def put(self, adapters: Mapping[str, Adapter]) -> None:
-        """Send adapters to the device that are not there yet."""
-        ...
-
     def draw(self, job: DrawJob) -> AbstractAsyncContextManager[AsyncIterator[JobEvent]]:
         """Events of a job until it is finished; leaving early cancels it at its next step."""
+        ...
+
+
+class OnDevice(Protocol):
+    """What keeps adapters in device memory; see `DeviceTier`."""
+
+    def hold(self, adapters: Mapping[str, Adapter]) -> AbstractAsyncContextManager[None]:
+        """Have adapters, by digest, on the device until the end, which comes after the job's."""
         ...
 
 
@@ -106,13 +123,14 @@ class Generator:
 
     def __init__(
         self, engine: Engine, stylist: Wardrobe, admission: Admission, pictures: PicturePool, clock: Clock, *,
-        base: str, max_pixels: int, default_guidance_scale: float,
+        device: OnDevice, base: str, max_pixels: int, default_guidance_scale: float,
     ) -> None:  # fmt: skip
         self._engine = engine
         self._stylist = stylist
         self._admission = admission
         self._pictures = pictures
         self._clock = clock
+        self._device = device
         self._base = base
         self._max_pixels = max_pixels
         self._default_guidance_scale = default_guidance_scale
@@ -157,9 +175,8 @@ class Generator:
         self, wish: Wish, style: Style, picture_format: PictureFormat, deadline: float | None, waits: Waits
     ) -> AsyncGenerator[Progress]:
         job = _job(wish, style, deadline)
-        self._engine.put(style.adapters)
         applied, base = _applied(style), self.base()
-        async with self._engine.draw(job) as events:
+        async with self._device.hold(style.adapters), self._engine.draw(job) as events:
             async for event in events:
                 if isinstance(event, Stepped):
                     waits.stepped(event, self._clock.monotonic())
@@ -178,6 +195,7 @@ class Generator:
                     self._admission.drawn(waits.place, waits.before_ticks, waits.after_ticks)
                     yield AllMade(
                         adapters=applied,
+                        sources=_origins(style),
                         queue_seconds=waits.queue_seconds,
                         compute_seconds=event.compute_seconds,
                         region_chain=style.region_chain,
@@ -220,6 +238,11 @@ def _applied(style: Style) -> tuple[AppliedAdapter, ...]:
         )
         for part in style.composition.parts
     )
+
+
+def _origins(style: Style) -> tuple[AdapterOrigin, ...]:
+    loaded = [style.loaded[part.digest] for part in style.composition.parts]
+    return tuple(AdapterOrigin(adapter.found, adapter.ignored_keys) for adapter in loaded)
 
 
 def _provenance(base: Base, adapters: tuple[AppliedAdapter, ...], wish: Wish, style: Style, seed: int) -> Provenance:

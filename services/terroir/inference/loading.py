@@ -8,17 +8,19 @@ import hashlib
 import structlog
 
 from terroir.common.clock import Clock
-from terroir.common.errors import FailedPrecondition
+from terroir.common.errors import DeadlineExceeded, FailedPrecondition, Unavailable
 from terroir.inference.disk_cache import DiskCache
-from terroir.inference.errors import AdapterCorrupt, AdapterMatchesNothing
-from terroir.inference.metrics import InferenceMetrics
+from terroir.inference.errors import AdapterCorrupt, AdapterMatchesNothing, AdapterMemoryFull, RegistryUnreachable
 from terroir.inference.residency import LoadedAdapter
 from terroir.inference.signature_policy import SignaturePolicy
 from terroir.inference.sources import AdapterSource, VersionInfo
-from terroir.lora.errors import LoraError, MatchesNothing
+from terroir.inference.tier_metrics import TierMetrics
+from terroir.inference.tiers import Tier
+from terroir.lora.errors import LoraError, MatchesNothing, RankTooLarge
 from terroir.lora.formats import parse
 from terroir.lora.key_table import KeyTable
 
+_RETRY_SECONDS = 2.0
 _log = structlog.get_logger()
 
 
@@ -26,35 +28,53 @@ class AdapterLoader:
     """Implements Loader: disk first, then the registry."""
 
     def __init__(
-        self,
-        source: AdapterSource,
-        disk: DiskCache,
-        metrics: InferenceMetrics,
-        clock: Clock,
-        signatures: SignaturePolicy,
-    ) -> None:
+        self, source: AdapterSource, disk: DiskCache, metrics: TierMetrics, clock: Clock, signatures: SignaturePolicy,
+        *, max_rank: int, max_bytes: int,
+    ) -> None:  # fmt: skip
+        """`max_bytes` is what host memory takes at most: what is larger is not even fetched."""
         self._source = source
         self._signatures = signatures
         self._disk = disk
         self._metrics = metrics
         self._clock = clock
+        self._max_rank = max_rank
+        self._max_bytes = max_bytes
 
     async def load(self, version: VersionInfo, key_table: KeyTable) -> LoadedAdapter:
-        """Raises AdapterCorrupt, SignatureRefused, AdapterMatchesNothing, or FailedPrecondition as `terroir.lora`."""
+        """Raises AdapterCorrupt, SignatureRefused, AdapterMatchesNothing, AdapterMemoryFull, RegistryUnreachable.
+
+        Or FailedPrecondition with the reason that `terroir.lora` gives.
+        """
+        if version.size_bytes > self._max_bytes:
+            raise AdapterMemoryFull(
+                f"{version.name} is a file of {version.size_bytes} bytes, all adapters in memory may take "
+                f"{self._max_bytes}; raise TERROIR_INFERENCE_ADAPTER_MEMORY_BYTES"
+            )
         began = self._clock.monotonic()
         data = await asyncio.to_thread(self._disk.get, version.file_digest)
-        origin = "disk" if data is not None else "registry"
+        found = Tier.REGISTRY if data is None else Tier.DISK
         if data is None:
             data = await self._fetch(version)
-        await asyncio.to_thread(self._signatures.check, version, data)
-        loaded = await asyncio.to_thread(_parse, version, data, key_table)
+        loaded = await asyncio.to_thread(self._accept, version, data, key_table, found)
         seconds = self._clock.monotonic() - began
-        self._metrics.loaded(origin, seconds)
-        _log.info("adapter loaded", version=version.name, source=origin, seconds=round(seconds, 4))
+        self._metrics.loaded(found, seconds)
+        _log.info("adapter loaded", version=version.name, source=found.value, seconds=round(seconds, 4))
         return loaded
 
     async def _fetch(self, version: VersionInfo) -> bytes:
-        data = await self._source.download(version)
+        try:
+            data = await self._source.download(version)
+        except (Unavailable, DeadlineExceeded) as error:
+            raise RegistryUnreachable(
+                f"{version.name} can't be fetched from the registry and is neither in memory nor on disk here: "
+                f"{error}; try again, or draw with adapters that ListResidentAdapters names",
+                metadata={"version": version.name},
+                retry_after_seconds=_RETRY_SECONDS,
+            ) from error
+        await asyncio.to_thread(self._verify_and_keep, version, data)
+        return data
+
+    def _verify_and_keep(self, version: VersionInfo, data: bytes) -> None:
         found = hashlib.sha256(data).hexdigest()
         if found != version.file_digest:
             raise AdapterCorrupt(
@@ -63,20 +83,22 @@ class AdapterLoader:
                 metadata={"version": version.name, "expected": version.file_digest, "found": found},
             )
         try:
-            await asyncio.to_thread(self._disk.put, version.file_digest, data)
+            self._disk.put(version.file_digest, data)
         except OSError as error:
             # The disk tier only saves downloads: a full disk must not stop pictures.
             _log.warning("adapter not kept on disk", version=version.name, error=str(error))
-        return data
 
-
-def _parse(version: VersionInfo, data: bytes, key_table: KeyTable) -> LoadedAdapter:
-    try:
-        parsed = parse(data, key_table)
-    except MatchesNothing as error:
-        raise AdapterMatchesNothing(f"{version.name}: {error}", metadata={"version": version.name}) from error
-    except LoraError as error:
-        raise FailedPrecondition(
-            f"{version.name}: {error}", reason=error.reason, metadata={"version": version.name}
-        ) from error
-    return LoadedAdapter(version.name, version.file_digest, parsed.adapter, len(parsed.ignored) + len(parsed.unknown))
+    def _accept(self, version: VersionInfo, data: bytes, key_table: KeyTable, found: Tier) -> LoadedAdapter:
+        self._signatures.check(version, data)
+        about = {"version": version.name}
+        try:
+            parsed = parse(data, key_table, max_rank=self._max_rank)
+        except MatchesNothing as error:
+            raise AdapterMatchesNothing(f"{version.name}: {error}", metadata=about) from error
+        except RankTooLarge as error:
+            message = f"{version.name}: {error}, or raise TERROIR_INFERENCE_MAX_RANK"
+            raise FailedPrecondition(message, reason=error.reason, metadata=about) from error
+        except LoraError as error:
+            raise FailedPrecondition(f"{version.name}: {error}", reason=error.reason, metadata=about) from error
+        left_out = len(parsed.ignored) + len(parsed.unknown)
+        return LoadedAdapter(version.name, version.file_digest, parsed.adapter, left_out, found)

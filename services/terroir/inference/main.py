@@ -12,23 +12,18 @@ from terroir.common.clock import SystemClock
 from terroir.common.grpc_client import aio_channel
 from terroir.common.server import Server
 from terroir.common.service import run_service
-from terroir.common.signatures import Verifier
 from terroir.inference.admission import Admission
 from terroir.inference.admission_metrics import AdmissionMetrics
 from terroir.inference.api import InferenceServicer
 from terroir.inference.cost_model import Capacity, CostModel
-from terroir.inference.disk_cache import DiskCache
 from terroir.inference.engine.messages import EngineConfig
 from terroir.inference.engine_host import EngineHost
 from terroir.inference.generation import Generator
-from terroir.inference.loading import AdapterLoader
+from terroir.inference.hot_load import hot_load
 from terroir.inference.metrics import InferenceMetrics
 from terroir.inference.picture_pool import PicturePool
 from terroir.inference.registry_gateway import RegistryGateway
-from terroir.inference.residency import Residency
 from terroir.inference.settings import InferenceSettings
-from terroir.inference.signature_policy import SignaturePolicy
-from terroir.inference.styling import Stylist
 
 INFERENCE_SERVICE: Final = "terroir.inference.v1.InferenceService"
 
@@ -39,6 +34,10 @@ async def build(settings: InferenceSettings, server: Server) -> AsyncIterator[No
     clock, metrics = SystemClock(), InferenceMetrics(server.registry)
 
     async def announce(serving: bool) -> None:
+        if serving:
+            hot.engine_ready(generator.base())
+        else:
+            hot.engine_lost()
         await server.set_serving(INFERENCE_SERVICE, serving=serving)
 
     engine = EngineHost(_engine_config(settings), metrics, announce)
@@ -46,19 +45,17 @@ async def build(settings: InferenceSettings, server: Server) -> AsyncIterator[No
     admission = Admission(capacity, settings.max_queue_size, CostModel(), clock, AdmissionMetrics(server.registry))
     metrics.watch(admission)
     pictures = PicturePool()
-    signatures = SignaturePolicy(settings.signature_policy, Verifier(settings.trusted_keys))
-    disk = DiskCache(settings.data_dir / "inference" / "adapters", settings.adapter_disk_bytes)
-    async with aio_channel(settings.registry_target) as channel:
-        source = RegistryGateway(channel, settings.load_timeout_seconds)
-        residency = Residency(
-            AdapterLoader(source, disk, metrics, clock, signatures), settings.adapter_memory_bytes, metrics
-        )
-        stylist = Stylist(source, residency)
+    async with (
+        aio_channel(settings.registry_target) as channel,
+        hot_load(
+            settings, RegistryGateway(channel, settings.load_timeout_seconds), engine, clock, metrics.tiers
+        ) as hot,
+    ):
         generator = Generator(
-            engine, stylist, admission, pictures, clock,
+            engine, hot.stylist, admission, pictures, clock, device=hot.device,
             base=settings.base, max_pixels=settings.max_pixels, default_guidance_scale=settings.default_guidance_scale,
         )  # fmt: skip
-        servicer = InferenceServicer(generator, stylist, residency, engine, settings)
+        servicer = InferenceServicer(generator, hot, engine, settings)
         add_to_server = inference_pb2_grpc.add_InferenceServiceServicer_to_server
         server.add(servicer, add_to_server, INFERENCE_SERVICE, serving=False)
         engine.start()

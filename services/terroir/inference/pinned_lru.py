@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
@@ -14,7 +14,8 @@ Value = TypeVar("Value")
 class _Entry(Generic[Value]):
     value: Value
     size_bytes: int
-    pins: int
+    pins: int = 0
+    doomed: bool = False
 
 
 class PinnedLru(Generic[Value]):
@@ -23,15 +24,25 @@ class PinnedLru(Generic[Value]):
     Pinned entries may exceed the budget; whoever adds decides whether that is allowed (`pinned_bytes`).
     """
 
-    def __init__(self, budget_bytes: int) -> None:
+    def __init__(self, budget_bytes: int, on_gone: Callable[[Value], None] | None = None) -> None:
+        """`on_gone` hears of every entry that was evicted or discarded, once it is out."""
         self.budget_bytes = budget_bytes
         self.used_bytes = 0
+        self._on_gone = on_gone
         self._entries: OrderedDict[object, _Entry[Value]] = OrderedDict()
 
     @property
     def pinned_bytes(self) -> int:
         """Bytes that can't be evicted now."""
         return sum(entry.size_bytes for entry in self._entries.values() if entry.pins)
+
+    def __contains__(self, key: object) -> bool:
+        return key in self._entries
+
+    def pins(self, key: object) -> int:
+        """How many hold the entry; 0 if it is not here."""
+        entry = self._entries.get(key)
+        return 0 if entry is None else entry.pins
 
     def pin(self, key: object) -> Value | None:
         """The entry, now held and most recently used; None if it is not here."""
@@ -46,7 +57,7 @@ class PinnedLru(Generic[Value]):
         """Put in an entry that nobody holds yet; it may be evicted at once if it does not fit."""
         if key in self._entries:
             raise KeyError(f"{key!r} is already in the cache")
-        self._entries[key] = _Entry(value, size_bytes, pins=0)
+        self._entries[key] = _Entry(value, size_bytes)
         self.used_bytes += size_bytes
 
     def unpin(self, key: object) -> None:
@@ -55,16 +66,33 @@ class PinnedLru(Generic[Value]):
         if entry.pins == 0:
             raise KeyError(f"{key!r} is not pinned")
         entry.pins -= 1
+        if entry.doomed and entry.pins == 0:
+            self._drop(key)
         self.evict()
 
-    def evict(self) -> None:
-        """Drop unpinned entries, least recently used first, until the budget holds."""
+    def discard(self, key: object) -> None:
+        """Drop an entry as soon as nobody holds it; one that is not here is ignored."""
+        entry = self._entries.get(key)
+        if entry is None:
+            return
+        entry.doomed = True
+        if entry.pins == 0:
+            self._drop(key)
+
+    def evict(self, room_bytes: int = 0) -> None:
+        """Drop unpinned entries, least recently used first, until the budget holds with `room_bytes` more."""
         for key in [key for key, entry in self._entries.items() if entry.pins == 0]:
-            if self.used_bytes <= self.budget_bytes:
+            if self.used_bytes + room_bytes <= self.budget_bytes:
                 return
-            self.used_bytes -= self._entries.pop(key).size_bytes
+            self._drop(key)
 
     def __iter__(self) -> Iterator[tuple[Value, int]]:
         """Entries with their sizes in bytes, least recently used first."""
         for entry in self._entries.values():
             yield entry.value, entry.size_bytes
+
+    def _drop(self, key: object) -> None:
+        entry = self._entries.pop(key)
+        self.used_bytes -= entry.size_bytes
+        if self._on_gone is not None:
+            self._on_gone(entry.value)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import asyncio
+from collections.abc import AsyncGenerator, Iterator
 from contextlib import contextmanager
 from typing import Final
 
@@ -12,13 +13,20 @@ from terroir._proto.registry.v1 import region_pb2, region_pb2_grpc, registry_pb2
 from terroir._proto.registry.v1 import registry_pb2 as pb
 from terroir.common.grpc_client import error_from_rpc
 from terroir.common.signed_version import signature_of, signed_facts
-from terroir.inference.sources import Recipe, VersionInfo
+from terroir.inference.sources import Change, ChangeKind, Recipe, VersionInfo
 
 _LOOKUP_SECONDS: Final = 10.0
+_KINDS: Final = {
+    pb.CHANGE_KIND_VERSION_PUBLISHED: ChangeKind.PUBLISHED,
+    pb.CHANGE_KIND_ALIASES_CHANGED: ChangeKind.ALIASES,
+    pb.CHANGE_KIND_VERSION_DEPRECATED: ChangeKind.DEPRECATED,
+    pb.CHANGE_KIND_REGION_CHANGED: ChangeKind.REGION,
+    pb.CHANGE_KIND_RECIPE_CHANGED: ChangeKind.RECIPE,
+}
 
 
 class RegistryGateway:
-    """Implements AdapterSource; the channel belongs to whoever opened it."""
+    """Implements AdapterSource and ChangeSource; the channel belongs to whoever opened it."""
 
     def __init__(self, channel: grpc.aio.Channel, download_timeout_seconds: float) -> None:
         self._registry = registry_pb2_grpc.RegistryServiceStub(channel)
@@ -45,7 +53,8 @@ class RegistryGateway:
         request = pb.DownloadVersionRequest(name=version.name, format=pb.ADAPTER_FORMAT_KOHYA)
         with _typed_errors():
             messages = self._registry.DownloadVersion(request, timeout=self._download_timeout_seconds)
-            return b"".join([message.chunk async for message in messages])
+            chunks = [message.chunk async for message in messages]
+        return await asyncio.to_thread(b"".join, chunks)  # copying hundreds of MB must not hold up the event loop
 
     async def recipe(self, region: str) -> Recipe:
         """ResolveRegion."""
@@ -55,6 +64,23 @@ class RegistryGateway:
         adapters = tuple((entry.adapter, entry.weight) for entry in found.recipe.adapters)
         recipe = found.recipe
         return Recipe(adapters, recipe.prompt_prefix, recipe.negative_prompt, tuple(found.tried))
+
+    async def changes(self, resume_token: str) -> AsyncGenerator[Change]:
+        """Watch; the call is cancelled when the generator is closed."""
+        call = self._registry.Watch(pb.WatchRequest(resume_token=resume_token))
+        try:
+            with _typed_errors():
+                async for message in call:
+                    yield _change(message)
+        finally:
+            call.cancel()
+
+
+def _change(message: pb.WatchResponse) -> Change:
+    if not message.HasField("change"):
+        return Change(message.resume_token)
+    kind = _KINDS.get(message.change.kind, ChangeKind.OTHER)
+    return Change(message.resume_token, kind, message.change.name)
 
 
 @contextmanager

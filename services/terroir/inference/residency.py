@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from terroir.inference.errors import AdapterMemoryFull
-from terroir.inference.metrics import InferenceMetrics
 from terroir.inference.pinned_lru import PinnedLru
 from terroir.inference.sources import VersionInfo
+from terroir.inference.tier_metrics import TierMetrics
+from terroir.inference.tiers import Tier
 from terroir.lora.adapter import Adapter
 from terroir.lora.key_table import KeyTable
 
@@ -21,10 +22,24 @@ class LoadedAdapter:
     """An adapter as the base understands it."""
 
     version: str
+    """As it was asked for: several versions may have one file."""
     digest: str
     adapter: Adapter
     ignored_keys: int
     """Keys of the file that name no layer of the base."""
+    found: Tier
+    """Where it came from when it was loaded; in a `Style`, where it was when the request asked for it."""
+
+
+@dataclass(frozen=True)
+class Resident:
+    """An adapter in host memory, for lists."""
+
+    version: str
+    digest: str
+    size_bytes: int
+    pins: int
+    """Requests that hold it."""
 
 
 class Loader(Protocol):
@@ -38,11 +53,13 @@ class Loader(Protocol):
 class Residency:
     """The host tier. One event loop owns it."""
 
-    def __init__(self, loader: Loader, budget_bytes: int, metrics: InferenceMetrics) -> None:
+    def __init__(self, loader: Loader, budget_bytes: int, metrics: TierMetrics) -> None:
         self._loader = loader
         self._metrics = metrics
-        self._cache: PinnedLru[LoadedAdapter] = PinnedLru(budget_bytes)
+        self._cache: PinnedLru[LoadedAdapter] = PinnedLru(budget_bytes, self._gone)
         self._loading: dict[str, asyncio.Task[LoadedAdapter]] = {}
+        self._unwanted: set[str] = set()
+        """Forgotten while they were loaded."""
 
     @property
     def used_bytes(self) -> int:
@@ -50,13 +67,29 @@ class Residency:
         return self._cache.used_bytes
 
     @property
+    def pinned_bytes(self) -> int:
+        """Bytes that running requests hold."""
+        return self._cache.pinned_bytes
+
+    @property
     def budget_bytes(self) -> int:
         """Bytes that may be held."""
         return self._cache.budget_bytes
 
-    def resident(self) -> Iterator[tuple[LoadedAdapter, int]]:
-        """Adapters with their sizes in bytes, least recently used first."""
-        return iter(self._cache)
+    def __contains__(self, digest: object) -> bool:
+        return digest in self._cache
+
+    def resident(self) -> Iterator[Resident]:
+        """Adapters in host memory, least recently used first."""
+        for loaded, size in self._cache:
+            yield Resident(loaded.version, loaded.digest, size, self._cache.pins(loaded.digest))
+
+    def begin(self, version: VersionInfo, key_table: KeyTable) -> bool:
+        """Start to load, unless that has begun; `hold` then joins it. True if it is in memory already."""
+        if version.file_digest in self._cache:
+            return True
+        self._task(version, key_table)
+        return False
 
     @asynccontextmanager
     async def hold(self, version: VersionInfo, key_table: KeyTable) -> AsyncIterator[LoadedAdapter]:
@@ -66,39 +99,80 @@ class Residency:
         if loaded is None:
             loaded = await self._load(version, key_table)
         try:
-            yield loaded
+            yield replace(loaded, version=version.name)
         finally:
             self._cache.unpin(digest)
-            self._metrics.host_bytes(self._cache.used_bytes)
+            self._metrics.held(Tier.HOST, self._cache.used_bytes)
+
+    async def prefetch(self, version: VersionInfo, key_table: KeyTable) -> Adapter:
+        """Have the adapter in memory without holding it; raises as `hold` does. Evicts only what nobody holds."""
+        async with self.hold(version, key_table) as loaded:
+            return loaded.adapter
+
+    def forget(self, digest: str) -> None:
+        """Drop an adapter as soon as no request holds it."""
+        if digest in self._loading:
+            self._unwanted.add(digest)
+        self._cache.discard(digest)
+        self._metrics.held(Tier.HOST, self._cache.used_bytes)
+
+    async def close(self) -> None:
+        """Give up all loads."""
+        tasks = list(self._loading.values())
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _load(self, version: VersionInfo, key_table: KeyTable) -> LoadedAdapter:
         """Join or start the load of this digest and pin the result."""
         digest = version.file_digest
-        task = self._loading.get(digest)
-        if task is None:
-            task = asyncio.create_task(self._loader.load(version, key_table))
-            task.set_name(digest)
-            self._loading[digest] = task
-            task.add_done_callback(self._load_ended)
         # Shielded: one caller who gives up must not take the load away from the others.
-        loaded = await asyncio.shield(task)
+        loaded = await asyncio.shield(self._task(version, key_table))
+        # Kept when it was loaded; unless something else needed the place since, or there was none.
         if self._cache.pin(digest) is None:
-            self._add(loaded)
+            self._ensure_room(loaded)
+            self._keep(loaded)
             self._cache.pin(digest)
-            self._cache.evict()
+        if digest in self._unwanted:
+            self._cache.discard(digest)
         return loaded
 
-    def _load_ended(self, task: asyncio.Task[LoadedAdapter]) -> None:
-        del self._loading[task.get_name()]
-        if not task.cancelled():
-            task.exception()  # read, for when every caller has given up; those who wait get it too
+    def _task(self, version: VersionInfo, key_table: KeyTable) -> asyncio.Task[LoadedAdapter]:
+        """The one load of this digest."""
+        digest = version.file_digest
+        task = self._loading.get(digest)
+        if task is None:
+            task = asyncio.create_task(self._loader.load(version, key_table), name=digest)
+            self._loading[digest] = task
+            self._unwanted.discard(digest)
+            task.add_done_callback(self._load_ended)
+        return task
 
-    def _add(self, loaded: LoadedAdapter) -> None:
+    def _load_ended(self, task: asyncio.Task[LoadedAdapter]) -> None:
+        """Keep what was loaded, also if every caller has given up; those who wait get the error too."""
+        del self._loading[task.get_name()]
+        if task.cancelled() or task.exception() is not None:
+            return
+        loaded = task.result()
+        if loaded.digest in self._unwanted or loaded.digest in self._cache:
+            return
+        if self._cache.pinned_bytes + loaded.adapter.size_bytes <= self.budget_bytes:
+            self._keep(loaded)
+
+    def _keep(self, loaded: LoadedAdapter) -> None:
+        size = loaded.adapter.size_bytes
+        self._cache.evict(room_bytes=size)
+        self._cache.add(loaded.digest, loaded, size)
+        self._metrics.held(Tier.HOST, self._cache.used_bytes)
+
+    def _ensure_room(self, loaded: LoadedAdapter) -> None:
         size, pinned = loaded.adapter.size_bytes, self._cache.pinned_bytes
         if pinned + size > self.budget_bytes:
             raise AdapterMemoryFull(
                 f"{loaded.version} takes {size} bytes, {pinned} of {self.budget_bytes} are held by running requests; "
                 "try again, or raise TERROIR_INFERENCE_ADAPTER_MEMORY_BYTES",
-                retry_after_seconds=1.0 if pinned else None,
+                retry_after_seconds=1.0 if size <= self.budget_bytes else None,
             )
-        self._cache.add(loaded.digest, loaded, size)
+
+    def _gone(self, _loaded: LoadedAdapter) -> None:
+        self._metrics.evicted(Tier.HOST)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncGenerator
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import Protocol
 
 from terroir.common.signatures import Signature, SignedFacts
@@ -51,4 +53,41 @@ class AdapterSource(Protocol):
 
     async def recipe(self, region: str) -> Recipe:
         """The recipe that applies to `regions/{code}`; raises NotFound."""
+        ...
+
+
+class ChangeKind(StrEnum):
+    """What happened to a thing of the registry, as far as it matters here."""
+
+    PUBLISHED = "published"
+    """A version came to be."""
+    ALIASES = "aliases"
+    """Aliases of an adapter moved."""
+    DEPRECATED = "deprecated"
+    """A version was deprecated or reinstated."""
+    REGION = "region"
+    RECIPE = "recipe"
+    OTHER = "other"
+
+
+@dataclass(frozen=True)
+class Change:
+    """A message of the registry's watch."""
+
+    resume_token: str
+    """Where to go on after it."""
+    kind: ChangeKind | None = None
+    """None if nothing changed: the watch has begun, or it is still there."""
+    name: str = ""
+    """`adapters/{id}/versions/{number}`, `adapters/{id}`, `regions/{code}` or `recipes/{id}`."""
+
+
+class ChangeSource(Protocol):
+    """The registry's watch."""
+
+    def changes(self, resume_token: str) -> AsyncGenerator[Change]:
+        """Changes after the token, or from now on if it is empty, until the connection ends; raises a TerroirError.
+
+        The first message says that the watch has begun; one without a change comes every 15 s.
+        """
         ...

@@ -5,13 +5,18 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
+from terroir.inference.device_tier import DeviceTier
+from terroir.inference.directory import Directory
 from terroir.inference.errors import AdapterBaseMismatch, AdapterWithdrawn, TooManyAdapters
+from terroir.inference.popularity import Popularity
 from terroir.inference.prompt import Tag
 from terroir.inference.residency import LoadedAdapter, Residency
-from terroir.inference.sources import AdapterSource, VersionInfo
+from terroir.inference.sources import VersionInfo
+from terroir.inference.tier_metrics import TierMetrics
+from terroir.inference.tiers import Tier
 from terroir.inference.wish import Wish
 from terroir.lora.adapter import Adapter
 from terroir.lora.composition import Composition
@@ -41,6 +46,8 @@ class Style:
     loaded: Mapping[str, LoadedAdapter]
     """By digest."""
     region_chain: tuple[str, ...]
+    notices: tuple[str, ...] = ()
+    """What names were not looked up as they should be."""
 
     @property
     def adapters(self) -> Mapping[str, Adapter]:
@@ -50,7 +57,7 @@ class Style:
     @property
     def warnings(self) -> list[str]:
         """What the adapters do otherwise than asked."""
-        return [warning for loaded in self.loaded.values() for warning in self._warnings(loaded)]
+        return [*self.notices, *(warning for loaded in self.loaded.values() for warning in self._warnings(loaded))]
 
     def matched_layers(self, digest: str) -> int:
         """Layers that an adapter changes, with the weights asked for."""
@@ -71,46 +78,77 @@ class Style:
 class Stylist:
     """Resolves names at each request, so that what was published a moment ago is used."""
 
-    def __init__(self, source: AdapterSource, residency: Residency) -> None:
-        self._source = source
+    def __init__(
+        self,
+        directory: Directory,
+        residency: Residency,
+        device: DeviceTier,
+        popularity: Popularity,
+        metrics: TierMetrics,
+    ) -> None:
+        self._directory = directory
         self._residency = residency
+        self._device = device
+        self._popularity = popularity
+        self._metrics = metrics
 
     @asynccontextmanager
     async def dress(self, wish: Wish, base: Base) -> AsyncIterator[Style]:
         """Resolve and hold the request's adapters.
 
-        Raises TooManyAdapters, NotFound, AdapterBaseMismatch and what loading raises.
+        Raises TooManyAdapters, before anything is looked up or loaded, NotFound, RegistryUnreachable,
+        AdapterBaseMismatch, AdapterWithdrawn and what loading raises.
         """
         asked, prompt, negative_prompt = list(wish.adapters), wish.prompt, wish.negative_prompt
         chain: tuple[str, ...] = ()
+        notices: list[str] = []
         _ensure_few(asked)
         if wish.region:
-            recipe = await self._source.recipe(wish.region)
+            known = await self._directory.recipe(wish.region)
+            recipe = known.value
+            self._popularity.count(wish.region)
+            notices += [known.warning] if known.warning else []
             asked += [Tag(name, weight, weight) for name, weight in recipe.adapters]
             prompt = f"{recipe.prompt_prefix} {prompt}".strip()
             negative_prompt = negative_prompt or recipe.negative_prompt
             chain = recipe.tried
             _ensure_few(asked)
-        versions = await self.resolve([tag.adapter for tag in asked], base)
+        versions, warnings = await self._resolve([tag.adapter for tag in asked], base)
         composition = Composition.of(
             (version.file_digest, tag.weight, tag.text_encoder_weight)
             for version, tag in zip(versions, asked, strict=True)
         )
         by_digest = {version.file_digest: version for version in versions}
-        async with AsyncExitStack() as held:
-            loaded = {
-                digest: await held.enter_async_context(self._residency.hold(by_digest[digest], base.key_table))
-                for digest in composition.digests
-            }
-            yield Style(prompt, negative_prompt, composition, loaded, chain)
+        async with self._held([by_digest[digest] for digest in composition.digests], base) as loaded:
+            yield Style(prompt, negative_prompt, composition, loaded, chain, tuple(notices + warnings))
 
     async def resolve(self, names: Sequence[str], base: Base) -> list[VersionInfo]:
-        """Versions of names, all of the loaded base; raises NotFound or AdapterBaseMismatch."""
-        versions = await asyncio.gather(*(self._source.version(name) for name in names))
-        for version in versions:
-            _ensure_same_base(version, base)
-            _ensure_not_withdrawn(version)
+        """Versions of names, all of the loaded base; raises as `dress` does."""
+        versions, _ = await self._resolve(names, base)
         return versions
+
+    async def _resolve(self, names: Sequence[str], base: Base) -> tuple[list[VersionInfo], list[str]]:
+        found = await asyncio.gather(*(self._directory.version(name) for name in dict.fromkeys(names)))
+        by_name = dict(zip(dict.fromkeys(names), found, strict=True))
+        for known in found:
+            _ensure_same_base(known.value, base)
+            _ensure_not_withdrawn(known.value)
+        return [by_name[name].value for name in names], [known.warning for known in found if known.warning]
+
+    @asynccontextmanager
+    async def _held(self, versions: Sequence[VersionInfo], base: Base) -> AsyncIterator[dict[str, LoadedAdapter]]:
+        found: dict[str, Tier] = {}
+        for version in versions:  # all loads begin at once, not one after the other
+            if self._residency.begin(version, base.key_table):
+                found[version.file_digest] = Tier.DEVICE if version.file_digest in self._device else Tier.HOST
+        async with AsyncExitStack() as held:
+            loaded = {}
+            for version in versions:
+                adapter = await held.enter_async_context(self._residency.hold(version, base.key_table))
+                adapter = replace(adapter, found=found.get(adapter.digest, adapter.found))
+                self._metrics.hit(adapter.found)
+                loaded[adapter.digest] = adapter
+            yield loaded
 
 
 def _ensure_few(asked: Sequence[Tag]) -> None:

@@ -9,6 +9,7 @@ from terroir._proto.inference.v1 import inference_pb2 as pb
 from terroir.common.errors import InvalidArgument
 from terroir.inference.generation import AllMade, PictureMade, PreviewMade, Progress, StepMade, Waiting
 from terroir.inference.picture_files import PictureFormat
+from terroir.inference.tiers import Tier
 from terroir.inference.wish import RawWish
 
 CHUNK_BYTES: Final = 1024 * 1024
@@ -17,6 +18,13 @@ _FORMATS: Final = {
     pb.PICTURE_FORMAT_PNG: PictureFormat.PNG,
     pb.PICTURE_FORMAT_JPEG: PictureFormat.JPEG,
     pb.PICTURE_FORMAT_WEBP: PictureFormat.WEBP,
+}
+
+TIERS: Final = {
+    Tier.DEVICE: pb.TIER_DEVICE,
+    Tier.HOST: pb.TIER_HOST,
+    Tier.DISK: pb.TIER_DISK,
+    Tier.REGISTRY: pb.TIER_REGISTRY,
 }
 
 
@@ -85,11 +93,15 @@ def _done(done: AllMade) -> pb.Done:
                 weight=adapter.weight,
                 text_encoder_weight=adapter.text_encoder_weight,
                 matched_layers=adapter.matched_layers,
+                ignored_keys=origin.ignored_keys,
+                found=TIERS[origin.found],
             )
-            for adapter in done.adapters
+            for adapter, origin in zip(done.adapters, done.sources, strict=True)
         ],
         queue_seconds=done.queue_seconds,
         compute_seconds=done.compute_seconds,
         region_chain=done.region_chain,
         warnings=done.warnings,
+        load_seconds=done.load_seconds,
+        hidden_load_seconds=done.hidden_load_seconds,
     )

@@ -18,10 +18,10 @@ from terroir.common.grpc_client import aio_channel
 from terroir.common.signatures import SignatureRefused, Signer, Verifier
 from terroir.inference.disk_cache import DiskCache
 from terroir.inference.loading import AdapterLoader
-from terroir.inference.metrics import InferenceMetrics
 from terroir.inference.registry_gateway import RegistryGateway
 from terroir.inference.residency import LoadedAdapter
 from terroir.inference.signature_policy import SignaturePolicy, Strictness
+from terroir.inference.tier_metrics import TierMetrics
 from terroir.lora.formats import parse
 from terroir.lora.key_table import key_table_of
 from terroir.registry.settings import RegistrySettings
@@ -80,13 +80,14 @@ class Bucket:
     ) -> LoadedAdapter:
         """As an inference server with an empty disk does; the registry is started anew, so it reads the bucket."""
         keys = [self.key.with_suffix(".pub")] if trusted is None else trusted
-        metrics, disk = InferenceMetrics(CollectorRegistry()), DiskCache(self.folder / "cache", 1 << 20)
+        metrics = TierMetrics(CollectorRegistry())
+        disk = DiskCache(self.folder / "cache", 1 << 20, metrics)
 
         async def load(port: int) -> LoadedAdapter:
             async with aio_channel(f"127.0.0.1:{port}") as channel:
                 source = RegistryGateway(channel, 10)
                 signatures = SignaturePolicy(policy, Verifier(keys))
-                loader = AdapterLoader(source, disk, metrics, FixedClock(), signatures)
+                loader = AdapterLoader(source, disk, metrics, FixedClock(), signatures, max_rank=256, max_bytes=1 << 20)
                 return await loader.load(await source.version(f"{ADAPTER}/versions/{number}"), TABLE)
 
         with running_registry(self.settings(None)) as registry:

@@ -18,10 +18,10 @@ from terroir.common.signatures import Signature, SignatureRefused, SignedFacts, 
 from terroir.inference.disk_cache import DiskCache
 from terroir.inference.errors import AdapterCorrupt, AdapterMatchesNothing, AdapterMemoryFull
 from terroir.inference.loading import AdapterLoader
-from terroir.inference.metrics import InferenceMetrics
 from terroir.inference.residency import LoadedAdapter, Residency
 from terroir.inference.signature_policy import SignaturePolicy, Strictness
 from terroir.inference.sources import Recipe, VersionInfo
+from terroir.inference.tier_metrics import TierMetrics
 from terroir.lora.adapter import Adapter, LoraModule
 from terroir.lora.formats import to_kohya
 from terroir.lora.key_table import KeyTable
@@ -83,8 +83,9 @@ def make_residency(
     source: CountingSource, folder: Path, budget: int = 1 << 20, signatures: SignaturePolicy | None = None
 ) -> Residency:
     """Real loader and disk over the source."""
-    metrics, signatures = InferenceMetrics(CollectorRegistry()), signatures or SignaturePolicy("off", Verifier(()))
-    loader = AdapterLoader(source, DiskCache(folder, 1 << 20), metrics, FixedClock(), signatures)
+    metrics, signatures = TierMetrics(CollectorRegistry()), signatures or SignaturePolicy("off", Verifier(()))
+    disk = DiskCache(folder, 1 << 20, metrics)
+    loader = AdapterLoader(source, disk, metrics, FixedClock(), signatures, max_rank=256, max_bytes=1 << 20)
     return Residency(loader, budget, metrics)
 
 
@@ -107,7 +108,7 @@ def test_one_digest_is_downloaded_once_however_many_ask_and_a_quitter_stops_nobo
         assert isinstance(results[0], asyncio.CancelledError)
         assert all(isinstance(result, LoadedAdapter) for result in results[1:])
         assert source.downloads == 1
-        assert [size for _, size in residency.resident()] == [SIZE]
+        assert [entry.size_bytes for entry in residency.resident()] == [SIZE]
 
     asyncio.run(scenario())
 
@@ -121,7 +122,7 @@ def test_what_a_request_holds_is_never_evicted_and_the_rest_goes_oldest_first(tm
             for number in (2, 3):
                 async with residency.hold(source.info(number), TABLE):
                     pass
-            assert [a.version[-1] for a, _ in residency.resident()] == ["1", "3"]
+            assert [entry.version[-1] for entry in residency.resident()] == ["1", "3"]
             await held.enter_async_context(residency.hold(source.info(3), TABLE))
             with pytest.raises(AdapterMemoryFull) as refused:
                 await held.enter_async_context(residency.hold(source.info(4), TABLE))
@@ -148,7 +149,7 @@ def test_the_disk_saves_the_second_download_and_damage_on_it_is_noticed(tmp_path
 
 
 def test_the_disk_drops_the_file_that_was_read_longest_ago(tmp_path: Path) -> None:
-    disk = DiskCache(tmp_path, budget_bytes=25)
+    disk = DiskCache(tmp_path, 25, TierMetrics(CollectorRegistry()))
     bodies = [b"0" * 10, b"1" * 10, b"2" * 10]
     digests = [hashlib.sha256(body).hexdigest() for body in bodies]
     for age, (digest, body) in enumerate(zip(digests[:2], bodies[:2], strict=True)):

@@ -1,0 +1,68 @@
+"""What a change in the registry leads to here."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import structlog
+
+from terroir.common.errors import NotFound, Unavailable
+from terroir.inference.device_tier import DeviceTier
+from terroir.inference.directory import Directory
+from terroir.inference.disk_cache import DiskCache
+from terroir.inference.prefetching import Cause, Prefetcher
+from terroir.inference.residency import Residency
+from terroir.inference.sources import Change, ChangeKind, VersionInfo
+from terroir.inference.warming import Warmer
+
+_log = structlog.get_logger()
+
+
+@dataclass(frozen=True)
+class RegistryReactions:
+    """Implements Reactions: fetch what was published, forget what was withdrawn, look again at what moved."""
+
+    directory: Directory
+    residency: Residency
+    device: DeviceTier
+    disk: DiskCache
+    prefetcher: Prefetcher
+    warmer: Warmer
+
+    async def react(self, change: Change) -> None:
+        """Raises Unavailable if a withdrawal can't be looked up now, so that it is told again."""
+        if change.kind is ChangeKind.PUBLISHED:
+            for name in self.directory.names_of(change.name.partition("/versions/")[0]):
+                self.prefetcher.want(name, Cause.PUBLISH)
+            self.prefetcher.want(change.name, Cause.PUBLISH)
+        elif change.kind is ChangeKind.ALIASES:
+            for name in self.directory.names_of(change.name):
+                self.prefetcher.want(name, Cause.ALIAS)
+            self.warmer.wake()
+        elif change.kind is ChangeKind.DEPRECATED:
+            await self._check(change.name)
+        elif change.kind in (ChangeKind.REGION, ChangeKind.RECIPE):
+            self.warmer.wake()
+
+    async def begun(self, *, missed: bool) -> None:
+        """Raises as `react` does."""
+        if missed:
+            for resident in list(self.residency.resident()):
+                await self._check(resident.version)
+        self.warmer.wake()
+
+    async def _check(self, name: str) -> None:
+        try:
+            known = await self.directory.version(name)
+        except NotFound:
+            return
+        if known.warning:
+            raise Unavailable(known.warning)
+        if known.value.withdrawn:
+            self._forget(known.value)
+
+    def _forget(self, version: VersionInfo) -> None:
+        self.device.forget(version.file_digest)
+        self.residency.forget(version.file_digest)
+        self.disk.forget(version.file_digest)
+        _log.info("withdrawn adapter forgotten", version=version.name, reason=version.withdrawn)

@@ -1,0 +1,93 @@
+"""What operators see of the adapters' tiers, of the registry's watch and of prefetching."""
+
+from __future__ import annotations
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+from terroir.inference.tiers import Tier
+
+
+class TierMetrics:
+    """Hits, bytes, loads and evictions by tier."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self._hits = Counter(
+            "terroir_inference_adapter_hits",
+            "Adapters of requests, by the tier that they were found in.",
+            ["tier"],
+            registry=registry,
+        )
+        self._loads = Histogram(
+            "terroir_inference_adapter_load_seconds",
+            "Time to bring an adapter into host memory, by where it came from.",
+            ["source"],
+            buckets=(0.001, 0.005, 0.025, 0.1, 0.25, 1, 2.5, 10, 60),
+            registry=registry,
+        )
+        self._bytes = Gauge("terroir_inference_cache_bytes", "Bytes in a cache.", ["tier"], registry=registry)
+        self._evictions = Counter(
+            "terroir_inference_cache_evictions", "Adapters that left a cache.", ["tier"], registry=registry
+        )
+        self._damaged = Counter(
+            "terroir_inference_disk_damaged", "Files of the disk cache that were not what they were.", registry=registry
+        )
+        self._device_puts = Counter(
+            "terroir_inference_device_puts", "Adapters sent into device memory.", registry=registry
+        )
+        self._prefetches = Counter(
+            "terroir_inference_prefetches",
+            "Adapters wanted before a request asked, by why and by what came of it.",
+            ["cause", "result"],
+            registry=registry,
+        )
+        self._connected = Gauge(
+            "terroir_inference_registry_watch_connected", "1 while the registry's watch runs.", registry=registry
+        )
+        self._changes = Counter(
+            "terroir_inference_registry_changes", "Changes heard of, by kind.", ["kind"], registry=registry
+        )
+        self._remembered = Counter(
+            "terroir_inference_remembered_lookups",
+            "Names served from memory because the registry gave no answer.",
+            registry=registry,
+        )
+
+    def hit(self, tier: Tier) -> None:
+        """Count one adapter of a request."""
+        self._hits.labels(tier).inc()
+
+    def loaded(self, source: Tier, seconds: float) -> None:
+        """Count one adapter that came into host memory from disk or registry."""
+        self._loads.labels(source).observe(seconds)
+
+    def held(self, tier: str, size_bytes: int) -> None:
+        """Set the bytes in a cache: a tier, or `merged`."""
+        self._bytes.labels(tier).set(size_bytes)
+
+    def evicted(self, tier: Tier) -> None:
+        """Count one adapter that left a tier."""
+        self._evictions.labels(tier).inc()
+
+    def disk_damaged(self) -> None:
+        """Count one file that is fetched again because its digest is wrong."""
+        self._damaged.inc()
+
+    def put_on_device(self) -> None:
+        """Count one adapter that was sent to the device."""
+        self._device_puts.inc()
+
+    def prefetched(self, cause: str, result: str) -> None:
+        """Count one prefetch that ended."""
+        self._prefetches.labels(cause, result).inc()
+
+    def watching(self, connected: bool) -> None:
+        """Say whether the watch runs."""
+        self._connected.set(int(connected))
+
+    def heard(self, kind: str) -> None:
+        """Count one change of the registry."""
+        self._changes.labels(kind).inc()
+
+    def remembered(self) -> None:
+        """Count one name that was served from memory."""
+        self._remembered.inc()
