@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from prometheus_client import CollectorRegistry, Counter, Histogram
+from collections.abc import Callable
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from terroir.inference.priority import Priority
 
@@ -39,8 +41,15 @@ class AdmissionMetrics:
             ["kind"],
             registry=registry,
         )
+        self._jobs = Gauge(
+            "terroir_inference_engine_jobs", "Jobs of the engine whose events somebody waits for.", registry=registry
+        )
         for priority in Priority:  # a rate needs the zero before the first one
             self._admitted.labels(priority.name)
+
+    def watch(self, jobs: Callable[[], int]) -> None:
+        """Read the engine's jobs from where they are, at each scrape."""
+        self._jobs.set_function(jobs)
 
     def admitted(self, priority: Priority, queue_seconds: float) -> None:
         """A request's turn came."""

@@ -81,6 +81,11 @@ class EngineHost:
             retry_after_seconds=_LOAD_RETRY_SECONDS,
         )
 
+    @property
+    def jobs(self) -> int:
+        """Jobs whose events somebody waits for."""
+        return len(self._mailboxes)
+
     def start(self) -> None:
         """Start the process and keep one running until `close`."""
         self._supervisor = asyncio.create_task(self._supervise())

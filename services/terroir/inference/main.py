@@ -42,8 +42,10 @@ async def build(settings: InferenceSettings, server: Server) -> AsyncIterator[No
 
     engine = EngineHost(_engine_config(settings), metrics, announce)
     capacity = Capacity(settings.max_active_requests, settings.max_active_rows, settings.max_batch_rows)
-    admission = Admission(capacity, settings.max_queue_size, CostModel(), clock, AdmissionMetrics(server.registry))
+    admitting = AdmissionMetrics(server.registry)
+    admission = Admission(capacity, settings.max_queue_size, CostModel(), clock, admitting)
     metrics.watch(admission)
+    admitting.watch(lambda: engine.jobs)
     pictures = PicturePool()
     async with (
         aio_channel(settings.registry_target) as channel,

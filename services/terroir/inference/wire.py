@@ -9,6 +9,7 @@ from terroir._proto.inference.v1 import inference_pb2 as pb
 from terroir.common.errors import InvalidArgument
 from terroir.inference.generation import AllMade, PictureMade, PreviewMade, Progress, StepMade, Waiting
 from terroir.inference.picture_files import PictureFormat
+from terroir.inference.priority import Priority
 from terroir.inference.tiers import Tier
 from terroir.inference.wish import RawWish
 
@@ -25,6 +26,13 @@ TIERS: Final = {
     Tier.HOST: pb.TIER_HOST,
     Tier.DISK: pb.TIER_DISK,
     Tier.REGISTRY: pb.TIER_REGISTRY,
+}
+
+_PRIORITIES: Final = {
+    pb.PRIORITY_UNSPECIFIED: Priority.NORMAL,
+    pb.PRIORITY_HIGH: Priority.HIGH,
+    pb.PRIORITY_NORMAL: Priority.NORMAL,
+    pb.PRIORITY_BACKGROUND: Priority.BACKGROUND,
 }
 
 
@@ -49,6 +57,7 @@ def raw_wish(request: pb.GenerateRequest) -> RawWish:
         sampler=request.sampler,
         seeds=tuple(request.seeds),
         preview_interval_steps=request.preview_interval_steps,
+        priority=_priority(request.priority),
     )
 
 
@@ -63,10 +72,22 @@ def picture_format(value: int) -> PictureFormat:
     return _FORMATS[pb.PictureFormat.ValueType(value)]
 
 
+def _priority(value: int) -> Priority:
+    if value not in _PRIORITIES:
+        raise InvalidArgument(
+            f"priority {value} is unknown; use PRIORITY_HIGH, PRIORITY_NORMAL or PRIORITY_BACKGROUND",
+            reason="UNKNOWN_PRIORITY",
+            field="priority",
+        )
+    return _PRIORITIES[pb.Priority.ValueType(value)]
+
+
 def responses(progress: Progress) -> Iterator[pb.GenerateResponse]:
     """One message, or as many chunks as a picture needs."""
     if isinstance(progress, Waiting):
-        yield pb.GenerateResponse(queued=pb.Queued(position=progress.position))
+        yield pb.GenerateResponse(
+            queued=pb.Queued(position=progress.position, predicted_seconds=progress.predicted_seconds)
+        )
     elif isinstance(progress, StepMade):
         yield pb.GenerateResponse(step=pb.StepDone(step=progress.step, total_steps=progress.total))
     elif isinstance(progress, PreviewMade):

@@ -242,8 +242,9 @@ def _draws(rig: Rig) -> bool:
 
 
 def test_a_deadline_ends_a_request_and_the_next_one_draws(rig: Rig) -> None:
+    """At once where costs are known, which depends on what was drawn before; else when it passes."""
     error = rig.inference.refusal(timeout=0.3, steps=150, width=128, height=128)
-    assert error.code == "DEADLINE_EXCEEDED"
+    assert error.reason in {"DEADLINE_EXCEEDED", "DEADLINE_UNMEETABLE"}
     until(lambda: _draws(rig))
 
 
