@@ -9,10 +9,12 @@ from typing import Final
 
 from PIL import Image
 
+from terroir.inference.engine.decoding import VaeWorker
+from terroir.inference.engine.layers import adapt
 from terroir.inference.engine.loop import DrawingLoop
-from terroir.inference.engine.merging import Merger
 from terroir.inference.engine.messages import DrawJob, Drawn, Failed, JobEvent
 from terroir.inference.engine.model import Model
+from terroir.inference.engine.stacks import Stacks
 from terroir.lora.adapter import Adapter
 from terroir.lora.composition import Composition
 from terroir.tiny import NATIVE_SIDE
@@ -69,10 +71,14 @@ class Drawer:
 
     def _draw(self, column: Column) -> list[Image.Image]:
         events: list[JobEvent] = []
-        merger = Merger(self._model.layers(), _MERGED_BYTES)
-        loop = DrawingLoop(self._model, merger, _ROWS, events.append)
+        stacks = Stacks(adapt(self._model.layers()), budget_bytes=_MERGED_BYTES)
+        vae = VaeWorker(
+            self._model, events.append, lambda job, encoded: loop.encoded(job, encoded), preview=self._model.decode,
+            used_bytes=lambda: stacks.used_bytes,
+        )  # fmt: skip
+        loop = DrawingLoop(self._model, stacks, vae, _ROWS, events.append)
         for name in column.styles:
-            merger.put(name, self._adapters[name])
+            stacks.put(name, stacks.prepare(self._adapters[name]))
         for number, prompt in enumerate(PROMPTS):
             loop.submit(
                 DrawJob(
@@ -84,6 +90,7 @@ class Drawer:
             )  # fmt: skip
         while loop.busy:
             loop.tick()
+            vae.work_off()
         failed = [event for event in events if isinstance(event, Failed)]
         if failed:
             raise RuntimeError(f"{column.name}: {failed[0].message}")

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
+from terroir.inference.engine.decoding import VaeWorker
+from terroir.inference.engine.layers import adapt
 from terroir.inference.engine.loop import DrawingLoop
-from terroir.inference.engine.merging import Merger
-from terroir.inference.engine.messages import DrawJob, Drawn, JobEvent, Raster
+from terroir.inference.engine.messages import DrawJob, Drawn, JobEvent, PlanName, Raster
 from terroir.inference.engine.model import Model
+from terroir.inference.engine.stacks import Stacks
 from terroir.lora.adapter import Adapter, LoraModule
 from terroir.lora.composition import Composition
 
@@ -61,25 +63,50 @@ class Studio:
     merged_budget_bytes: int = 1 << 28
     max_batch_rows: int = 32
     events: list[JobEvent] = field(default_factory=list)
-    merger: Merger = field(init=False)
+    plan: Literal["auto"] | PlanName = "auto"
+    static_rows: int = 0
+    stacks: Stacks = field(init=False)
+    vae: VaeWorker = field(init=False)
     loop: DrawingLoop = field(init=False)
 
     def __post_init__(self) -> None:
-        self.merger = Merger(self.model.layers(), self.merged_budget_bytes)
-        self.loop = DrawingLoop(self.model, self.merger, self.max_batch_rows, self.events.append)
+        self.stacks = Stacks(
+            adapt(self.model.layers()),
+            budget_bytes=self.merged_budget_bytes,
+            plan=self.plan,
+            static_rows=self.static_rows,
+        )
+        self.vae = VaeWorker(
+            self.model,
+            self.events.append,
+            lambda job, encoded: self.loop.encoded(job, encoded),
+            preview=self.model.decode,
+            used_bytes=lambda: self.stacks.used_bytes,
+        )
+        self.loop = DrawingLoop(self.model, self.stacks, self.vae, self.max_batch_rows, self.events.append)
 
     def submit(self, job: DressedJob) -> None:
         """Put the job's adapters, then the job."""
         for digest, adapter in job.adapters.items():
-            self.merger.put(digest, adapter)
+            self.stacks.put(digest, self.stacks.prepare(adapter))
         self.loop.submit(job)
 
     def run(self, *jobs: DressedJob) -> None:
         """Submit and draw to the end."""
         for job in jobs:
             self.submit(job)
+        self.work_off()
+
+    def tick(self) -> None:
+        """One tick, and what it left for the VAE, on this thread."""
+        self.loop.tick()
+        self.vae.work_off()
+
+    def work_off(self) -> None:
+        """Draw to the end."""
+        self.vae.work_off()
         while self.loop.busy:
-            self.loop.tick()
+            self.tick()
 
     def pictures(self, job_id: str) -> list[np.ndarray[Any, np.dtype[np.int16]]]:
         """Finished pictures `[height, width, 3]` in order."""

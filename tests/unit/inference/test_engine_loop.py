@@ -6,6 +6,7 @@ import hashlib
 import random
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -45,14 +46,13 @@ def test_base_weights_are_bit_identical_after_random_churn(model: Model) -> None
             studio.submit(make_job(f"job-{number}", worn, steps=rng.randint(1, 4)))
         if rng.random() < 0.2:
             studio.loop.cancel(f"job-{rng.randrange(number + 1)}")
-        studio.loop.tick()
-    while studio.loop.busy:
-        studio.loop.tick()
+        studio.tick()
+    studio.work_off()
     assert not [event for event in studio.events if isinstance(event, Failed)]
     assert [event for event in studio.events if isinstance(event, Finished)]
     assert weights_digest(model) == before
     assert {n: id(p) for n, p in model.unet.named_parameters()} == identities
-    assert studio.merger.used_bytes <= 4 << 20
+    assert studio.stacks.used_bytes <= 4 << 20
 
 
 def test_an_error_inside_a_call_leaves_the_base_weights_and_other_requests(
@@ -62,12 +62,13 @@ def test_an_error_inside_a_call_leaves_the_base_weights_and_other_requests(
     adapter = random_adapter(model, 1)
     real = model.predict
 
-    def fail_once(*rows: torch.Tensor) -> torch.Tensor:
-        monkeypatch.setattr(model, "predict", real)
-        raise torch.OutOfMemoryError("pretended")
+    def fail_beyond_two_rows(latents: torch.Tensor, *rest: Any) -> torch.Tensor:
+        if len(latents) > 2:
+            raise torch.OutOfMemoryError("pretended")
+        return real(latents, *rest)
 
-    monkeypatch.setattr(model, "predict", fail_once)
-    studio.run(make_job("hit", {"digest": (adapter, 1.0, 1.0)}), make_job("spared"))
+    monkeypatch.setattr(model, "predict", fail_beyond_two_rows)
+    studio.run(make_job("hit", {"digest": (adapter, 1.0, 1.0)}, seeds=(1, 2)), make_job("spared"))
     failed = [event for event in studio.events if isinstance(event, Failed)]
     assert [(event.id, event.reason) for event in failed] == [("hit", "DEVICE_MEMORY_FULL")]
     assert len(studio.pictures("spared")) == 1
@@ -83,39 +84,37 @@ def test_a_request_draws_the_same_picture_alone_and_among_others_that_join_and_l
     crowd.submit(make_job("same", {"one": (one, 0.9, 0.4)}, steps=4, seeds=(1, 2), guidance_scale=7.0))
     crowd.submit(make_job("other", {"two": (two, 1.0, 1.0)}, steps=9, sampler="euler-a"))
     for _ in range(2):
-        crowd.loop.tick()
+        crowd.tick()
     crowd.submit(wanted)
     crowd.submit(make_job("unguided", {"one": (one, 0.9, 0.4)}, steps=2, guidance_scale=1.0, sampler="dpmpp-2m"))
-    crowd.loop.tick()
+    crowd.tick()
     crowd.loop.cancel("other")
-    while crowd.loop.busy:
-        crowd.loop.tick()
+    crowd.work_off()
     assert np.abs(alone.pictures("wanted")[0] - crowd.pictures("wanted")[0]).max() <= 2
     assert not crowd.pictures("other")
     assert len(crowd.pictures("same")) == 2 and len(crowd.pictures("unguided")) == 1
 
 
-def test_equal_compositions_share_a_call_and_different_ones_take_turns(
+def test_requests_share_a_call_whatever_they_wear_as_far_as_its_rows_go(
     model: Model, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rows: list[int] = []
     real = model.predict
 
-    def count(latents: torch.Tensor, *rest: torch.Tensor) -> torch.Tensor:
+    def count(latents: torch.Tensor, *rest: Any) -> torch.Tensor:
         rows.append(len(latents))
         return real(latents, *rest)
 
     monkeypatch.setattr(model, "predict", count)
     adapter = random_adapter(model, 1)
     studio = Studio(model, max_batch_rows=6)
-    worn = {"digest": (adapter, 1.0, 0.0)}
     studio.run(
-        make_job("a", worn, steps=2), make_job("plain", steps=2), make_job("b", worn, steps=2, seeds=(1, 2)),
-        make_job("c", worn, steps=2),
+        make_job("a", {"digest": (adapter, 1.0, 0.0)}, steps=2), make_job("plain", steps=2, sampler="euler"),
+        make_job("b", {"digest": (adapter, 0.5, 0.0)}, steps=2, seeds=(1, 2)), make_job("c", steps=2),
     )  # fmt: skip
     order = [event.id for event in studio.events if isinstance(event, Stepped)]
-    assert rows[:3] == [6, 2, 4], "a and b fill a call of six rows, then plain, then c with a"
-    assert order[:5] == ["a", "b", "plain", "c", "a"]
+    assert rows[:2] == [6, 6], "a, plain and c fill a call of six rows, then b, which waited longest, with one of them"
+    assert order[:5] == ["a", "plain", "c", "b", "a"]
     assert sorted(order) == sorted(["a", "b", "c", "plain"] * 2)
 
 

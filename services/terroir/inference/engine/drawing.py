@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
 from typing import Any, Final
 
 import torch
 from torch import Tensor
 
-from terroir.inference.engine.merging import Merged, Merger
-from terroir.inference.engine.messages import DrawJob, Raster
+from terroir.inference.engine.decoding import Encoded
+from terroir.inference.engine.messages import DrawJob
 from terroir.inference.engine.model import Model
+from terroir.inference.engine.stacks import Stacks
 
 _GUIDANCE_OFF: Final = 1.0
 
@@ -19,33 +19,41 @@ _GUIDANCE_OFF: Final = 1.0
 class Drawing:
     """State between two steps; `rows` go into a shared denoiser call and `advance` takes its answer."""
 
-    def __init__(self, job: DrawJob, model: Model, merger: Merger) -> None:
-        """Encode the prompt, draw the first noise and hold the merged weights until `close`."""
+    def __init__(self, job: DrawJob, model: Model, stacks: Stacks, encoded: Encoded | None = None) -> None:
+        """Encode the prompt, draw the first noise and hold the composition until `close`.
+
+        `encoded` is the job's own picture, if it starts from one.
+        """
         self.job = job
         self.began = time.monotonic()
         self.step = 0
-        self._model = model
-        self._merger = merger
-        self.merged: Merged = merger.hold(job.composition)
+        self._stacks = stacks
+        stacks.join(job.composition)
         try:
-            self._prepare()
+            self._prepare(model, encoded)
         except BaseException:
             self.close()
             raise
 
-    def _prepare(self) -> None:
-        job, model = self.job, self._model
-        self._scheduler = model.sampler(job.sampler, job.steps)
-        self._generators = [torch.Generator("cpu").manual_seed(seed) for seed in job.seeds]
-        self._latents = model.noise(self._scheduler, job.width, job.height, self._generators)
-        self._options = model.step_options(self._scheduler, self._generators)
-        self._denoised: Tensor | None = None
+    def _prepare(self, model: Model, encoded: Encoded | None) -> None:
+        job = self.job
         wearing = tuple((p.digest, p.text_encoder_weight) for p in job.composition.parts if p.text_encoder_weight)
-        texts = (job.negative_prompt, job.prompt) if self.guided else (job.prompt,)
-        with self._merger.worn(self.merged):
-            encoded = [model.encode(text, wearing).expand(len(job.seeds), -1, -1) for text in texts]
-        self.embeddings = torch.cat(encoded)
+        negative_prompt = job.negative_prompt if self.guided else None
+        with self._stacks.worn_by_text(job.composition):
+            self.conditioning = model.condition(
+                job.prompt, negative_prompt, count=len(job.seeds), width=job.width, height=job.height, wearing=wearing
+            )
+        texts = (job.prompt,) if negative_prompt is None else (negative_prompt, job.prompt)
         self.cut_texts = [text for text in texts if model.prompt_is_cut(text)]
+        generators = [torch.Generator("cpu").manual_seed(seed) for seed in job.seeds]
+        if encoded is not None:
+            generators = list(encoded.generators)
+        self._scheduler = model.sampler(job.sampler, job.steps)
+        self._latents, self._timesteps = model.start(
+            self._scheduler, job, generators, None if encoded is None else encoded.latents
+        )
+        self._options = model.step_options(self._scheduler, generators)
+        self._denoised: Tensor | None = None
 
     @property
     def guided(self) -> bool:
@@ -58,21 +66,27 @@ class Drawing:
         return len(self.job.seeds) * (2 if self.guided else 1)
 
     @property
-    def batch_key(self) -> tuple[object, ...]:
-        """Requests with equal keys may share a denoiser call.
+    def total_steps(self) -> int:
+        """Steps that it makes in all; fewer than asked for where it starts from a picture."""
+        return len(self._timesteps)
 
-        Composition: this plan wears one merged copy a call. Shapes: rows of one tensor must agree.
+    @property
+    def shape(self) -> tuple[object, ...]:
+        """Requests with equal shapes may share a denoiser call.
+
+        Latents and conditioning: their tensors are stacked. Precision: stacked tensors have one. Guidance on or off: so
+        that every picture has the same number of rows, which slots are counted by.
         """
-        return self.job.composition, tuple(self._latents.shape[1:]), tuple(self.embeddings.shape[1:])
+        return tuple(self._latents.shape[1:]), self._latents.dtype, self.conditioning.key, self.guided
 
     @property
     def denoised(self) -> bool:
         """Whether all steps are done."""
-        return self.step == len(self._scheduler.timesteps)
+        return self.step == len(self._timesteps)
 
     def rows(self) -> tuple[Tensor, Tensor]:
         """Scaled latents `[rows, …]` and their timesteps `[rows]` for the next step."""
-        timestep = self._scheduler.timesteps[self.step]
+        timestep = self._timesteps[self.step]
         latents = torch.cat([self._latents] * 2) if self.guided else self._latents
         latents = self._scheduler.scale_model_input(latents, timestep)
         # Samplers disagree on integer or float timesteps; the denoiser embeds them as float either way.
@@ -83,25 +97,22 @@ class Drawing:
         if self.guided:
             without, with_prompt = prediction.chunk(2)
             prediction = without + self.job.guidance_scale * (with_prompt - without)
-        timestep = self._scheduler.timesteps[self.step]
+        timestep = self._timesteps[self.step]
         result: Any = self._scheduler.step(prediction, timestep, self._latents, **self._options, return_dict=True)
         self._latents = result.prev_sample
         self._denoised = getattr(result, "pred_original_sample", None)
         self.step += 1
 
     @property
-    def finite(self) -> bool:
-        """Whether the latents are numbers; too large weights end in NaN."""
-        return bool(torch.isfinite(self._latents).all())
+    def latents(self) -> Tensor:
+        """`[pictures, channels, rows, columns]` as they are now."""
+        return self._latents
 
-    def preview(self) -> Sequence[Raster]:
-        """The pictures as they would be if denoising ended here."""
-        return self._model.decode(self._latents if self._denoised is None else self._denoised)
-
-    def picture(self, index: int) -> Raster:
-        """One finished picture."""
-        return self._model.decode(self._latents[index : index + 1])[0]
+    @property
+    def outlook(self) -> Tensor:
+        """What the latents would be if denoising ended here, as far as the sampler says so."""
+        return self._latents if self._denoised is None else self._denoised
 
     def close(self) -> None:
-        """Give the merged weights back."""
-        self._merger.release(self.job.composition)
+        """Let go of the composition."""
+        self._stacks.leave(self.job.composition)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from transformers.utils import logging as transformers_logging
 
 from terroir.common.base_digest import base_digest, component_digests
-from terroir.inference.engine.messages import Raster
+from terroir.inference.engine.conditioning import Conditioning
+from terroir.inference.engine.messages import DrawJob, Raster
 from terroir.inference.engine.samplers import build_sampler
 from terroir.lora.key_table import KeyTable, key_table_of
 
@@ -45,6 +46,7 @@ class Model:
         self.unet: nn.Module = self._pipe.unet.requires_grad_(False).eval()
         self.text_encoder: nn.Module = self._pipe.text_encoder.requires_grad_(False).eval()
         self._pipe.vae.requires_grad_(False).eval()
+        self._denoise: Callable[..., Any] = self.unet
         self._scheduler_config = self._pipe.scheduler.config
         self._embeddings: OrderedDict[tuple[str, object], Tensor] = OrderedDict()
 
@@ -88,6 +90,26 @@ class Model:
         scheduler.set_timesteps(steps, device=self._pipe.device)
         return scheduler
 
+    def condition(
+        self, prompt: str, negative_prompt: str | None, *, count: int, width: int, height: int, wearing: object
+    ) -> Conditioning:
+        """Rows of `count` pictures: without the prompt first, unless `negative_prompt` is None, then with it.
+
+        `wearing` identifies the text encoder's present weights.
+        """
+        texts = (prompt,) if negative_prompt is None else (negative_prompt, prompt)
+        return Conditioning(torch.cat([self.encode(text, wearing).expand(count, -1, -1) for text in texts]))
+
+    def start(
+        self, scheduler: Any, job: DrawJob, generators: list[torch.Generator], encoded: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        """First latents `[pictures, channels, rows, columns]` and the timesteps to make on them."""
+        return self.noise(scheduler, job.width, job.height, generators), scheduler.timesteps
+
+    def encode_picture(self, raster: Raster, generators: Sequence[torch.Generator]) -> Tensor:
+        """Latents of a picture, one draw a generator."""
+        raise NotImplementedError
+
     def noise(self, scheduler: Any, width: int, height: int, generators: list[torch.Generator]) -> Tensor:
         """First latents `[pictures, channels, rows, columns]`, one generator a picture, scaled for the scheduler."""
         self._pipe.scheduler = scheduler
@@ -103,10 +125,21 @@ class Model:
         options: dict[str, Any] = self._pipe.prepare_extra_step_kwargs(generators, 0.0)
         return options
 
-    def predict(self, latents: Tensor, timesteps: Tensor, embeddings: Tensor) -> Tensor:
-        """One denoiser call: latents `[rows, …]`, timesteps `[rows]`, embeddings `[rows, tokens, channels]`."""
-        prediction: Tensor = self.unet(latents, timesteps, encoder_hidden_states=embeddings, return_dict=False)[0]
-        return prediction
+    def predict(self, latents: Tensor, timesteps: Tensor, conditioning: Conditioning, padding: int = 0) -> Tensor:
+        """One denoiser call: latents `[rows, …]`, timesteps `[rows]`; the answer `[rows, …]`.
+
+        `padding` rows are added for the call alone.
+        """
+        rows = len(latents)
+        if padding:
+            latents, timesteps = _padded(latents, padding), _padded(timesteps, padding)
+            conditioning = conditioning.padded(padding)
+        prediction: Tensor = self._denoise(latents, timesteps, **conditioning.arguments(), return_dict=False)[0]
+        return prediction[:rows]
+
+    def compile(self, **options: Any) -> None:
+        """Compile the denoiser (torch.compile), anew for each row count and shape; those first calls take minutes."""
+        self._denoise = torch.compile(self.unet, dynamic=False, **options)
 
     def decode(self, latents: Tensor) -> Sequence[Raster]:
         """Pictures of latents `[pictures, …]`, rounded as diffusers rounds."""
@@ -124,6 +157,10 @@ class Model:
         except AttributeError:
             # transformers 5 dropped this level from CLIPTextModel; adapter files and the key table carry it.
             return root.get_submodule(path.removeprefix("text_model."))
+
+
+def _padded(rows: Tensor, padding: int) -> Tensor:
+    return torch.cat([rows, rows[-1:].expand(padding, *rows.shape[1:])])
 
 
 def _folder(base_model: str) -> Path:

@@ -1,4 +1,4 @@
-"""The engine's process: one thread owns the device, another reads commands, nothing here speaks gRPC."""
+"""The engine's process: one thread owns the device, others read commands and write events, nothing speaks gRPC."""
 
 from __future__ import annotations
 
@@ -9,18 +9,12 @@ import signal
 from multiprocessing.connection import Connection
 from queue import SimpleQueue
 from threading import Thread
+from typing import TYPE_CHECKING
 
-from terroir.inference.engine.messages import (
-    Cancel,
-    Command,
-    DrawJob,
-    DropAdapter,
-    EngineConfig,
-    EngineInfo,
-    LoadFailed,
-    PutAdapter,
-    Stop,
-)
+from terroir.inference.engine.messages import EngineConfig, EngineEvent, LoadFailed, Stop
+
+if TYPE_CHECKING:
+    from terroir.inference.engine.engine import Engine
 
 
 def run_engine(connection: Connection, config: EngineConfig) -> None:
@@ -35,52 +29,39 @@ def run_engine(connection: Connection, config: EngineConfig) -> None:
     # Deferred: the parent imports this module too and must stay without torch.
     import torch
 
-    from terroir.inference.engine.loop import DrawingLoop
-    from terroir.inference.engine.merging import Merger
-    from terroir.inference.engine.model import Model
+    from terroir.inference.engine.engine import Engine
 
     torch.set_num_threads(config.threads)
+    events: SimpleQueue[EngineEvent] = SimpleQueue()
     try:
-        model = Model(config.base_model)
+        engine = Engine(config, events.put)
     except Exception as error:
         connection.send(LoadFailed(f"{type(error).__name__}: {error}"))
         return
     gc.freeze()
     gc.enable()
-    merger = Merger(model.layers(), config.merged_budget_bytes)
-    loop = DrawingLoop(model, merger, config.max_batch_rows, connection.send)
-    commands: SimpleQueue[Command] = SimpleQueue()
-    Thread(target=_read, args=(connection, commands), name="commands", daemon=True).start()
-    connection.send(
-        EngineInfo(
-            pid=os.getpid(), device=model.device, base_digest=model.digest, key_table=dict(model.key_table()),
-            native_resolution=model.native_resolution, family="sd15", dtype="float32", profile=(),
-        )
-    )  # fmt: skip
-    while True:
-        # Waits only when idle; while drawing, commands are taken between steps.
-        while not loop.busy or not commands.empty():
-            command = commands.get()
-            if isinstance(command, DrawJob):
-                loop.submit(command)
-            elif isinstance(command, PutAdapter):
-                merger.put(command.digest, command.adapter)
-            elif isinstance(command, DropAdapter):
-                merger.drop(command.digest)
-            elif isinstance(command, Cancel):
-                loop.cancel(command.id)
-            else:
-                return
-        loop.tick()
+    connection.send(engine.info())
+    Thread(target=_write, args=(connection, events), name="events", daemon=True).start()
+    Thread(target=_read, args=(connection, engine), name="commands", daemon=True).start()
+    engine.run()
 
 
-def _read(connection: Connection, commands: SimpleQueue[Command]) -> None:
+def _read(connection: Connection, engine: Engine) -> None:
     """Take commands off the pipe as they come, so that unpickling adapters never delays a step."""
     while True:
         try:
-            commands.put(connection.recv())
+            engine.take(connection.recv())
         except (EOFError, OSError):
-            commands.put(Stop())
+            engine.take(Stop())
+            return
+
+
+def _write(connection: Connection, events: SimpleQueue[EngineEvent]) -> None:
+    """Send events as they come, so that a full pipe never delays a step."""
+    while True:
+        try:
+            connection.send(events.get())
+        except OSError:  # the parent is gone; the reading side ends the process
             return
 
 

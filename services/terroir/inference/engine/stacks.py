@@ -75,6 +75,11 @@ class Stacks:
         return self.plan != "copy"
 
     @property
+    def static(self) -> bool:
+        """Whether every call wears slots at fixed addresses."""
+        return self._static is not None
+
+    @property
     def used_bytes(self) -> int:
         """Bytes of merged weights and banks."""
         kept: list[_Stack | Batch] = [*self._stacks.values(), *self._batches.values()]

@@ -1,0 +1,111 @@
+"""The engine put together: model, stacks, drawing loop and VAE worker, driven by commands."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from queue import SimpleQueue
+from typing import Final
+
+from terroir.inference.engine.decoding import Encoded, VaeWorker
+from terroir.inference.engine.device_adapter import DeviceAdapter
+from terroir.inference.engine.layers import adapt
+from terroir.inference.engine.loop import DrawingLoop
+from terroir.inference.engine.messages import (
+    Cancel,
+    Command,
+    DrawJob,
+    DropAdapter,
+    EngineConfig,
+    EngineInfo,
+    JobEvent,
+    PutAdapter,
+    Stop,
+)
+from terroir.inference.engine.model import Model
+from terroir.inference.engine.profile import measure_ticks
+from terroir.inference.engine.stacks import Stacks
+
+_MOST_ROWS_A_REQUEST: Final = 32
+"""Of a compiled denoiser's slots: 16 pictures with guidance."""
+
+
+@dataclass(frozen=True)
+class _Uploaded:
+    digest: str
+    adapter: DeviceAdapter
+
+
+@dataclass(frozen=True)
+class _SourceEncoded:
+    job: DrawJob
+    encoded: Encoded
+
+
+class Engine:
+    """Everything that lives on the device. One thread runs it, any other may `take` commands."""
+
+    def __init__(self, config: EngineConfig, emit: Callable[[JobEvent], None]) -> None:
+        """Load the model; raises what diffusers raises. `emit` is called on two threads."""
+        self._config = config
+        self._inputs: SimpleQueue[Command | _Uploaded | _SourceEncoded] = SimpleQueue()
+        self._model = Model(config.base_model)
+        rows = max(config.max_batch_rows, _MOST_ROWS_A_REQUEST)
+        self._stacks = Stacks(
+            adapt(self._model.layers()),
+            budget_bytes=config.merged_budget_bytes,
+            plan=config.plan,
+            static_rows=1 << (rows - 1).bit_length() if config.compiled else 0,
+        )
+        if config.compiled:
+            self._model.compile()
+        self._vae = VaeWorker(
+            self._model,
+            emit,
+            lambda job, encoded: self._inputs.put(_SourceEncoded(job, encoded)),
+            preview=self._model.decode,
+            used_bytes=lambda: self._stacks.used_bytes,
+            device=self._model.device,
+        )
+        self._loop = DrawingLoop(self._model, self._stacks, self._vae, config.max_batch_rows, emit)
+
+    def info(self) -> EngineInfo:
+        """What is served; measures a few ticks, which also warms the device up."""
+        model = self._model
+        return EngineInfo(
+            pid=os.getpid(), device=model.device, base_digest=model.digest, key_table=dict(model.key_table()),
+            native_resolution=model.native_resolution, family="sd15", dtype="float32",
+            profile=measure_ticks(model, self._stacks),
+        )  # fmt: skip
+
+    def take(self, command: Command) -> None:
+        """Pass a command on to the device's thread; an adapter is uploaded here, on the caller's."""
+        if isinstance(command, PutAdapter):
+            self._inputs.put(_Uploaded(command.digest, self._stacks.prepare(command.adapter)))
+        else:
+            self._inputs.put(command)
+
+    def run(self) -> None:
+        """Draw until told to stop."""
+        self._vae.start(self._config.threads)
+        while True:
+            # Waits only when idle; while drawing, commands are taken between steps.
+            while not self._loop.busy or not self._inputs.empty():
+                command = self._inputs.get()
+                if isinstance(command, Stop):
+                    return
+                self._obey(command)
+            self._loop.tick()
+
+    def _obey(self, command: Command | _Uploaded | _SourceEncoded) -> None:
+        if isinstance(command, _Uploaded):
+            self._stacks.put(command.digest, command.adapter)
+        elif isinstance(command, DropAdapter):
+            self._stacks.drop(command.digest)
+        elif isinstance(command, DrawJob):
+            self._loop.submit(command)
+        elif isinstance(command, _SourceEncoded):
+            self._loop.encoded(command.job, command.encoded)
+        elif isinstance(command, Cancel):
+            self._loop.cancel(command.id)
