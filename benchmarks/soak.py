@@ -47,6 +47,10 @@ SOAKS: Final = (
         "fuzz", "mutated adapter files read, files",
         "tests/robustness/lora/test_fuzzed_files.py", "TERROIR_SOAK_FUZZ", 10_000,
     ),
+    Soak(
+        "ghz", "64 clients of ghz at an inference server, seconds",
+        "tests/integration/inference/test_many_clients.py", "TERROIR_SOAK_GHZ_SECONDS", 300,
+    ),
 )  # fmt: skip
 
 
