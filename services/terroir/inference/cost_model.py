@@ -18,7 +18,7 @@ from __future__ import annotations
 import math
 from bisect import bisect_left
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Final
 
 from terroir.inference.engine.messages import TickCost
@@ -49,6 +49,11 @@ class Work:
     def pixels(self) -> int:
         """Of each picture."""
         return self.width * self.height
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Requests of one size share ticks."""
+        return self.width, self.height
 
 
 @dataclass(frozen=True)
@@ -107,36 +112,46 @@ class CostModel:
     def predict(self, new: Work, running: Sequence[Work], waiting: Sequence[Work], capacity: Capacity) -> float:
         """Seconds until the pictures of `new`, which waits behind `waiting`, which wait for `running`.
 
-        Plays the rounds through: in each, everyone who draws makes one step, sizes take turns, and the requests of one
-        size share ticks of at most `capacity.batch_rows` rows. Who has made all steps leaves and the next ones enter.
-        Later arrivals, whatever their priority, and loads of adapters are not foreseen.
+        Plays it through as `engine.turns` does: sizes share the device's time equally, whatever a tick of theirs costs,
+        and the requests of one size share ticks of at most `capacity.batch_rows` rows. Who has made all steps leaves
+        and the next ones enter. Later arrivals, whatever their priority, and loads of adapters are not foreseen.
         """
         shown = waiting[:_SIMULATED]
-        drawing = list(running)
         queue = [*shown, new]
+        drawing = [_Drawing(work, work.steps) for work in running]
         seconds, entered = 0.0, 0
         while True:
             while entered < len(queue) and _fits(drawing, queue[entered], capacity):
-                drawing.append(queue[entered])
+                drawing.append(_Drawing(queue[entered], queue[entered].steps))
                 entered += 1
-            rounds = min(work.steps for work in drawing)
-            seconds += rounds * self._round(drawing, capacity.batch_rows)
-            if entered == len(queue) and drawing[-1].steps == rounds:
+            paces = self._paces(drawing, capacity.batch_rows)
+            left = [each.steps * paces[each.work.size] for each in drawing]
+            passed = min(left)
+            seconds += passed
+            if entered == len(queue) and left[-1] <= passed:
                 break
-            drawing = [replace(work, steps=work.steps - rounds) for work in drawing if work.steps > rounds]
+            drawing = [
+                _Drawing(each.work, each.steps - passed / paces[each.work.size])
+                for each, its_left in zip(drawing, left, strict=True)
+                if its_left > passed
+            ]
         unseen = (len(waiting) - len(shown)) / max(1, len(shown))
         return seconds * (1 + unseen) + self._overhead(new)
 
-    def _round(self, drawing: Sequence[Work], batch_rows: int) -> float:
+    def _paces(self, drawing: Sequence[_Drawing], batch_rows: int) -> dict[tuple[int, int], float]:
+        """Seconds from one step to the next, by size."""
         rows: dict[tuple[int, int], int] = {}
-        for work in drawing:
-            size = work.width, work.height
-            rows[size] = rows.get(size, 0) + work.rows
-        return sum(
-            (count // batch_rows) * self.tick(width * height, batch_rows)
-            + (self.tick(width * height, count % batch_rows) if count % batch_rows else 0.0)
+        for each in drawing:
+            rows[each.work.size] = rows.get(each.work.size, 0) + each.work.rows
+        return {
+            (width, height): len(rows) * self._round(width * height, count, batch_rows)
             for (width, height), count in rows.items()
-        )
+        }
+
+    def _round(self, pixels: int, rows: int, batch_rows: int) -> float:
+        """Seconds of the ticks in which each of one size's rows makes one step."""
+        whole, rest = divmod(rows, batch_rows)
+        return whole * self.tick(pixels, batch_rows) + (self.tick(pixels, rest) if rest else 0.0)
 
     def _overhead(self, work: Work) -> float:
         nearest = _nearest(self._around, work.pixels)
@@ -144,6 +159,15 @@ class CostModel:
             return 0.0
         around = self._around[nearest]
         return around.before + around.after_each * work.pictures * work.pixels / nearest
+
+
+@dataclass(frozen=True)
+class _Drawing:
+    """A request while it draws."""
+
+    work: Work
+    steps: float
+    """Still to do."""
 
 
 @dataclass(frozen=True)
@@ -212,8 +236,8 @@ def _nearest(known: Iterable[int], pixels: int) -> int | None:
     return min(known, key=lambda size: abs(math.log(size / pixels)), default=None)
 
 
-def _fits(drawing: Sequence[Work], work: Work, capacity: Capacity) -> bool:
+def _fits(drawing: Sequence[_Drawing], work: Work, capacity: Capacity) -> bool:
     """As `Admission` lets requests in: one that is larger than everything draws alone."""
     if not drawing:
         return True
-    return len(drawing) < capacity.requests and sum(w.rows for w in drawing) + work.rows <= capacity.rows
+    return len(drawing) < capacity.requests and sum(each.work.rows for each in drawing) + work.rows <= capacity.rows

@@ -115,6 +115,14 @@ def test_requests_of_one_size_share_ticks_and_sizes_take_turns() -> None:
     assert turns == pytest.approx(10 * 2 * model.tick(64 * 64, 2))
 
 
+def test_sizes_share_the_devices_time_and_not_its_ticks() -> None:
+    """Beside a size whose ticks cost four times as much, a request makes four steps to the other's one."""
+    model = CostModel([TickCost(64 * 64, 2, 0.1), TickCost(128 * 128, 2, 0.4)])
+    small, large = work(), work(width=128, height=128)
+    assert model.predict(small, [large], [], CAPACITY) == pytest.approx(2 * 10 * 0.1)
+    assert model.predict(large, [small], [], CAPACITY) == pytest.approx(2 * 10 * 0.1 + (10 - 2.5) * 0.4)
+
+
 def test_rows_beyond_one_batch_take_another_tick() -> None:
     model = linear()
     two = model.predict(work(rows=20), [work(rows=20)], [], CAPACITY)
