@@ -105,6 +105,8 @@ class FakeRegistry:
     async def changes(self, resume_token: str) -> AsyncGenerator[Change]:
         self.watches.append(resume_token)
         self._fail()
+        if not self.told:
+            await asyncio.Event().wait()
         async for change in self.told.pop(0)():
             yield change
 
