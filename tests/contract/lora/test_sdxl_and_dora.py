@@ -12,9 +12,8 @@ from peft import LoraConfig
 from peft.tuners.lora import LoraLayer
 from peft.utils import get_peft_model_state_dict
 
-from terroir.inference.engine.merging import Merger
+from terroir.inference.engine import device_adapter
 from terroir.lora.adapter import Adapter, LoraModule
-from terroir.lora.composition import Composition
 from terroir.lora.formats import parse, to_diffusers, to_kohya
 from terroir.lora.key_table import key_table_of
 from terroir.tiny.random_pipeline import build
@@ -152,14 +151,16 @@ def test_the_engine_merges_a_dora_beside_a_lora(folder, table):
     dora, lora = make(table, ("to_q", "conv1"), magnitude=True), make(table, ("to_q",))
     layers = {layer: pipeline.unet.get_submodule(layer.removeprefix("unet.")) for layer in dora.modules}
     pristine = {layer: module.weight.detach().clone() for layer, module in layers.items()}
-    merger = Merger(layers, 1 << 24)
-    composition = Composition.of([("dora", 0.5, 0.5), ("lora", 2.0, 2.0)])
-    merged = merger.hold(composition, {"dora": dora, "lora": lora})
-    with merger.worn(merged):
-        for layer, module in dora.modules.items():
-            base = pristine[layer].numpy()
-            expected = base + 0.5 * module.change_of(base)
-            if layer in lora.modules:
-                expected = expected + 2 * lora.modules[layer].delta()
-            np.testing.assert_allclose(layers[layer].weight.detach().numpy(), expected, rtol=1e-5, atol=1e-5)
+    on_device = {
+        digest: device_adapter.on_device(adapter, "cpu") for digest, adapter in (("dora", dora), ("lora", lora))
+    }
+    for layer, module in dora.modules.items():
+        base = pristine[layer].numpy()
+        expected = base + 0.5 * module.change_of(base)
+        terms = [(0.5, on_device["dora"][layer])]
+        if layer in lora.modules:
+            expected = expected + 2 * lora.modules[layer].delta()
+            terms.append((2.0, on_device["lora"][layer]))
+        found = device_adapter.merged(layers[layer].weight, terms)
+        np.testing.assert_allclose(found.numpy(), expected, rtol=1e-5, atol=1e-5)
     assert all(torch.equal(layers[layer].weight, weight) for layer, weight in pristine.items())

@@ -25,7 +25,7 @@ def model(base_dir: Path) -> Model:
 def weights_digest(model: Model) -> str:
     """Over every weight of denoiser and text encoder."""
     digest = hashlib.sha256()
-    for module in (model.unet, model.text_encoder):
+    for module in (model.unet, *model.text_encoders.values()):
         for name, tensor in sorted(module.state_dict().items()):
             digest.update(name.encode())
             digest.update(tensor.numpy().tobytes())

@@ -46,13 +46,11 @@ class Drawing:
         texts = (job.prompt,) if negative_prompt is None else (negative_prompt, job.prompt)
         self.cut_texts = [text for text in texts if model.prompt_is_cut(text)]
         generators = [torch.Generator("cpu").manual_seed(seed) for seed in job.seeds]
-        if encoded is not None:
-            generators = list(encoded.generators)
+        source = None if encoded is None else encoded.latents
         self._scheduler = model.sampler(job.sampler, job.steps)
-        self._latents, self._timesteps = model.start(
-            self._scheduler, job, generators, None if encoded is None else encoded.latents
-        )
-        self._options = model.step_options(self._scheduler, generators)
+        begun = model.start(self._scheduler, job, generators if encoded is None else encoded.generators, source)
+        self._latents, self._timesteps = begun.latents, begun.timesteps
+        self._options = model.step_options(self._scheduler, begun.generators)
         self._denoised: Tensor | None = None
 
     @property

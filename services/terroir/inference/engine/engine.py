@@ -50,7 +50,7 @@ class Engine:
         """Load the model; raises what diffusers raises. `emit` is called on two threads."""
         self._config = config
         self._inputs: SimpleQueue[Command | _Uploaded | _SourceEncoded] = SimpleQueue()
-        self._model = Model(config.base_model)
+        self._model = Model(config.base_model, device=config.device, dtype=config.dtype)
         rows = max(config.max_batch_rows, _MOST_ROWS_A_REQUEST)
         self._stacks = Stacks(
             adapt(self._model.layers()),
@@ -75,7 +75,7 @@ class Engine:
         model = self._model
         return EngineInfo(
             pid=os.getpid(), device=model.device, base_digest=model.digest, key_table=dict(model.key_table()),
-            native_resolution=model.native_resolution, family="sd15", dtype="float32",
+            native_resolution=model.native_resolution, family=model.family, dtype=model.dtype,
             profile=measure_ticks(model, self._stacks),
         )  # fmt: skip
 

@@ -7,7 +7,7 @@ from typing import Final
 
 import torch
 
-from terroir.inference.engine.messages import TickCost
+from terroir.inference.engine.messages import SAMPLERS, DrawJob, TickCost
 from terroir.inference.engine.model import Model
 from terroir.inference.engine.stacks import Stacks
 from terroir.lora.composition import Composition
@@ -37,11 +37,15 @@ def measure_ticks(model: Model, stacks: Stacks) -> tuple[TickCost, ...]:
 
 
 def _call(model: Model, stacks: Stacks, rows: int, side: int) -> None:
-    scheduler = model.sampler("ddim", 1)
-    latents = model.noise(scheduler, side, side, [torch.Generator("cpu").manual_seed(0) for _ in range(rows)])
+    job = DrawJob(
+        id="profile", prompt="", negative_prompt="", composition=_BARE, width=side, height=side, steps=1,
+        guidance_scale=1.0, sampler=SAMPLERS[0], seeds=tuple(range(rows)),
+    )  # fmt: skip
+    scheduler = model.sampler(job.sampler, job.steps)
+    begun = model.start(scheduler, job, [torch.Generator("cpu").manual_seed(seed) for seed in job.seeds], None)
     conditioning = model.condition("", "", count=rows // 2, width=side, height=side, wearing=())
-    timesteps = scheduler.timesteps[:1].to(torch.float32).expand(rows)
+    timesteps = begun.timesteps[:1].to(torch.float32).expand(rows)
     with stacks.worn([(_BARE, rows)]):
-        model.predict(latents, timesteps, conditioning)
+        model.predict(begun.latents, timesteps, conditioning)
     if model.device == "cuda":
         torch.cuda.synchronize()
