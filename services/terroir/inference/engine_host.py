@@ -30,6 +30,7 @@ from terroir.inference.engine.messages import (
     PutAdapter,
     Stop,
 )
+from terroir.inference.engine.pipe import send
 from terroir.inference.engine.process import run_engine
 from terroir.inference.errors import EngineRestarted, ModelLoadFailed, ModelLoading
 from terroir.inference.mailbox import Mailbox
@@ -189,7 +190,7 @@ def _write(connection: Connection, commands: SimpleQueue[Command]) -> None:
     while True:
         command = commands.get()
         try:
-            connection.send(command)
+            send(connection, command)
         except OSError:  # the process is gone; the reading side deals with that
             return
         if isinstance(command, Stop):

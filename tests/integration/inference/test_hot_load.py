@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -40,7 +41,7 @@ def adapter_file(seed: int, rank: int = 4) -> bytes:
     return to_kohya(Adapter({_LAYER: LoraModule(down, up, alpha=4.0)}), {})
 
 
-def wears(name: str) -> dict[str, list[pb.AdapterWeight]]:
+def wears(name: str) -> dict[str, Any]:
     """Fields of a request with one adapter."""
     return {"adapters": [pb.AdapterWeight(adapter=name)]}
 

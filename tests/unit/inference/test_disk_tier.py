@@ -75,7 +75,7 @@ def test_a_full_disk_is_a_warning_and_the_picture_comes(tmp_path: Path, monkeypa
         def write(_data: bytes) -> int:
             raise OSError(errno.ENOSPC, "No space left on device")
 
-        file.write = write
+        setattr(file, "write", write)  # noqa: B010  # it is not declared as something to replace
         return file
 
     monkeypatch.setattr(tempfile, "NamedTemporaryFile", full)

@@ -12,6 +12,7 @@ from threading import Thread
 from typing import TYPE_CHECKING
 
 from terroir.inference.engine.messages import EngineConfig, EngineEvent, LoadFailed, Stop
+from terroir.inference.engine.pipe import receive
 
 if TYPE_CHECKING:
     from terroir.inference.engine.engine import Engine
@@ -50,7 +51,7 @@ def _read(connection: Connection, engine: Engine) -> None:
     """Take commands off the pipe as they come, so that unpickling adapters never delays a step."""
     while True:
         try:
-            engine.take(connection.recv())
+            engine.take(receive(connection))
         except (EOFError, OSError):
             engine.take(Stop())
             return
