@@ -189,6 +189,7 @@ BAD = [
     ({"seeds": list(range(17))}, "INVALID_ARGUMENT", "TOO_MANY_SEEDS"),
     ({"seeds": [-1]}, "INVALID_ARGUMENT", "OUT_OF_RANGE"),
     ({"format": 99}, "INVALID_ARGUMENT", "UNKNOWN_FORMAT"),
+    ({"priority": 99}, "INVALID_ARGUMENT", "UNKNOWN_PRIORITY"),
     ({"adapters": [pb.AdapterWeight(adapter="adapters/a", weight=9)]}, "INVALID_ARGUMENT", "OUT_OF_RANGE"),
     ({"adapters": [pb.AdapterWeight(adapter="adapters/a")] * 9}, "INVALID_ARGUMENT", "TOO_MANY_ADAPTERS"),
     ({"adapters": [pb.AdapterWeight(adapter="adapters/missing")]}, "NOT_FOUND", "ADAPTER_NOT_FOUND"),
