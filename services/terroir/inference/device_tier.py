@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from functools import partial
-from typing import Protocol
+from typing import Final, Protocol
 
 from terroir.common.errors import Unavailable
 from terroir.inference.errors import AdapterDeviceMemoryFull
 from terroir.inference.pinned_lru import PinnedLru
 from terroir.inference.tier_metrics import TierMetrics
 from terroir.inference.tiers import Tier
-from terroir.lora.adapter import Adapter
+from terroir.lora.adapter import Adapter, LoraModule
+from terroir.lora.key_table import KeyTable
+
+_NUMBER_BYTES: Final = 4
 
 
 class Device(Protocol):
@@ -30,7 +34,7 @@ class Device(Protocol):
 class DeviceTier:
     """Adapters by digest in device memory, pinned while jobs draw with them. One event loop owns it.
 
-    Sizes are those of host memory. Because commands are ordered, an adapter is there for every job sent after its put.
+    Because commands are ordered, an adapter is there for every job sent after its put.
     """
 
     def __init__(self, device: Device, budget_bytes: int, metrics: TierMetrics) -> None:
@@ -38,7 +42,12 @@ class DeviceTier:
         self._budget_bytes = budget_bytes
         self._metrics = metrics
         self._life = 0
+        self._key_table: KeyTable = {}
         self._cache = self._empty()
+
+    def begin(self, key_table: KeyTable) -> None:
+        """An engine has started whose base has these layers, and has nothing yet."""
+        self._key_table = key_table
 
     @property
     def used_bytes(self) -> int:
@@ -63,9 +72,9 @@ class DeviceTier:
         pinned = [digest for digest in adapters if cache.pin(digest) is not None]
         try:
             missing = {digest: adapter for digest, adapter in adapters.items() if digest not in pinned}
-            self._ensure_room(cache, sum(adapter.size_bytes for adapter in missing.values()))
+            self._ensure_room(cache, adapters, missing)
             for digest, adapter in missing.items():
-                cache.evict(room_bytes=adapter.size_bytes)
+                cache.evict(room_bytes=self._size(adapter))
                 self._put(digest, adapter)
                 cache.pin(digest)
                 pinned.append(digest)
@@ -80,7 +89,7 @@ class DeviceTier:
         """Put an adapter on the device if that evicts nothing; whether it is there now."""
         if digest in self._cache:
             return True
-        if self._cache.used_bytes + adapter.size_bytes > self._budget_bytes:
+        if self._cache.used_bytes + self._size(adapter) > self._budget_bytes:
             return False
         try:
             self._put(digest, adapter)
@@ -104,18 +113,32 @@ class DeviceTier:
 
     def _put(self, digest: str, adapter: Adapter) -> None:
         self._device.put(digest, adapter)
-        self._cache.add(digest, digest, adapter.size_bytes)
+        self._cache.add(digest, digest, self._size(adapter))
         self._metrics.put_on_device()
         self._metrics.held(Tier.DEVICE, self._cache.used_bytes)
 
-    def _ensure_room(self, cache: PinnedLru[str], size_bytes: int) -> None:
-        pinned = cache.pinned_bytes
-        if pinned + size_bytes > self._budget_bytes:
+    def _size(self, adapter: Adapter) -> int:
+        """As the engine keeps it, in fp32: factors as they are, what has none of low rank as a whole weight."""
+        size = 0
+        for layer, module in adapter.modules.items():
+            if isinstance(module, LoraModule):
+                parts = (module.down, module.up, module.magnitude)
+                size += sum(part.size for part in parts if part is not None)
+            else:
+                size += math.prod(self._key_table[layer])
+        return size * _NUMBER_BYTES
+
+    def _ensure_room(
+        self, cache: PinnedLru[str], all_of: Mapping[str, Adapter], missing: Mapping[str, Adapter]
+    ) -> None:
+        needed, pinned = sum(map(self._size, missing.values())), cache.pinned_bytes
+        if pinned + needed > self._budget_bytes:
+            fits_alone = sum(map(self._size, all_of.values())) <= self._budget_bytes
             raise AdapterDeviceMemoryFull(
-                f"the request's adapters need {size_bytes} more bytes on the device, {pinned} of {self._budget_bytes} "
-                "are held by running requests and by it; try again, use fewer adapters, or raise "
-                "TERROIR_INFERENCE_ADAPTER_DEVICE_BYTES",
-                retry_after_seconds=1.0,
+                f"the request's adapters need {needed} more bytes on the device, {pinned} of {self._budget_bytes} are "
+                f"held by running requests and by it; {'try again, ' if fits_alone else ''}use fewer or smaller "
+                "adapters, or raise TERROIR_INFERENCE_ADAPTER_DEVICE_BYTES",
+                retry_after_seconds=1.0 if fits_alone else None,
             )
 
     def _gone(self, life: int, digest: str) -> None:

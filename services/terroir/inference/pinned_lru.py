@@ -28,13 +28,10 @@ class PinnedLru(Generic[Value]):
         """`on_gone` hears of every entry that was evicted or discarded, once it is out."""
         self.budget_bytes = budget_bytes
         self.used_bytes = 0
+        self.pinned_bytes = 0
+        """Bytes that can't be evicted now."""
         self._on_gone = on_gone
         self._entries: OrderedDict[object, _Entry[Value]] = OrderedDict()
-
-    @property
-    def pinned_bytes(self) -> int:
-        """Bytes that can't be evicted now."""
-        return sum(entry.size_bytes for entry in self._entries.values() if entry.pins)
 
     def __contains__(self, key: object) -> bool:
         return key in self._entries
@@ -49,6 +46,8 @@ class PinnedLru(Generic[Value]):
         entry = self._entries.get(key)
         if entry is None:
             return None
+        if entry.pins == 0:
+            self.pinned_bytes += entry.size_bytes
         entry.pins += 1
         self._entries.move_to_end(key)
         return entry.value
@@ -66,6 +65,8 @@ class PinnedLru(Generic[Value]):
         if entry.pins == 0:
             raise KeyError(f"{key!r} is not pinned")
         entry.pins -= 1
+        if entry.pins == 0:
+            self.pinned_bytes -= entry.size_bytes
         if entry.doomed and entry.pins == 0:
             self._drop(key)
         self.evict()
@@ -81,9 +82,15 @@ class PinnedLru(Generic[Value]):
 
     def evict(self, room_bytes: int = 0) -> None:
         """Drop unpinned entries, least recently used first, until the budget holds with `room_bytes` more."""
-        for key in [key for key, entry in self._entries.items() if entry.pins == 0]:
-            if self.used_bytes + room_bytes <= self.budget_bytes:
-                return
+        excess = self.used_bytes + room_bytes - self.budget_bytes
+        going = []
+        for key, entry in self._entries.items():
+            if excess <= 0:
+                break
+            if entry.pins == 0:
+                going.append(key)
+                excess -= entry.size_bytes
+        for key in going:
             self._drop(key)
 
     def __iter__(self) -> Iterator[tuple[Value, int]]:

@@ -10,7 +10,7 @@ from typing import Final
 
 import structlog
 
-from terroir.common.errors import NotFound, TerroirError
+from terroir.common.errors import NotFound, TerroirError, Unavailable
 from terroir.inference.device_tier import DeviceTier
 from terroir.inference.directory import Directory
 from terroir.inference.residency import Residency
@@ -50,6 +50,7 @@ class Prefetcher:
         self._metrics = metrics
         self._pause = pause
         self._wanted: OrderedDict[str, Cause] = OrderedDict()
+        self._unreached: dict[str, Cause] = {}
         self._arrived = asyncio.Semaphore(0)
         self._base: asyncio.Future[Base] | None = None
 
@@ -69,6 +70,12 @@ class Prefetcher:
             self._metrics.prefetched(oldest_cause, "dropped")
         else:
             self._arrived.release()
+
+    def retry(self) -> None:
+        """The registry is back: want again what it could not give."""
+        unreached, self._unreached = self._unreached, {}
+        for name, cause in unreached.items():
+            self.want(name, cause)
 
     async def run(self) -> None:
         """Work until cancelled."""
@@ -90,6 +97,12 @@ class Prefetcher:
             except TerroirError as error:
                 # Whoever asks for it gets this error; here nobody does.
                 _log.warning("adapter not prefetched", name=name, cause=cause.value, reason=error.reason)
+                result = "failed"
+                if isinstance(error, Unavailable) and len(self._unreached) < MAX_WANTED:
+                    self._unreached[name] = cause
+            except Exception:
+                # A defect that one file uncovers must not end prefetching for all others.
+                _log.exception("prefetching failed", name=name)
                 result = "failed"
             self._metrics.prefetched(cause, result)
 

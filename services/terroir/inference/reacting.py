@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import structlog
 
-from terroir.common.errors import NotFound, Unavailable
+from terroir.common.errors import TerroirError, Unavailable
 from terroir.inference.device_tier import DeviceTier
 from terroir.inference.directory import Directory
 from terroir.inference.disk_cache import DiskCache
@@ -49,12 +49,17 @@ class RegistryReactions:
         if missed:
             for resident in list(self.residency.resident()):
                 await self._check(resident.version)
+        self.prefetcher.retry()
         self.warmer.wake()
 
     async def _check(self, name: str) -> None:
         try:
             known = await self.directory.version(name)
-        except NotFound:
+        except Unavailable:
+            raise
+        except TerroirError as error:
+            # Not found, or an answer that would be the same each time: waiting for another would stop the watch.
+            _log.warning("withdrawal not looked up", version=name, reason=error.reason)
             return
         if known.warning:
             raise Unavailable(known.warning)

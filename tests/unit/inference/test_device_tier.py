@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 from contextlib import AsyncExitStack
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from terroir.inference.device_tier import DeviceTier
 from terroir.inference.errors import AdapterDeviceMemoryFull, ModelLoading
 from terroir.lora.adapter import Adapter
-from tests.unit.inference.tier_kit import SIZE, FakeDevice, Tiers, small_adapter
+from tests.unit.inference.tier_kit import LAYER, SIZE, TABLE, FakeDevice, Tiers, small_adapter
 
 
 @pytest.fixture
@@ -119,4 +120,13 @@ def test_a_stack_larger_than_the_device_is_refused_before_anything_is_sent(tiers
     with pytest.raises(AdapterDeviceMemoryFull) as refused:
         asyncio.run(draw(tiers.device, "a", "b", "c"))
     assert "TERROIR_INFERENCE_ADAPTER_DEVICE_BYTES" in str(refused.value)
+    assert refused.value.retry_after_seconds is None, "it would never fit"
     assert tiers.engine.commands == []
+
+
+def test_what_has_no_low_rank_counts_as_the_whole_weight_that_the_engine_keeps(tmp_path: Path) -> None:
+    tiers = Tiers(tmp_path)
+    tiers.device.begin(TABLE)
+    no_factors: Any = object()
+    assert tiers.device.prefetch("a", Adapter({LAYER: no_factors}))
+    assert tiers.device.used_bytes == 8 * 8 * 4

@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
-from terroir.common.errors import Unavailable
+from terroir.common.errors import Internal, PermissionDenied, TerroirError, Unavailable
 from terroir.inference.prefetching import MAX_WANTED, Cause, Prefetcher
 from terroir.inference.reacting import RegistryReactions
-from terroir.inference.sources import Change, ChangeKind, Recipe
+from terroir.inference.sources import Change, ChangeKind, Recipe, VersionInfo
 from terroir.inference.warming import Warmer
 from tests.unit.inference.tier_kit import (
     BASE,
@@ -242,6 +242,50 @@ def test_a_withdrawal_that_cannot_be_looked_up_must_be_told_again(tiers: Tiers) 
                 await told(tiers, ChangeKind.DEPRECATED, name)
 
     asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("failure", [PermissionDenied("no"), Internal("broken")])
+def test_a_withdrawal_that_can_never_be_looked_up_does_not_stop_the_watch(tiers: Tiers, failure: TerroirError) -> None:
+    tiers.registry.failure = failure
+    asyncio.run(told(tiers, ChangeKind.DEPRECATED, version_name(1)))
+
+
+def test_what_the_registry_could_not_give_is_fetched_when_it_is_back(tiers: Tiers) -> None:
+    version = tiers.registry.publish(version_name(1), small_file(1))
+
+    async def scenario() -> None:
+        tiers.prefetcher.begin(BASE)
+        tiers.registry.go()
+        tiers.prefetcher.want(version.name, Cause.PUBLISH)
+        await settled(lambda: results(tiers) == 1)
+        tiers.registry.failure = None
+        await reactions(tiers).begun(missed=False)
+        await settled(lambda: tiers.resident() == [version.name])
+
+    run(tiers, scenario())
+
+
+def test_a_defect_that_one_file_uncovers_does_not_end_prefetching(
+    tiers: Tiers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bad, good = (tiers.registry.publish(version_name(number), small_file(number)) for number in (1, 2))
+    real = tiers.registry.download
+
+    async def download(version: VersionInfo) -> bytes:
+        if version == bad:
+            raise ZeroDivisionError
+        return await real(version)
+
+    monkeypatch.setattr(tiers.registry, "download", download)
+
+    async def scenario() -> None:
+        tiers.prefetcher.begin(BASE)
+        tiers.prefetcher.want(bad.name, Cause.PUBLISH)
+        await settled(lambda: tiers.counted("prefetches_total", cause="publish", result="failed") == 1)
+        tiers.prefetcher.want(good.name, Cause.PUBLISH)
+        await settled(lambda: tiers.resident() == [good.name])
+
+    run(tiers, scenario())
 
 
 def test_after_a_gap_in_the_watch_what_is_here_is_looked_at_again(tiers: Tiers) -> None:
