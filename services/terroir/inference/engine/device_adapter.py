@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from terroir.lora.adapter import Adapter, LoraModule
+from terroir.lora.adapter import Adapter, LoraModule, Module
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,7 +60,7 @@ def on_device(adapter: Adapter, device: torch.device | str) -> DeviceAdapter:
     return {layer: _module(module, device) for layer, module in adapter.modules.items()}
 
 
-def _module(module: LoraModule, device: torch.device | str) -> DeviceModule:
+def _module(module: Module, device: torch.device | str) -> DeviceModule:
     if isinstance(module, LoraModule):
         magnitude = None if module.magnitude is None else _tensor(module.magnitude, device)
         down, up = _tensor(module.down, device), _tensor(module.up, device)
@@ -69,7 +69,7 @@ def _module(module: LoraModule, device: torch.device | str) -> DeviceModule:
 
 
 def _tensor(array: object, device: torch.device | str) -> Tensor:
-    return torch.as_tensor(array, dtype=torch.float32).to(device)
+    return torch.tensor(array, dtype=torch.float32, device=device)  # a copy: arrays of a file are read-only
 
 
 def merged(base: Tensor, terms: Iterable[tuple[float, DeviceModule]]) -> Tensor:

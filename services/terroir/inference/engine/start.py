@@ -45,6 +45,7 @@ def remaining_timesteps(scheduler: Any, steps: int, strength: float) -> Tensor:
     """The last `steps × strength` timesteps, at least one; tells the scheduler where it begins, as diffusers does."""
     made = max(1, min(int(steps * strength), steps))
     begin = (steps - made) * scheduler.order
-    scheduler.set_begin_index(begin)
+    if hasattr(scheduler, "set_begin_index"):  # DDIM goes by the timestep alone
+        scheduler.set_begin_index(begin)
     timesteps: Tensor = scheduler.timesteps[begin:]
     return timesteps
