@@ -5,7 +5,6 @@ from __future__ import annotations
 import uuid
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, aclosing
-from dataclasses import dataclass
 from typing import Final, Protocol
 
 from terroir.common.clock import Clock
@@ -14,79 +13,15 @@ from terroir.inference.cost_model import Work
 from terroir.inference.engine.messages import DrawJob, Drawn, EngineInfo, Finished, JobEvent, Previewed, Stepped
 from terroir.inference.picture_files import PictureFormat, encode_picture, encode_preview
 from terroir.inference.picture_pool import PicturePool
+from terroir.inference.progress import AdapterOrigin, AllMade, PictureMade, PreviewMade, Progress, StepMade, Waiting
 from terroir.inference.provenance import AppliedAdapter, Provenance
 from terroir.inference.styling import Base, Style
-from terroir.inference.tiers import Tier
 from terroir.inference.waits import Waits
 from terroir.inference.wish import Limits, RawWish, Wish, check_wish
 from terroir.lora.adapter import Adapter
 
-
-@dataclass(frozen=True)
-class Waiting:
-    """Accepted; `position` requests are before it."""
-
-    position: int
-    predicted_seconds: float
-    """Until the pictures, as predicted now; 0 while nothing is known of this base's costs."""
-
-
-@dataclass(frozen=True)
-class StepMade:
-    """`step` of `total` steps are done."""
-
-    step: int
-    total: int
-
-
-@dataclass(frozen=True)
-class PreviewMade:
-    """A JPEG of an unfinished picture."""
-
-    index: int
-    step: int
-    jpeg: bytes
-
-
-@dataclass(frozen=True)
-class PictureMade:
-    """A finished file."""
-
-    index: int
-    seed: int
-    data: bytes
-
-
-@dataclass(frozen=True)
-class AdapterOrigin:
-    """What was particular about an adapter in this request, and so is not in the picture's file."""
-
-    found: Tier
-    """Where it was when the request asked for it."""
-    ignored_keys: int
-    """Keys of its file that were left out."""
-
-
-@dataclass(frozen=True)
-class AllMade:
-    """What was applied and how long it took."""
-
-    adapters: tuple[AppliedAdapter, ...]
-    sources: tuple[AdapterOrigin, ...]
-    """Of the adapters, in their order."""
-    queue_seconds: float
-    compute_seconds: float
-    region_chain: tuple[str, ...]
-    warnings: tuple[str, ...]
-    load_seconds: float
-    """From arrival until the adapters were in host memory."""
-    hidden_load_seconds: float
-    """Of these, what passed while others had the turn anyway."""
-
-
 GUIDANCE_OFF: Final = 1.0
 """At this scale a picture takes one row of a tick instead of two."""
-Progress = Waiting | StepMade | PreviewMade | PictureMade | AllMade
 
 
 class Engine(Protocol):

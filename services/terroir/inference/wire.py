@@ -7,9 +7,9 @@ from typing import Final
 
 from terroir._proto.inference.v1 import inference_pb2 as pb
 from terroir.common.errors import InvalidArgument
-from terroir.inference.generation import AllMade, PictureMade, PreviewMade, Progress, StepMade, Waiting
 from terroir.inference.picture_files import PictureFormat
 from terroir.inference.priority import Priority
+from terroir.inference.progress import AllMade, PictureMade, PreviewMade, Progress, StepMade, Waiting
 from terroir.inference.tiers import Tier
 from terroir.inference.wish import RawWish
 

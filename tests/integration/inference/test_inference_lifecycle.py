@@ -6,7 +6,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -139,12 +139,17 @@ def test_a_higher_priority_overtakes_in_the_queue(tiny_base: Path, tmp_path: Pat
             list(waiting[0])
         assert error_from_rpc(displaced.value).reason == "QUEUE_FULL"
         running.cancel()
-        ended: list[int] = []
+        ended: list[str] = []
+
+        def read(name: str, call: Iterable[pb.GenerateResponse]) -> None:
+            assert [event.HasField("done") for event in call][-1]
+            ended.append(name)
+
+        rest = {"normal": waiting[1], "high": waiting[2], "second high": last}
         with ThreadPoolExecutor() as threads:
-            rest = [last, waiting[2], waiting[1]]
-            for future in [threads.submit(lambda i=i, c=c: (list(c), ended.append(i))) for i, c in enumerate(rest)]:
+            for future in [threads.submit(read, name, call) for name, call in rest.items()]:
                 future.result(120)
-        assert ended == [1, 0, 2]
+        assert ended == ["high", "second high", "normal"]
         assert process.metric("terroir_inference_queue_seconds_count", priority="HIGH") == 2
 
 

@@ -26,9 +26,10 @@ from terroir.inference.engine.messages import (
     Stepped,
     TickCost,
 )
-from terroir.inference.generation import AllMade, Generator, PictureMade, PreviewMade, Progress, StepMade, Waiting
+from terroir.inference.generation import Generator
 from terroir.inference.picture_files import PictureFormat
 from terroir.inference.picture_pool import PicturePool
+from terroir.inference.progress import AllMade, PictureMade, PreviewMade, Progress, StepMade, Waiting
 from terroir.inference.styling import Base, Style
 from terroir.inference.wish import RawWish, Wish
 from terroir.lora.adapter import Adapter
@@ -135,12 +136,15 @@ def test_a_request_waits_loads_draws_and_tells_where_its_time_went() -> None:
         kinds = [Waiting, StepMade, PreviewMade, StepMade, PreviewMade, PictureMade, AllMade]
         assert [type(made) for made in seen] == kinds
         assert studio.told == ["load a cat", "draw a cat"]
-        assert seen[0] == Waiting(0, pytest.approx(1.0)), "two ticks of the engine's profile"
+        assert isinstance(seen[0], Waiting) and seen[0].position == 0
+        assert seen[0].predicted_seconds == pytest.approx(1.0), "two ticks of the engine's profile"
         done = seen[-1]
         assert isinstance(done, AllMade) and done.warnings == ("cut",)
         assert (done.queue_seconds, done.load_seconds, done.hidden_load_seconds) == (0, 0, 0)
         again = studio.generate()
-        assert await anext(again) == Waiting(0, pytest.approx(1.25)), "decoding was learnt"
+        first = await anext(again)
+        assert isinstance(first, Waiting)
+        assert first.predicted_seconds == pytest.approx(1.25), "decoding was learnt"
         await again.aclose()
         ratio = studio.registry.get_sample_value("terroir_inference_prediction_ratio_sum")
         assert ratio == pytest.approx(1.25)
