@@ -51,7 +51,9 @@ class InferenceSettings(ServiceSettings):
     max_batch_rows: int = Field(
         default=32, ge=1, le=1024, description="Most rows of one denoiser call; a picture with guidance takes two."
     )
-    adapter_memory_bytes: int = Field(default=2048 * _MIB, ge=_MIB, description="Bytes of adapters kept in host memory.")
+    adapter_memory_bytes: int = Field(
+        default=2048 * _MIB, ge=_MIB, description="Bytes of adapters kept in host memory."
+    )
     adapter_device_bytes: int = Field(
         default=1024 * _MIB, ge=_MIB, description="Bytes of adapters kept in device memory, by what they take there."
     )

@@ -59,6 +59,7 @@ class Request:
     task: asyncio.Task[None]
     end: asyncio.Event
     holds: bool = False
+    vanished: bool = False
 
 
 class TierMachine(RuleBasedStateMachine):
@@ -85,6 +86,7 @@ class TierMachine(RuleBasedStateMachine):
         self.loop.run_until_complete(turns())
         for request in [request for request in self.open if request.task.done()]:
             self.open.remove(request)
+            assert request.vanished or not request.task.cancelled(), "somebody else's going ended this request"
             error = None if request.task.cancelled() else request.task.exception()
             assert error is None or isinstance(error, Unavailable | AdapterMemoryFull | AdapterDeviceMemoryFull), error
 
@@ -116,6 +118,7 @@ class TierMachine(RuleBasedStateMachine):
 
     @rule(request=consumes(requests))
     def vanish(self, request: Request) -> None:
+        request.vanished = True
         request.task.cancel()
         self.settle()
 
