@@ -20,7 +20,7 @@ from terroir.common.base_digest import SECOND_TEXT_ENCODER, weight_file
 from terroir.exports.errors import ExportFailed
 from terroir.exports.staging import staged
 from terroir.exports.version import ExportedVersion
-from terroir.lora.adapter import Array, LoraModule
+from terroir.lora.adapter import Array, Module
 from terroir.lora.base_folder import BaseContent, read_base_folder, weight_bytes
 from terroir.lora.errors import LoraError
 from terroir.lora.formats import parse
@@ -146,7 +146,7 @@ def _tensor_of(header: Mapping[str, _Tensor], path: str) -> _Tensor:
     return header.get(f"{path}.weight") or header[f"{path.removeprefix('text_model.')}.weight"]
 
 
-def _rewrite(file: BinaryIO, layer: str, tensor: _Tensor, module: LoraModule, weight: float) -> None:
+def _rewrite(file: BinaryIO, layer: str, tensor: _Tensor, module: Module, weight: float) -> None:
     if tensor.dtype not in _TYPES:
         raise ExportFailed(
             f"{layer} of the base is of type {tensor.dtype}; merging knows {', '.join(_TYPES)}: name the unquantised "

@@ -5,11 +5,57 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import ClassVar, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 Array = npt.NDArray[np.float32]
+
+
+class Module(Protocol):
+    """Change of one layer: `LoraModule`, `LohaModule` or `LokrModule`."""
+
+    kind: ClassVar[str]
+    """`lora`, `loha` or `lokr`, as LyCORIS names its algorithms."""
+
+    @property
+    def alpha(self) -> float:
+        """Numerator of the intrinsic scale, as the file has it."""
+        ...
+
+    @property
+    def rank(self) -> int:
+        """Inner dimension r of the factors."""
+        ...
+
+    @property
+    def scale(self) -> float:
+        """Intrinsic scale: `delta` includes it."""
+        ...
+
+    @property
+    def needs_base(self) -> bool:
+        """Whether the change depends on the base's weight, so that only `change_of` tells it."""
+        ...
+
+    @property
+    def low_rank(self) -> tuple[Array, Array] | None:
+        """Unscaled pair (down, up) whose product is the change; None if there is none of low rank."""
+        ...
+
+    @property
+    def tensors(self) -> Mapping[str, Array]:
+        """All but alpha, as kohya files name and shape them: what follows the layer in a key → tensor."""
+        ...
+
+    def delta(self) -> Array:
+        """The change at weight 1, in the layer's own shape; all of it unless the module `needs_base`."""
+        ...
+
+    def change_of(self, base: Array) -> Array:
+        """The change at weight 1 of the base weight `base`; fp32, in the layer's own shape."""
+        ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -18,6 +64,8 @@ class LoraModule:
 
     Linear: down `[r, in]`, up `[out, r]`. Convolution: down `[r, in, kh, kw]`, up `[out, r, 1, 1]`.
     """
+
+    kind: ClassVar[str] = "lora"
 
     down: Array
     up: Array
@@ -34,6 +82,24 @@ class LoraModule:
     def scale(self) -> float:
         """Intrinsic scale, alpha / r."""
         return self.alpha / self.rank
+
+    @property
+    def needs_base(self) -> bool:
+        """Whether it is a DoRA."""
+        return self.magnitude is not None
+
+    @property
+    def low_rank(self) -> tuple[Array, Array] | None:
+        """Its factors; None for a DoRA."""
+        return None if self.needs_base else (self.down, self.up)
+
+    @property
+    def tensors(self) -> Mapping[str, Array]:
+        """Names of sd-scripts, and LyCORIS' for the magnitude."""
+        found = {"lora_down.weight": self.down, "lora_up.weight": self.up}
+        if self.magnitude is not None:
+            found["dora_scale"] = self.magnitude.reshape(-1, *([1] * (self.down.ndim - 1)))
+        return found
 
     def delta(self) -> Array:
         """The low-rank change at weight 1, in the layer's own shape: `[out, in]` or `[out, in, kh, kw]`.
@@ -66,7 +132,7 @@ class Adapter:
     SDXL has a `text_encoder_2` too.
     """
 
-    modules: Mapping[str, LoraModule]
+    modules: Mapping[str, Module]
 
     @property
     def rank(self) -> int:
@@ -76,24 +142,48 @@ class Adapter:
     @property
     def size_bytes(self) -> int:
         """Bytes that the factors hold in memory."""
-        return sum(
-            module.down.nbytes + module.up.nbytes + (0 if module.magnitude is None else module.magnitude.nbytes)
-            for module in self.modules.values()
-        )
+        return sum(tensor.nbytes for module in self.modules.values() for tensor in module.tensors.values())
 
     @property
     def has_magnitudes(self) -> bool:
         """Whether a module is a DoRA."""
-        return any(module.magnitude is not None for module in self.modules.values())
+        return any(module.needs_base for module in self.modules.values())
+
+    @property
+    def kinds(self) -> frozenset[str]:
+        """Kinds of its modules."""
+        return frozenset(module.kind for module in self.modules.values())
+
+    @property
+    def is_lora(self) -> bool:
+        """Whether every module is one (LoRA, LoCon or DoRA): what diffusers' own format can express."""
+        return all(isinstance(module, LoraModule) for module in self.modules.values())
 
     def tensor_digest(self) -> str:
         """SHA-256 (hex) over names, shapes, alphas and fp32 values: the same for every file format and header."""
         digest = hashlib.sha256()
         for name, module in sorted(self.modules.items()):
-            head = f"{name}|{module.down.shape}|{module.up.shape}|{module.alpha!r}\n"
-            digest.update(head.encode())
-            digest.update(np.ascontiguousarray(module.down, dtype="<f4").tobytes())
-            digest.update(np.ascontiguousarray(module.up, dtype="<f4").tobytes())
-            if module.magnitude is not None:
-                digest.update(b"magnitude\n" + np.ascontiguousarray(module.magnitude, dtype="<f4").tobytes())
+            if isinstance(module, LoraModule):
+                _add_lora(digest, name, module)
+            else:
+                _add_module(digest, name, module)
         return digest.hexdigest()
+
+
+def _add_lora(digest: hashlib._Hash, name: str, module: LoraModule) -> None:
+    """As versions of the first release were identified, so that theirs stay."""
+    digest.update(f"{name}|{module.down.shape}|{module.up.shape}|{module.alpha!r}\n".encode())
+    digest.update(_stored(module.down))
+    digest.update(_stored(module.up))
+    if module.magnitude is not None:
+        digest.update(b"magnitude\n" + _stored(module.magnitude))
+
+
+def _add_module(digest: hashlib._Hash, name: str, module: Module) -> None:
+    digest.update(f"{name}|{module.kind}|{module.alpha!r}\n".encode())
+    for part, tensor in sorted(module.tensors.items()):
+        digest.update(f"{part}|{tensor.shape}\n".encode() + _stored(tensor))
+
+
+def _stored(tensor: Array) -> bytes:
+    return np.ascontiguousarray(tensor, dtype="<f4").tobytes()

@@ -11,7 +11,8 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from terroir.lora.adapter import Adapter
+from terroir.lora.adapter import Adapter, LoraModule
+from terroir.lora.errors import UnsupportedAdapter
 from terroir.lora.subspaces import Spectrum, energy_overlap, inner_product, spectrum
 
 _HALF_LOST: Final = 0.065
@@ -73,11 +74,14 @@ def compare(first: Adapter, second: Adapter) -> Overlap:
 
 
 def compare_pairs(adapters: Sequence[Adapter], pairs: Collection[tuple[int, int]]) -> dict[tuple[int, int], Overlap]:
-    """Compare pairs of positions; a layer is decomposed once an adapter, and only one layer's factors at a time."""
+    """Compare pairs of positions; a layer is decomposed once an adapter, and only one layer's factors at a time.
+
+    Raises UnsupportedAdapter (ADAPTER_NOT_COMPARABLE) for LoHa and LoKr: their changes have no low-rank factors.
+    """
     sums = {pair: _Sums() for pair in pairs}
     wanted = sorted({position for pair in pairs for position in pair})
     for layer in sorted({layer for position in wanted for layer in adapters[position].modules}):
-        modules = {at: adapters[at].modules[layer] for at in wanted if layer in adapters[at].modules}
+        modules = {at: _low_rank(adapters[at], layer) for at in wanted if layer in adapters[at].modules}
         spectra = {at: spectrum(module) for at, module in modules.items()}
         for (first, second), total in sums.items():
             total.add(spectra.get(first), spectra.get(second))
@@ -116,6 +120,18 @@ def suggested_weights(gram: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     strongest = max(float(np.diag(gram).max()), 0.0)
     common = 1.0 if together <= strongest else float(np.sqrt(strongest / together))
     return np.full(gram.shape[0], common)
+
+
+def _low_rank(adapter: Adapter, layer: str) -> LoraModule:
+    module = adapter.modules[layer]
+    if not isinstance(module, LoraModule):
+        raise UnsupportedAdapter(
+            f"{layer} is a {module.kind} change, and only low-rank changes (LoRA, LoCon, DoRA) are compared; look at "
+            "sample pictures of the stack, or turn it into a LoRA first (LyCORIS extract_locon)",
+            key=layer,
+            reason="ADAPTER_NOT_COMPARABLE",
+        )
+    return module
 
 
 @dataclass

@@ -1,7 +1,8 @@
 """What a request applies: adapters with weights, in one canonical form that serves as cache and batch key.
 
-The applied change of a layer is `Σ w_i · alpha_i / r_i · up_i @ down_i`, all against the pristine base weight, so order
-does not matter. Rules as in serving stacks of the field: the same adapter twice adds up, zero weights vanish.
+The applied change of a layer is `Σ w_i · delta_i`, for LoRA `Σ w_i · alpha_i / r_i · up_i @ down_i`, all against the
+pristine base weight, so order does not matter. Rules as in serving stacks of the field: the same adapter twice adds up,
+zero weights vanish.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from terroir.lora.adapter import Adapter, Array, LoraModule
+from terroir.lora.adapter import Adapter, Array, Module
 
 
 @dataclass(frozen=True, order=True)
@@ -61,9 +62,9 @@ class Composition:
         """
         total: Array | None = None
         for weight, module in self._terms(adapters, layer):
-            if module.magnitude is not None and base is None:
+            if module.needs_base and base is None:
                 raise ValueError(f"{layer}: a DoRA module needs the base weight")
-            change = module.delta() if module.magnitude is None or base is None else module.change_of(base)
+            change = module.delta() if base is None else module.change_of(base)
             term = np.float32(weight) * change
             total = term if total is None else total + term
         if total is None:
@@ -73,18 +74,21 @@ class Composition:
     def rank_concatenated(self, adapters: Mapping[str, Adapter], layer: str) -> tuple[Array, Array]:
         """The same change as one pair: down `[Σr, in …]` and up `[out, Σr …]` with all scales folded into up.
 
-        ValueError for a DoRA, whose change has no such form.
+        ValueError for a DoRA, LoHa or LoKr, whose changes have no such form.
         """
-        terms = list(self._terms(adapters, layer))
-        if not terms:
+        downs, ups = [], []
+        for weight, module in self._terms(adapters, layer):
+            if module.low_rank is None:
+                kind = "DoRA" if module.needs_base else module.kind
+                raise ValueError(f"{layer}: a {kind} module has no low-rank form")
+            down, up = module.low_rank
+            downs.append(down)
+            ups.append(np.float32(weight * module.scale) * up)
+        if not downs:
             raise KeyError(layer)
-        if any(module.magnitude is not None for _, module in terms):
-            raise ValueError(f"{layer}: a DoRA module has no low-rank form")
-        down = np.concatenate([module.down for _, module in terms], axis=0)
-        up = np.concatenate([np.float32(weight * module.scale) * module.up for weight, module in terms], axis=1)
-        return down, up
+        return np.concatenate(downs, axis=0), np.concatenate(ups, axis=1)
 
-    def _terms(self, adapters: Mapping[str, Adapter], layer: str) -> Iterable[tuple[float, LoraModule]]:
+    def _terms(self, adapters: Mapping[str, Adapter], layer: str) -> Iterable[tuple[float, Module]]:
         for part in self.parts:
             module = adapters[part.digest].modules.get(layer)
             if module is not None and part.weight_on(layer):

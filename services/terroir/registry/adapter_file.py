@@ -15,7 +15,8 @@ def read_adapter_file(data: bytes, key_table: KeyTable, *, max_rank: int = MAX_R
     """Parse and check every tensor; raises AdapterFileInvalid with the reason code of `terroir.lora.errors`."""
     try:
         parsed = parse(data, key_table, max_rank=max_rank)
-        ensure_expressible(parsed.adapter)
+        if parsed.adapter.is_lora:  # the others have a kohya file only
+            ensure_expressible(parsed.adapter)
     except LoraError as error:
         metadata = {"key": error.key[:256]} if error.key else {}
         hint = " (or raise TERROIR_REGISTRY_MAX_RANK)" if isinstance(error, RankTooLarge) else ""

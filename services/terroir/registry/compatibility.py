@@ -20,10 +20,11 @@ import structlog
 from terroir.common.errors import InvalidArgument
 from terroir.lora.adapter import Adapter
 from terroir.lora.compatibility import Level, Overlap, compare_pairs, interference, level_of, suggested_weights
+from terroir.lora.errors import UnsupportedAdapter
 from terroir.registry.adapter_file import read_adapter_file
 from terroir.registry.adapters import Adapters
 from terroir.registry.bases.bases import Bases
-from terroir.registry.errors import BasesDiffer
+from terroir.registry.errors import BasesDiffer, NotComparable
 from terroir.registry.names import VersionRef, base_name
 from terroir.registry.versions import Version
 from terroir.store.blobs import Blobs
@@ -85,8 +86,8 @@ class CompatibilityCheck:
     def check(self, references: Sequence[VersionRef]) -> Compatibility:
         """Compare all pairs of 2 … 8 versions; up to seconds of work, so keep it off an event loop.
 
-        Raises InvalidArgument (COMPATIBILITY_COUNT, COMPATIBILITY_TWICE), what `Adapters.resolve` raises, and
-        BasesDiffer.
+        Raises InvalidArgument (COMPATIBILITY_COUNT, COMPATIBILITY_TWICE), what `Adapters.resolve` raises, BasesDiffer,
+        and NotComparable for LoHa and LoKr.
         """
         _ensure_count(len(references))
         versions = [self._adapters.resolve(reference) for reference in references]
@@ -111,7 +112,10 @@ class CompatibilityCheck:
         wanted = {position for pair in pairs for position in pair}
         nothing = Adapter({})
         adapters = [self._load(version) if at in wanted else nothing for at, version in enumerate(versions)]
-        return compare_pairs(adapters, pairs)
+        try:
+            return compare_pairs(adapters, pairs)
+        except UnsupportedAdapter as error:
+            raise NotComparable(str(error)) from error
 
     def _load(self, version: Version) -> Adapter:
         manifest = version.manifest

@@ -90,6 +90,18 @@ class AdapterFileInvalid(InvalidArgument):
     reason = "ADAPTER_INVALID"
 
 
+class FormatUnavailable(FailedPrecondition):
+    """The adapter cannot be written in the format that was asked for: diffusers has no words for LoHa and LoKr."""
+
+    reason = "ADAPTER_NOT_IN_DIFFUSERS"
+
+
+class NotComparable(FailedPrecondition):
+    """Only low-rank changes are compared, and an adapter is a LoHa or LoKr."""
+
+    reason = "ADAPTER_NOT_COMPARABLE"
+
+
 class UploadInvalid(InvalidArgument):
     """The stream does not follow the protocol, or its bytes are not what the header announced."""
 

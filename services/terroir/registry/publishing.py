@@ -113,7 +113,7 @@ class Publisher:
         with ThreadPoolExecutor(1) as pool:  # the rest is computed while the file travels
             keeping = pool.submit(self._blobs.put, kohya.data, likely_new=True)
             tensor_digest = adapter.tensor_digest()
-            derived = hashlib.sha256(to_diffusers(adapter)).hexdigest()
+            derived = {"diffusers": hashlib.sha256(to_diffusers(adapter)).hexdigest()} if adapter.is_lora else {}
             stored = StoredFile(keeping.result(), len(kohya.data))
         facts = SignedFacts(adapter_name(request.adapter), base.digest, tensor_digest, request.trigger_word)
         manifest = Manifest(
@@ -136,7 +136,7 @@ class Publisher:
             description=request.description,
             hashes={
                 **site_hashes(kohya.data, file_digest=stored.digest, body_digest=kohya.body_digest),
-                "diffusers": derived,
+                **derived,
             },
             unknown=tuple((entry.key, entry.reason) for entry in parsed.unknown),
             missing_layers=parsed.missing,

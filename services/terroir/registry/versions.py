@@ -70,7 +70,8 @@ class Manifest:
     metrics: Mapping[str, float] = field(default_factory=dict)
     description: str = ""
     hashes: Mapping[str, str] = field(default_factory=dict)
-    """Of the kohya file, by the names that sites give them, and `diffusers`: SHA-256 of the file in that format."""
+    """Of the kohya file, by the names that sites give them, and `diffusers`: SHA-256 of the file in that format, if it
+    can be had."""
     unknown: tuple[tuple[str, str], ...] = ()
     """(key as in the upload, why it is not understood)."""
     signature: Signature | None = None

@@ -29,7 +29,8 @@ _DTYPES: Final = ("F64", "F32", "F16", "BF16", "F8_E4M3", "I64", "BOOL", "X", ""
 _NUMBERS: Final = (0, 1, -1, 2, 7, 2**31, 2**63, 2**64, -(2**63), 10**400, 0.5, float("nan"), True, None, "1", [], {})
 _WORDS: Final = (
     "", ".", "lora_unet_", "lora_unet_conv_in", "lora_te2_", ".alpha", ".dora_scale", ".lora_mid.weight", ".hada_w1_a",
-    ".lokr_w1", ".diff", ".diff_b", ".on_input", ".oft_blocks", ".w_norm", ".scale", ".scalar", ".bias", "unet.conv_in",
+    ".hada_t1", ".lokr_w1", ".lokr_w2", ".lokr_t2",
+    ".diff", ".diff_b", ".on_input", ".oft_blocks", ".w_norm", ".scale", ".scalar", ".bias", "unet.conv_in",
     ".lora_A.weight", ".lora_B.default.weight", ".lora.down.weight", ".lora_magnitude_vector", "base_model.model.",
     "lora_unet_input_blocks_0_0", "lora_unet_output_blocks_99999999999999999999_1_proj_in",
     "bundle_emb.x.string_to_param.*",
@@ -106,6 +107,40 @@ def _peft(rng: random.Random) -> bytes:
     return _saved(tensors, {"format": "pt", "lora_adapter_metadata": json.dumps(config)})
 
 
+def _lycoris(rng: random.Random) -> bytes:
+    """LoHa or LoKr, in the shapes that LyCORIS saves."""
+    rank, kind, noise = rng.randint(1, 3), rng.choice(("hada", "lokr")), np.random.default_rng(rng.getrandbits(32))
+    tensors: dict[str, np.ndarray[Any, Any]] = {}
+
+    def product(stem: str, shape: tuple[int, ...]) -> None:
+        core = stem.replace("_w", "_t")
+        if len(shape) == 4 and rng.random() < 0.5:
+            drawn = {f"{stem}_a": (rank, shape[0]), f"{stem}_b": (rank, shape[1]), core: (rank, rank, *shape[2:])}
+        else:
+            drawn = {f"{stem}_a": (shape[0], rank), f"{stem}_b": (rank, math.prod(shape[1:]))}
+        for name, size in drawn.items():
+            tensors[name] = noise.standard_normal(size).astype(np.float16)
+
+    for layer in rng.sample(sorted(TABLE), rng.randint(1, len(TABLE))):
+        component, _, path = layer.partition(".")
+        stem, shape = _KOHYA[component] + path.replace(".", "_"), TABLE[layer]
+        if kind == "hada":
+            state = rng.getstate()
+            product(f"{stem}.hada_w1", shape)
+            rng.setstate(state)  # both have a core or none
+            product(f"{stem}.hada_w2", shape)
+        else:
+            tensors[f"{stem}.lokr_w1"] = noise.standard_normal((2, 2)).astype(np.float16)
+            rest = (shape[0] // 2, shape[1] // 2, *shape[2:])
+            if rng.random() < 0.4:
+                tensors[f"{stem}.lokr_w2"] = noise.standard_normal(rest).astype(np.float16)
+            else:
+                product(f"{stem}.lokr_w2", rest)
+        if rng.random() < 0.8:
+            tensors[f"{stem}.alpha"] = np.asarray(rng.choice((0.5, 1.0, 4.0)), np.float32)
+    return _saved(tensors, {"ss_network_module": "lycoris.kohya", "ss_base_model_version": "sd_v1"})
+
+
 def _saved(tensors: dict[str, np.ndarray[Any, Any]], metadata: dict[str, str]) -> bytes:
     """A file with its metadata in this order; the library keeps it in a hash map, whose order changes by the call."""
     data = save(tensors)
@@ -115,7 +150,7 @@ def _saved(tensors: dict[str, np.ndarray[Any, Any]], metadata: dict[str, str]) -
     return struct.pack("<Q", len(header)) + header + data[8 + length :]
 
 
-_FILES: Final[tuple[Callable[[random.Random], bytes], ...]] = (_kohya, _kohya, _peft)
+_FILES: Final[tuple[Callable[[random.Random], bytes], ...]] = (_kohya, _kohya, _peft, _lycoris)
 
 
 def _split(data: bytes) -> tuple[dict[str, Any], bytes] | None:

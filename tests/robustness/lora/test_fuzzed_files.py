@@ -23,6 +23,7 @@ def test_damaged_files_end_in_an_adapter_or_a_reason():
     assert sum(endings.values()) == CASES
     # A fuzzer that never gets past the first check proves little.
     assert endings["read"] >= CASES // 50
+    assert endings["read a LoHa or LoKr"] >= CASES // 100
     assert len(endings) >= 8
     print(f"{CASES} files: {json.dumps(report)}")
 

@@ -8,6 +8,7 @@ import numpy as np
 
 from terroir.lora.adapter import Adapter, LoraModule
 from terroir.lora.formats import to_kohya
+from terroir.lora.loha import HadamardFactor, LohaModule
 
 _BLOCK = "unet.down_blocks.0.attentions.0.transformer_blocks.0"
 _LAYERS = {f"{_BLOCK}.attn1.to_q": (8, 8), f"{_BLOCK}.attn1.to_out.0": (8, 8), f"{_BLOCK}.attn2.to_k": (8, 6)}
@@ -45,3 +46,16 @@ def make_adapter(rank: int, seed: int = 0, layers: dict[str, tuple[int, int]] | 
         down = rng.standard_normal((rank, into), dtype=np.float32)
         modules[name] = LoraModule(down, rng.standard_normal((out, rank), dtype=np.float32), float(rank))
     return Adapter(modules)
+
+
+def make_loha(rank: int, seed: int = 0) -> Adapter:
+    """A LoHa of the same layers."""
+    rng = np.random.default_rng(seed)
+
+    def draw(*shape: int) -> HadamardFactor:
+        out, into = shape
+        return HadamardFactor(
+            rng.standard_normal((out, rank), dtype=np.float32), rng.standard_normal((rank, into), dtype=np.float32)
+        )
+
+    return Adapter({name: LohaModule(draw(*shape), draw(*shape), 1.0, shape) for name, shape in _LAYERS.items()})

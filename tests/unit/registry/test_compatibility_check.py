@@ -16,14 +16,14 @@ from terroir.lora.compatibility import compare
 from terroir.lora.formats import to_kohya
 from terroir.registry import compatibility
 from terroir.registry.compatibility import ALGORITHM, CompatibilityCheck
-from terroir.registry.errors import AdapterNotFound, BasesDiffer
+from terroir.registry.errors import AdapterNotFound, BasesDiffer, NotComparable
 from terroir.registry.names import VersionRef
 from terroir.registry.publishing import Publisher, PublishRequest
 from terroir.registry.versions import Version
 from terroir.store.errors import StoreUnavailable
 from terroir.store.interface import ObjectStore
 from terroir.store.obstore_driver import MemoryStore
-from tests.unit.registry.adapter_kit import make_adapter
+from tests.unit.registry.adapter_kit import make_adapter, make_loha
 from tests.unit.registry.base_kit import write_base_folder
 from tests.unit.registry.domain_kit import Domain, open_domain
 
@@ -74,6 +74,13 @@ def test_every_pair_is_compared_in_order_of_the_request(registry: Registry) -> N
     assert found.pairs[0].overlap.first_norm == pytest.approx(expected.first_norm)
     assert found.level == max(pair.level for pair in found.pairs)
     assert all(0 <= pair.interference <= 1 for pair in found.pairs)
+
+
+def test_a_loha_is_refused_by_name_of_the_layer(registry: Registry) -> None:
+    registry.publish("d", make_loha(rank=2))
+    with pytest.raises(NotComparable, match=r"attn.*loha.*sample pictures") as caught:
+        registry.check.check(refs("a", "d"))
+    assert caught.value.reason == "ADAPTER_NOT_COMPARABLE"
 
 
 def test_suggested_weights_keep_the_change_as_large_as_the_strongest_alone(registry: Registry) -> None:

@@ -21,13 +21,13 @@ from terroir.lora.hashes import site_hashes
 from terroir.lora.key_table import key_table_of
 from terroir.registry.adapter_file import BASE_DIGEST_KEY, read_adapter_file
 from terroir.registry.downloads import AdapterFormat, Downloads
-from terroir.registry.errors import AdapterFileInvalid, BaseMismatch, UploadInvalid
+from terroir.registry.errors import AdapterFileInvalid, BaseMismatch, FormatUnavailable, UploadInvalid
 from terroir.registry.names import VersionRef
 from terroir.registry.publishing import Publisher, PublishRequest
 from terroir.registry.versions import UPLOAD_LABEL, Lineage
 from terroir.store.errors import OperationConflict, StoreUnavailable
 from terroir.store.obstore_driver import MemoryStore
-from tests.unit.registry.adapter_kit import adapter_bytes, make_adapter
+from tests.unit.registry.adapter_kit import adapter_bytes, make_adapter, make_loha
 from tests.unit.registry.base_kit import TEXT_SHAPES, UNET_SHAPES, write_base_folder
 from tests.unit.registry.domain_kit import Domain, open_domain
 
@@ -72,6 +72,22 @@ def test_every_format_holds_the_uploaded_tensors(domain: Domain, publisher: Publ
         assert (hashlib.sha256(got).hexdigest(), len(got)) == (download.file.digest, download.file.size_bytes)
         assert parse(got, TABLE).adapter.tensor_digest() == manifest.tensor_digest
     assert (manifest.rank, manifest.matched_layers, manifest.ignored) == (3, 3, ())
+
+
+def test_a_loha_is_published_with_a_kohya_file_only(domain: Domain, publisher: Publisher) -> None:
+    data = to_kohya(make_loha(rank=2), {})
+    version = publisher.publish(request_for(data), data, ANA, op_id="a")
+    downloads = Downloads(domain.adapters, domain.bases, domain.blobs)
+    got = b"".join(downloads.open(NEWEST, AdapterFormat.KOHYA).chunks)
+    assert parse(got, TABLE).adapter.tensor_digest() == version.manifest.tensor_digest
+    assert (version.manifest.rank, version.manifest.matched_layers, "diffusers" in version.manifest.hashes) == (
+        2,
+        3,
+        False,
+    )
+    with pytest.raises(FormatUnavailable, match="kohya file") as caught:
+        downloads.open(NEWEST, AdapterFormat.DIFFUSERS)
+    assert (caught.value.reason, caught.value.metadata) == ("ADAPTER_NOT_IN_DIFFUSERS", {"version": version.name})
 
 
 def test_one_adapter_has_one_file_whatever_spelling_it_came_in(publisher: Publisher) -> None:

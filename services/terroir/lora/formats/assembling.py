@@ -1,85 +1,32 @@
-"""From named factors to checked modules; what all readers share."""
+"""From named factors to checked modules."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Literal
 
 import numpy as np
 
-from terroir.lora.adapter import Adapter, Array, LoraModule
+from terroir.lora.adapter import Adapter, Array, LoraModule, Module
 from terroir.lora.errors import IncompleteModule, NotFinite, RankTooLarge, UnsupportedAdapter, WrongShape
+from terroir.lora.formats import lycoris
+from terroir.lora.formats.reading import Factors
+from terroir.lora.formats.strength import alpha_of
 from terroir.lora.key_table import KeyTable
 
 
-@dataclass(frozen=True)
-class Ignored:
-    """A key that was left out."""
-
-    key: str
-    reason: str
-
-
-@dataclass
-class Factors:
-    """What a reader found for one layer."""
-
-    down: Array | None = None
-    up: Array | None = None
-    mid: Array | None = None
-    """Core `[r, r, kh, kw]` of LoCon's Tucker form (LyCORIS `lora_mid`)."""
-    magnitude: Array | None = None
-    alpha: float | None = None
-    scale: float | None = None
-    """Intrinsic scale by itself, which A1111 puts above alpha / r."""
-
-
-@dataclass
-class Reading:
-    """Factors by layer, and what was left out."""
-
-    layers: dict[str, Factors] = field(default_factory=dict)
-    ignored: list[Ignored] = field(default_factory=list)
-    """Understood, and left out on purpose."""
-    unknown: list[Ignored] = field(default_factory=list)
-    """Of no format that is known, or for no layer of the base."""
-
-    def of(self, layer: str) -> Factors:
-        """The layer's factors so far."""
-        return self.layers.setdefault(layer, Factors())
-
-    def put(self, layer: str, part: Literal["down", "up", "mid", "magnitude"], key: str, tensor: Array) -> None:
-        """Set a factor; raises UnsupportedAdapter if another key of the file named it already."""
-        factors = self.of(layer)
-        if getattr(factors, part) is not None:
-            raise _named_twice(key, layer, part)
-        setattr(factors, part, tensor)
-
-    def set_alpha(self, layer: str, key: str, alpha: float) -> None:
-        """Set alpha; raises as `put` does."""
-        if self.of(layer).alpha is not None:
-            raise _named_twice(key, layer, "alpha")
-        self.of(layer).alpha = alpha
-
-
-def _named_twice(key: str, layer: str, part: str) -> UnsupportedAdapter:
-    return UnsupportedAdapter(
-        f"{key}: {layer} already has its {part} under another name; keep one of the two in the file",
-        key=key,
-        reason="ADAPTER_DUPLICATE_KEY",
-    )
-
-
 def assemble(layers: Mapping[str, Factors], table: KeyTable, max_rank: int) -> Adapter:
-    """Check every layer against the base; raises IncompleteModule, WrongShape, RankTooLarge or NotFinite."""
+    """Check every layer against the base; raises a LoraError other than NotAnAdapterFile and MatchesNothing."""
     return Adapter(
-        {layer: _module(layer, factors, table[layer], max_rank) for layer, factors in sorted(layers.items())}
+        {layer: _module(layer, factors, tuple(table[layer]), max_rank) for layer, factors in sorted(layers.items())}
     )
 
 
-def _module(layer: str, factors: Factors, weight: tuple[int, ...], max_rank: int) -> LoraModule:
+def _module(layer: str, factors: Factors, weight: tuple[int, ...], max_rank: int) -> Module:
+    read = lycoris.module_of if factors.lycoris else _lora
+    return read(layer, factors, weight, max_rank)
+
+
+def _lora(layer: str, factors: Factors, weight: tuple[int, ...], max_rank: int) -> LoraModule:
     down, up = factors.down, factors.up
     if down is None or up is None:
         missing = "down (lora_A)" if down is None else "up (lora_B)"
@@ -105,7 +52,7 @@ def _module(layer: str, factors: Factors, weight: tuple[int, ...], max_rank: int
             key=layer,
         )
     magnitude = _magnitude(layer, factors.magnitude, weight)
-    return LoraModule(np.ascontiguousarray(down), np.ascontiguousarray(up), _alpha(layer, factors, rank), magnitude)
+    return LoraModule(np.ascontiguousarray(down), np.ascontiguousarray(up), alpha_of(layer, factors, rank), magnitude)
 
 
 def _with_axes(factor: Array, axes: int) -> Array:
@@ -114,31 +61,6 @@ def _with_axes(factor: Array, axes: int) -> Array:
     if axes == 2 and factor.ndim == 4 and factor.shape[2:] == (1, 1):
         return factor.reshape(factor.shape[:2])
     return factor
-
-
-def _alpha(layer: str, factors: Factors, rank: int) -> float:
-    alpha = float(rank) if factors.alpha is None else factors.alpha
-    if factors.scale is not None:
-        if factors.alpha is not None and not math.isclose(factors.scale * rank, alpha, rel_tol=1e-3):
-            raise UnsupportedAdapter(
-                f"{layer}: its scale {factors.scale:g} and its alpha {alpha:g} at rank {rank} differ, and A1111 "
-                "takes the first, others the second; keep one in the file",
-                key=layer,
-                reason="ADAPTER_STRENGTH_UNKNOWN",
-            )
-        alpha = factors.scale * rank if factors.alpha is None else alpha
-    with np.errstate(all="ignore"):
-        kept = float(np.float32(alpha))  # as files hold it, so that an adapter stays the same through all of them
-    if not math.isfinite(kept):
-        raise NotFinite(f"{layer}: alpha is {alpha:g}; it must be a finite number of 32 bits", key=layer)
-    if kept == 0:
-        raise UnsupportedAdapter(
-            f"{layer}: alpha is {alpha:g}, which sd-scripts takes for the rank and others for no effect; save the file "
-            "with usual alphas",
-            key=layer,
-            reason="ADAPTER_STRENGTH_UNKNOWN",
-        )
-    return kept
 
 
 def _folded(layer: str, mid: Array, down: Array, weight: tuple[int, ...]) -> Array:

@@ -17,9 +17,9 @@ import numpy as np
 from terroir.lora import safetensors_bytes
 from terroir.lora.adapter import Adapter, Array, LoraModule
 from terroir.lora.errors import IncompleteModule, NotFinite, UnsupportedAdapter
-from terroir.lora.formats.assembling import Ignored, Reading
 from terroir.lora.formats.kinds import refuse
 from terroir.lora.formats.peft_config import METADATA_KEY, PeftConfig
+from terroir.lora.formats.reading import Ignored, Reading
 from terroir.lora.key_table import KeyTable
 
 _Part: TypeAlias = Literal["down", "up", "magnitude"]
@@ -38,7 +38,9 @@ _MAGNITUDE: Final = re.compile(r"\.(?:lora_magnitude_vector(?:\.[A-Za-z0-9_-]+)?
 _PROCESSOR: Final = re.compile(r"(?:\.processor)?\.to_(q|k|v|out)_lora\.(down|up)\.weight\Z")
 """How diffusers before 0.22 named the factors of attention: `attn1.processor.to_out_lora.up.weight`."""
 
-
+_NAMES: Final = {"loha": "LoHa", "lokr": "LoKr"}
+NOT_IN_DIFFUSERS: Final = "ADAPTER_NOT_IN_DIFFUSERS"
+"""Reason of what is a good adapter that this format has no words for."""
 _LARGEST: Final = float(np.finfo(np.float32).max)
 _HALF_GRID: Final = 2.0**-25
 """Half the distance of float16 values near zero: halving an `up` may move its tiniest ones by so much, which is nothing
@@ -85,10 +87,10 @@ def to_diffusers(adapter: Adapter, dtype: str | None = None) -> bytes:
     `dtype` as in `safetensors_bytes.encode`; None may move values by 2^-25, see `_HALF_GRID`. Raises UnsupportedAdapter
     if a component has layers with and without magnitude, which PEFT cannot express, NotFinite if folding overflows.
     """
-    ensure_expressible(adapter)
+    modules_of = ensure_expressible(adapter)
     tensors: dict[str, Array] = {}
     config: dict[str, Any] = {}
-    for component, modules in _by_component(adapter).items():
+    for component, modules in modules_of.items():
         config |= _lora_config(component, modules)
         for path, module in modules.items():
             tensors[f"{component}.{path}.lora_A.weight"] = module.down
@@ -100,15 +102,16 @@ def to_diffusers(adapter: Adapter, dtype: str | None = None) -> bytes:
     return safetensors_bytes.assemble(safetensors_bytes.encode(tensors, dtype, tolerance=_HALF_GRID), header)
 
 
-def ensure_expressible(adapter: Adapter) -> None:
-    """Raise UnsupportedAdapter or NotFinite for what `to_diffusers` cannot write."""
-    for layer, module in adapter.modules.items():
+def ensure_expressible(adapter: Adapter) -> Mapping[str, Mapping[str, LoraModule]]:
+    """Modules by component and path; raises UnsupportedAdapter or NotFinite for what `to_diffusers` cannot write."""
+    found = _by_component(adapter)
+    for layer, module in ((f"{part}.{path}", m) for part, modules in found.items() for path, m in modules.items()):
         if abs(module.scale) > 1 and not float(np.abs(module.up).max()) * abs(module.scale) <= _LARGEST:
             raise NotFinite(
                 f"{layer}: alpha {module.alpha:g} times its factors exceeds 32-bit floats; save it with a usual alpha",
                 key=layer,
             )
-    for component, modules in _by_component(adapter).items():
+    for component, modules in found.items():
         doras = [path for path, module in modules.items() if module.magnitude is not None]
         if doras and len(doras) < len(modules):
             plain = next(path for path, module in modules.items() if module.magnitude is None)
@@ -117,11 +120,19 @@ def ensure_expressible(adapter: Adapter) -> None:
                 "in one adapter: publish them as two",
                 key=f"{component}.{plain}",
             )
+    return found
 
 
 def _by_component(adapter: Adapter) -> dict[str, dict[str, LoraModule]]:
     found: dict[str, dict[str, LoraModule]] = {}
     for layer, module in sorted(adapter.modules.items()):
+        if not isinstance(module, LoraModule):
+            raise UnsupportedAdapter(
+                f"{layer} is a {_NAMES.get(module.kind, module.kind)}, which diffusers' own format cannot express; "
+                "take the kohya file (ComfyUI, A1111), or export the base with it merged",
+                key=layer,
+                reason=NOT_IN_DIFFUSERS,
+            )
         component, _, path = layer.partition(".")
         found.setdefault(component, {})[path] = module
     return found

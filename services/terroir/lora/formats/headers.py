@@ -87,13 +87,19 @@ def describe(description: Description) -> dict[str, str]:
     return {key: value for key, value in entries.items() if value}
 
 
-def network_entries(rank: int, alphas: set[float], *, dora: bool) -> dict[str, str]:
-    """The network's part of sd-scripts' minimum (`SS_METADATA_MINIMUM_KEYS`)."""
+def network_entries(rank: int, alphas: set[float], *, kinds: frozenset[str], dora: bool) -> dict[str, str]:
+    """The network's part of sd-scripts' minimum (`SS_METADATA_MINIMUM_KEYS`).
+
+    LoHa and LoKr are LyCORIS' (`lycoris.kohya`), which names its algorithm; layers of several kinds have none.
+    """
+    arguments = {"use_dora": "True"} if dora else {}
+    if kinds - {"lora"} and len(kinds) == 1:
+        arguments["algo"] = min(kinds)
     return {
-        "ss_network_module": "networks.lora",
+        "ss_network_module": "lycoris.kohya" if kinds - {"lora"} else "networks.lora",
         "ss_network_dim": str(rank),
         "ss_network_alpha": str(next(iter(alphas))) if len(alphas) == 1 else "Dynamic",
-        "ss_network_args": json.dumps({"use_dora": "True"} if dora else {}),
+        "ss_network_args": json.dumps(arguments),
     }
 
 

@@ -23,11 +23,11 @@ def kind_of(part: str) -> str:
 
 
 def refuse(key: str, part: str) -> UnsupportedAdapter:
-    """What to raise for a tensor that changes a known layer in a way that a LoRA module cannot hold."""
+    """What to raise for a tensor that changes a known layer in a way that no module of ours can hold."""
     kind = kind_of(part)
     what = f"this is a {kind} adapter" if kind else f"{part[:80]!r} is no part of a LoRA layer"
     return UnsupportedAdapter(
-        f"{key}: {what}; LoRA, LoCon and DoRA are read, and nothing is read by halves: turn it into a LoRA first "
-        "(PEFT convert_to_lora, LyCORIS extract_locon)",
+        f"{key}: {what}; LoRA, LoCon and DoRA are read, LoHa and LoKr under kohya's keys, and nothing is read by "
+        "halves: turn it into a LoRA first (PEFT convert_to_lora, LyCORIS extract_locon)",
         key=key,
     )

@@ -18,9 +18,9 @@ from terroir.lora import safetensors_bytes
 from terroir.lora.adapter import Adapter, Array
 from terroir.lora.block_names import attention_levels_up, original_name
 from terroir.lora.errors import UnsupportedAdapter
-from terroir.lora.formats.assembling import Ignored, Reading
 from terroir.lora.formats.headers import network_entries
 from terroir.lora.formats.kinds import kind_of, refuse
+from terroir.lora.formats.reading import LYCORIS_PARTS, Ignored, Reading
 from terroir.lora.key_table import KeyTable
 
 PREFIXES: Final = ("lora_unet_", "lora_te_", "lora_te1_", "lora_te2_")
@@ -41,7 +41,7 @@ def original_names(layers: Iterable[str], up_attention: frozenset[int]) -> dict[
 
 
 def read(tensors: Mapping[str, Array], table: KeyTable) -> Reading:
-    """Sort tensors by layer; raises UnsupportedAdapter for kinds other than LoRA, LoCon and DoRA.
+    """Sort tensors by layer; raises UnsupportedAdapter for kinds other than LoRA, LoCon, DoRA, LoHa and LoKr.
 
     A layer is read whole or the file is refused: a tensor beside known factors that is not understood may change what
     they mean.
@@ -54,11 +54,13 @@ def read(tensors: Mapping[str, Array], table: KeyTable) -> Reading:
         if stem == "bundle_emb":
             reading.ignored.append(Ignored(key, "bundled textual-inversion embeddings are not applied"))
         elif layer is None:
-            if stem.startswith(PREFIXES) and kind_of(part):
+            if stem.startswith(PREFIXES) and kind_of(part) and part not in LYCORIS_PARTS:
                 raise refuse(key, part)
             reading.unknown.append(Ignored(key, _why_unknown(stem)))
         elif part in _PARTS:
             reading.put(layer, _PARTS[part], key, tensor)
+        elif part in LYCORIS_PARTS:
+            reading.put_lycoris(layer, part, key, tensor)
         elif part == "alpha":
             reading.set_alpha(layer, key, _number(key, tensor))
         elif part == "scale":
@@ -96,7 +98,7 @@ def to_kohya(adapter: Adapter, metadata: Mapping[str, str], dtype: str | None = 
 def kohya_file(
     adapter: Adapter, metadata: Mapping[str, str], dtype: str | None = None, *, sdxl: bool = False
 ) -> KohyaFile:
-    """Write one file: factors, alphas, DoRA scales, and `metadata` with network and hash headers added.
+    """Write one file: factors of every kind, alphas, DoRA scales, and `metadata` with network and hash headers added.
 
     `dtype` as in `safetensors_bytes.encode`. Equal input gives equal bytes. `sdxl` writes the original block names and
     `te1` / `te2`, as sd-scripts does for SDXL; never both spellings: diffusers drops one then. A DoRA comes out right
@@ -112,17 +114,14 @@ def kohya_file(
     for layer, module in adapter.modules.items():
         component, _, path = layer.partition(".")
         stem = prefixes[component] + originals.get(layer, path.replace(".", "_"))
-        tensors[f"{stem}.lora_down.weight"] = module.down
-        tensors[f"{stem}.lora_up.weight"] = module.up
         tensors[f"{stem}.alpha"] = np.asarray(module.alpha, dtype=np.float32)
-        if module.magnitude is not None:
-            shape = (-1, *([1] * (module.down.ndim - 1)))
-            tensors[f"{stem}.dora_scale"] = module.magnitude.reshape(shape)
+        for part, tensor in module.tensors.items():
+            tensors[f"{stem}.{part}"] = tensor
     body = safetensors_bytes.encode(tensors, dtype)
     digest = hashlib.sha256(body.data).hexdigest()
     alphas = {module.alpha for module in adapter.modules.values()}
     headers = {
-        **network_entries(adapter.rank, alphas, dora=adapter.has_magnitudes),
+        **network_entries(adapter.rank, alphas, kinds=adapter.kinds, dora=adapter.has_magnitudes),
         **metadata,
         "sshs_model_hash": digest,
         **({"modelspec.hash_sha256": f"0x{digest}"} if "modelspec.sai_model_spec" in metadata else {}),

@@ -10,7 +10,8 @@ from terroir.lora import safetensors_bytes
 from terroir.lora.adapter import Adapter
 from terroir.lora.errors import MatchesNothing, UnsupportedAdapter
 from terroir.lora.formats import diffusers, kohya
-from terroir.lora.formats.assembling import Ignored, assemble
+from terroir.lora.formats.assembling import assemble
+from terroir.lora.formats.reading import Ignored
 from terroir.lora.key_table import KeyTable
 
 MAX_RANK: Final = 4096
