@@ -1,7 +1,7 @@
 """SD 1.5- and SDXL-shaped models draw what diffusers' own pipelines draw: every sampler, from noise and from a picture.
 
-diffusers 0.42 with transformers 5 loads no text-encoder adapter, so here adapters change the denoiser; those of text
-encoders are compared with weights merged by hand.
+diffusers 0.42 with transformers 5 can't load all text-encoder adapters (those of kohya files for SD 1.5 it can, see
+test_engine_oracle.py), so here files change the denoiser; text encoders are compared with weights merged by hand.
 """
 
 from __future__ import annotations
