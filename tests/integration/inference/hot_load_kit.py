@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from terroir._proto.inference.v1 import inference_pb2 as pb
@@ -25,11 +26,12 @@ _CHUNK_BYTES = 1024 * 1024
 class Replica:
     """A registry process that can be killed and started again on its port."""
 
-    def __init__(self, data_dir: Path, base: Path) -> None:
+    def __init__(self, data_dir: Path, base: Path, settings: Mapping[str, str] = MappingProxyType({})) -> None:
+        """`settings` are environment variables, such as those of an object store."""
         self._data_dir = data_dir
         self._base = base
         self._running = ExitStack()
-        self._settings: dict[str, str] = {}
+        self._settings = dict(settings)
         self.target = ""
         self.api: Any = None
         self.regions: Any = None
@@ -99,9 +101,11 @@ class Followed:
 
 
 @contextmanager
-def followed_registry(folder: Path, base: Path, **settings: Any) -> Iterator[Followed]:
-    """All three, inference serving and watching."""
-    publisher, followed = Replica(folder / "data", base), Replica(folder / "data", base)
+def followed_registry(
+    folder: Path, base: Path, registry: Mapping[str, str] = MappingProxyType({}), **settings: Any
+) -> Iterator[Followed]:
+    """All three, inference serving and watching; `registry` are environment variables of both replicas."""
+    publisher, followed = Replica(folder / "data", base, registry), Replica(folder / "data", base, registry)
     with ExitStack() as stack:
         for replica in (publisher, followed):
             replica.start()
