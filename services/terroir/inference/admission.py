@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from bisect import bisect_right
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Coroutine, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from typing import Any, Final, TypeVar
@@ -70,7 +71,8 @@ class Place:
     async def turn(self) -> None:
         """Say that all is ready and wait for the turn.
 
-        Raises DeadlineExceeded, or QueueFull when a higher one took the place.
+        Raises DeadlineExceeded, DeadlineUnmeetable where it waited too long to be in time, or QueueFull when a higher
+        one took the place.
         """
         self.is_ready = True
         self._admission.call_next()
@@ -168,6 +170,10 @@ class Admission:
         for due in self._waiting[: max(0, self._capacity.requests - len(self._active))]:
             due.due = now if due.due is None else due.due
         while (place := self._next()) is not None:
+            # It may have waited longer than was predicted: drawing in vain would only keep others waiting.
+            if late := self._late(place.demand, self._predict(place.work, [])):
+                self._end(place, late)
+                continue
             self._waiting.remove(place)
             self._active.append(place)
             place.admitted = True
@@ -196,27 +202,26 @@ class Admission:
             if displaced is None or displaced.demand.priority <= demand.priority:
                 raise self._full()
         position = bisect_right(self._waiting, demand.priority, key=lambda place: place.demand.priority)
-        predicted = self._costs.predict(
-            demand.work,
-            [place.work for place in self._active],
-            [place.work for place in self._waiting[:position]],
-            self._capacity,
-        )
-        self._ensure_meetable(demand, predicted)
+        predicted = self._predict(demand.work, self._waiting[:position])
+        if late := self._late(demand, predicted):
+            raise late
         if displaced is not None:
             self._end(displaced, self._full())
         place = Place(self, demand, position, predicted)
         self._waiting.insert(position, place)
         return place
 
-    def _ensure_meetable(self, demand: Demand, predicted: float) -> None:
-        if demand.deadline is None:
-            return
-        left = demand.deadline - self.now()
+    def _predict(self, work: Work, before: Sequence[Place]) -> float:
+        running, waiting = [place.work for place in self._active], [place.work for place in before]
+        return self._costs.predict(work, running, waiting, self._capacity)
+
+    def _late(self, demand: Demand, predicted: float) -> TerroirError | None:
+        """Why a request can't have its pictures in time, if so."""
+        left = math.inf if demand.deadline is None else demand.deadline - self.now()
         if left <= 0:
-            raise DeadlineExceeded("the deadline of this call has passed; give it more time")
+            return DeadlineExceeded("the deadline of this call has passed; give it more time")
         if predicted <= left * SAFETY:
-            return
+            return None
         alone = self._costs.alone(demand.work)
         self._costs.doubt(demand.work.pixels)
         retry = max(LEAST_RETRY_SECONDS, predicted - left)
@@ -225,7 +230,7 @@ class Admission:
             if alone <= left * SAFETY
             else "give the call more time, or ask for fewer steps, fewer pictures or a smaller size"
         )
-        raise DeadlineUnmeetable(
+        return DeadlineUnmeetable(
             f"the pictures are expected in {predicted:.1f} s ({alone:.1f} s on an idle server), the deadline of the "
             f"call is in {left:.1f} s; {advice}",
             retry_after_seconds=retry,

@@ -257,6 +257,19 @@ def test_a_deadline_that_cannot_be_met_is_refused_at_once_with_a_hint() -> None:
     run(scenario, tick=1.0)
 
 
+def test_who_waited_too_long_to_be_in_time_is_refused_at_its_turn_and_the_next_one_draws() -> None:
+    async def scenario(desk: Desk) -> None:
+        running = await desk.come()
+        late, next_one = await desk.come(seconds=21), await desk.come(seconds=60)
+        desk.clock.advance(14)  # four more than predicted
+        await desk.go(running)
+        with pytest.raises(DeadlineUnmeetable):
+            late.decided.result()
+        assert next_one.admitted and not late.admitted
+
+    run(scenario, tick=1.0)
+
+
 def test_a_prediction_a_little_too_long_refuses_nobody() -> None:
     async def scenario(desk: Desk) -> None:
         assert (await desk.come(seconds=10 / SAFETY + 0.01)).predicted_seconds == pytest.approx(10)
