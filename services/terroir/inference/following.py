@@ -50,6 +50,7 @@ class Follower:
         self._missed = False
         self._connected = False
         self._failures = 0
+        self._reported = ""
 
     @property
     def connected(self) -> bool:
@@ -72,7 +73,9 @@ class Follower:
                 self._set_connected(False)
             delay = min(_FIRST_DELAY_SECONDS * 2**self._failures, _MAX_DELAY_SECONDS)
             self._failures = min(self._failures + 1, 16)
-            _log.info("registry watch ended", reason=reason, again_in_seconds=round(delay, 2))
+            if reason != self._reported:  # not every 5 s while the registry is down
+                self._reported = reason
+                _log.warning("registry watch ended", reason=reason)
             # Half of it at random: all servers lose a registry at the same moment.
             await self._pause(delay * (0.5 + 0.5 * self._random_share()))
 
@@ -82,7 +85,9 @@ class Follower:
                 if not self._connected:
                     await self._reactions.begun(missed=self._missed)
                     self._missed = False
+                    self._reported = ""
                     self._set_connected(True)
+                    _log.info("registry watch runs")
                 if change.kind is not None:
                     self._metrics.heard(change.kind)
                     await self._reactions.react(change)

@@ -52,6 +52,14 @@ class TierMetrics:
             registry=registry,
         )
 
+        for tier in Tier:  # so that a rate is 0, not absent, before the first one
+            self._hits.labels(tier)
+        for tier in (Tier.DEVICE, Tier.HOST, Tier.DISK):
+            self._bytes.labels(tier)
+            self._evictions.labels(tier)
+        for tier in (Tier.DISK, Tier.REGISTRY):
+            self._loads.labels(tier)
+
     def hit(self, tier: Tier) -> None:
         """Count one adapter of a request."""
         self._hits.labels(tier).inc()

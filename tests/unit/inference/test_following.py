@@ -7,6 +7,7 @@ from collections.abc import AsyncGenerator, Callable
 from pathlib import Path
 
 import pytest
+from structlog.testing import capture_logs
 
 from terroir.common.errors import InvalidArgument, TerroirError, Unavailable
 from terroir.inference import following
@@ -118,7 +119,9 @@ def test_pauses_double_to_a_bound_and_begin_again_after_a_success(watched: Watch
         watched.tells(Unavailable("down"))
     watched.tells(Change("j0"))
     watched.tells(Change("j0"), stays=True)
-    watched.follow(lambda: len(watched.reacting.begins) == 2)
+    with capture_logs() as logs:
+        watched.follow(lambda: len(watched.reacting.begins) == 2)
+    assert [log["reason"] for log in logs if log["log_level"] == "warning"] == ["UNAVAILABLE", "ENDED"]
     assert watched.pauses == [0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 5.0, 5.0, 0.1]
 
 
