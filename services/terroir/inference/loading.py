@@ -61,6 +61,15 @@ class AdapterLoader:
         _log.info("adapter loaded", version=version.name, source=found.value, seconds=round(seconds, 4))
         return loaded
 
+    async def vouch(self, version: VersionInfo) -> None:
+        """A signature is for a file and its version's facts, so each version of one file needs its own."""
+        if not self._signatures.asks:
+            return
+        data = await asyncio.to_thread(self._disk.get, version.file_digest)
+        if data is None:
+            data = await self._fetch(version)
+        await asyncio.to_thread(self._signatures.check, version, data)
+
     async def _fetch(self, version: VersionInfo) -> bytes:
         try:
             data = await self._source.download(version)

@@ -49,6 +49,10 @@ class Loader(Protocol):
         """Fetch, verify and parse; raises a TerroirError."""
         ...
 
+    async def vouch(self, version: VersionInfo) -> None:
+        """Check what is the version's own where its file is in memory under another one; raises a TerroirError."""
+        ...
+
 
 class Residency:
     """The host tier. One event loop owns it."""
@@ -60,6 +64,8 @@ class Residency:
         self._loading: dict[str, asyncio.Task[LoadedAdapter]] = {}
         self._unwanted: set[str] = set()
         """Forgotten while they were loaded."""
+        self._vouched: dict[str, set[str]] = {}
+        """By digest: versions whose file it is, as was checked."""
 
     @property
     def used_bytes(self) -> int:
@@ -99,6 +105,10 @@ class Residency:
         if loaded is None:
             loaded = await self._load(version, key_table)
         try:
+            vouched = self._vouched.setdefault(digest, {loaded.version})
+            if version.name not in vouched:
+                await self._loader.vouch(version)
+                vouched.add(version.name)
             yield replace(loaded, version=version.name)
         finally:
             self._cache.unpin(digest)
@@ -174,5 +184,6 @@ class Residency:
                 retry_after_seconds=1.0 if size <= self.budget_bytes else None,
             )
 
-    def _gone(self, _loaded: LoadedAdapter) -> None:
+    def _gone(self, loaded: LoadedAdapter) -> None:
+        self._vouched.pop(loaded.digest, None)
         self._metrics.evicted(Tier.HOST)

@@ -21,6 +21,11 @@ class SignaturePolicy:
         self._strictness = strictness
         self._verifier = verifier
 
+    @property
+    def asks(self) -> bool:
+        """Whether signatures matter at all."""
+        return self._strictness != "off"
+
     def check(self, version: VersionInfo, file: bytes) -> None:
         """Raise SignatureRefused if the policy is `require` and no trusted key signed this file and its facts.
 

@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 import os
 from contextlib import AsyncExitStack
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -213,6 +214,36 @@ def test_what_nobody_signed_is_loaded_unless_signatures_are_required(tmp_path: P
         asyncio.run(load())
     source.signature = signer.sign(source.files["adapters/a/versions/1"], FACTS)
     asyncio.run(load())
+
+
+@pytest.mark.parametrize("strictness", ["off", "require"])
+def test_an_unsigned_version_does_not_profit_from_a_signed_one_with_the_same_file(
+    tmp_path: Path, strictness: Strictness
+) -> None:
+    """Found in review: the file was in memory, so the second version's own signature was never asked for."""
+    signer, verifier = keys(tmp_path)
+    source = CountingSource(adapter_file(1), adapter_file(1))
+    residency = make_residency(source, tmp_path / "disk", signatures=SignaturePolicy(strictness, verifier))
+    unsigned = source.info(2)
+    source.signature = signer.sign(source.files["adapters/a/versions/1"], FACTS)
+
+    async def use(version: VersionInfo) -> None:
+        async with residency.hold(version, TABLE):
+            pass
+
+    async def scenario() -> None:
+        await use(source.info(1))
+        await use(source.info(2))
+        for _ in range(2):
+            if strictness == "require":
+                with pytest.raises(SignatureRefused):
+                    await use(replace(unsigned, name="adapters/b/versions/1"))
+            else:
+                await use(replace(unsigned, name="adapters/b/versions/1"))
+        assert [entry.pins for entry in residency.resident()] == [0]
+
+    asyncio.run(scenario())
+    assert source.downloads == 1
 
 
 def keys(folder: Path) -> tuple[Signer, Verifier]:

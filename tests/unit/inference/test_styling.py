@@ -169,6 +169,23 @@ def test_a_known_name_whose_file_is_nowhere_here_says_so(tiers: Tiers) -> None:
     asyncio.run(scenario())
 
 
+def test_a_registry_that_goes_while_a_file_comes_fails_that_request_and_the_next_one_works(tiers: Tiers) -> None:
+    async def scenario() -> None:
+        tiers.registry.publish(version_name(1), small_file(1))
+        tiers.registry.gate.clear()
+        tasks = [asyncio.create_task(worn(tiers, wish("adapters/a"))) for _ in range(3)]
+        await settled(lambda: bool(tiers.registry.downloads))
+        tiers.registry.go()
+        tiers.registry.gate.set()
+        results = await asyncio.gather(*tasks, return_exceptions=True)
+        assert [type(result) for result in results] == [RegistryUnreachable] * 3
+        assert tiers.resident() == []
+        tiers.registry.failure = None
+        assert found(await worn(tiers, wish("adapters/a"))) == [Tier.REGISTRY]
+
+    asyncio.run(scenario())
+
+
 def test_a_withdrawn_version_is_refused_though_it_is_in_memory(tiers: Tiers) -> None:
     version = tiers.registry.publish(version_name(1), small_file(1))
 
