@@ -7,10 +7,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from obstore.store import LocalStore as ObstoreLocal
-from obstore.store import S3Store as ObstoreS3
 
 from benchmarks.bench import Bench
 from benchmarks.minio_place import NOT_BUILT, minio_server
+from benchmarks.peers.bare_s3 import BareS3
 from benchmarks.rows import Row
 from benchmarks.timing import Pair, in_turns
 from terroir.common.clock import SystemClock
@@ -18,7 +18,7 @@ from terroir.store.blobs import Blobs
 from terroir.store.documents import DocumentSequence
 from terroir.store.interface import ObjectStore
 from terroir.store.local import LocalStore
-from terroir.store.s3 import S3Location, S3Store
+from terroir.store.s3 import S3Store
 
 _DOCUMENT = {"state": "running", "note": "x" * 400, "step": 0}
 _ADAPTER_BYTES = 6 * 1024 * 1024
@@ -61,29 +61,6 @@ def rows(bench: Bench) -> Iterator[Row]:
     yield from _on_minio(bench)
 
 
-class _BareS3:
-    """obstore as it comes."""
-
-    def __init__(self, location: S3Location) -> None:
-        self._store = ObstoreS3(
-            location.bucket,
-            endpoint=location.endpoint,
-            region=location.region,
-            access_key_id=location.access_key_id,
-            secret_access_key=location.secret_access_key,
-            virtual_hosted_style_request=False,
-            client_options={"allow_http": True},
-        )
-
-    def put(self, key: str, body: bytes) -> None:
-        """Create one object."""
-        self._store.put(key, body, mode="create", use_multipart=False)
-
-    def get(self, key: str) -> bytes:
-        """Read one object."""
-        return self._store.get(key).bytes().to_bytes()
-
-
 def _on_minio(bench: Bench) -> Iterator[Row]:
     with minio_server(bench.work / "minio") as server:
         figures = {
@@ -98,15 +75,15 @@ def _on_minio(bench: Bench) -> Iterator[Row]:
                 yield bench.row(name, "ms", None, reason=NOT_BUILT)
                 continue
             location = server.location()
-            pair = measure(bench, S3Store(location), _BareS3(location))
+            pair = measure(bench, S3Store(location), BareS3(location))
             yield bench.row(name, "ms", pair.ours * 1e3, peer=pair.peer * 1e3, peer_name=_BARE)
 
 
-def _create_adapters(bench: Bench, store: S3Store, peer: _BareS3) -> Pair:
+def _create_adapters(bench: Bench, store: S3Store, peer: BareS3) -> Pair:
     return _create(store, peer, [os.urandom(_ADAPTER_BYTES) for _ in range(bench.count(40, 4))], "peer")
 
 
-def _create_small(bench: Bench, store: S3Store, peer: _BareS3) -> Pair:
+def _create_small(bench: Bench, store: S3Store, peer: BareS3) -> Pair:
     body = os.urandom(500)
     return in_turns(
         bench.count(300, 10),
@@ -115,16 +92,16 @@ def _create_small(bench: Bench, store: S3Store, peer: _BareS3) -> Pair:
     )
 
 
-def _read_small(bench: Bench, store: S3Store, peer: _BareS3) -> Pair:
+def _read_small(bench: Bench, store: S3Store, peer: BareS3) -> Pair:
     store.create("document", os.urandom(500))
     return in_turns(bench.count(500, 10), lambda _: store.get("document"), lambda _: peer.get("document"))
 
 
-def _append_documents(bench: Bench, store: S3Store, peer: _BareS3) -> Pair:
+def _append_documents(bench: Bench, store: S3Store, peer: BareS3) -> Pair:
     return _append(bench, store, "documents", peer)
 
 
-def _append(bench: Bench, store: ObjectStore, prefix: str, peer: _Raw | _BareS3) -> Pair:
+def _append(bench: Bench, store: ObjectStore, prefix: str, peer: _Raw | BareS3) -> Pair:
     sequence = DocumentSequence(store, prefix, SystemClock())
     first = sequence.append(_DOCUMENT, op_id="first")
     body = store.get(f"{prefix}/{first.number:020d}.json")
@@ -135,7 +112,7 @@ def _append(bench: Bench, store: ObjectStore, prefix: str, peer: _Raw | _BareS3)
     )
 
 
-def _create(store: ObjectStore, peer: _Raw | _BareS3, contents: list[bytes], folder: str) -> Pair:
+def _create(store: ObjectStore, peer: _Raw | BareS3, contents: list[bytes], folder: str) -> Pair:
     blobs = Blobs(store)
     return in_turns(
         len(contents),

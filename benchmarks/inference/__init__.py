@@ -1,0 +1,1 @@
+"""Figures of the inference server, one file a group."""
