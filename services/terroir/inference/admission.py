@@ -37,12 +37,16 @@ class Demand:
 class Place:
     """A request's place from its arrival to its end."""
 
-    def __init__(self, admission: Admission, demand: Demand, position: int, predicted_seconds: float) -> None:
+    def __init__(
+        self, admission: Admission, demand: Demand, position: int, predicted_seconds: float, trust: float
+    ) -> None:
         self.demand = demand
         self.position = position
         """Requests before this one when it came."""
         self.predicted_seconds = predicted_seconds
         """Seconds from arrival to the pictures, as predicted then."""
+        self.trust = trust
+        """How much of a prediction was held against its deadline."""
         self.work = demand.work
         """What is left to do."""
         self.arrived = admission.now()
@@ -90,8 +94,9 @@ class Admission:
 
     Strictly higher priorities go first, first come, first served within one. Only requests that are ready compete for a
     turn, so one whose adapters load slowly keeps its place but never blocks those behind it. One that is ready and has
-    more rows than are free does block them, or it would starve. When as many wait as may, a higher one takes the place
-    of the newest of the lowest, which is refused.
+    more rows than are free does block them, or it would starve, and so does one for whose sake somebody who draws would
+    miss a deadline. When as many wait as may, a higher one takes the place of the newest of the lowest, which is
+    refused.
     """
 
     def __init__(
@@ -171,7 +176,7 @@ class Admission:
             due.due = now if due.due is None else due.due
         while (place := self._next()) is not None:
             # It may have waited longer than was predicted: drawing in vain would only keep others waiting.
-            if late := self._late(place.demand, self._predict(place.work, [])):
+            if late := self._late(place.demand, self._predict(place.work, []), place.trust):
                 self._end(place, late)
                 continue
             self._waiting.remove(place)
@@ -186,7 +191,22 @@ class Admission:
         place = next((place for place in self._waiting if place.is_ready), None)
         if place is None or (self._active and self.active_rows + place.work.rows > self._capacity.rows):
             return None
-        return place
+        return None if self._spoils(place) else place
+
+    def _spoils(self, place: Place) -> bool:
+        """Whether somebody who draws, and is no less important, would miss a deadline for a new one's sake.
+
+        Else all of a crowd with equal deadlines would be let in, slow each other down, and be late together.
+        """
+        if all(other.demand.deadline is None for other in self._active):
+            return False
+        works, now = [other.work for other in self._active], self.now()
+        without, beside = (self._costs.ends(drawing, self._capacity) for drawing in (works, [*works, place.work]))
+        for other, alone, together in zip(self._active, without, beside, strict=False):
+            deadline, priority = other.demand.deadline, other.demand.priority
+            if deadline is not None and priority <= place.demand.priority and alone <= deadline - now < together:
+                return True
+        return False
 
     def _take_place(self, demand: Demand) -> Place:
         try:
@@ -203,11 +223,15 @@ class Admission:
                 raise self._full()
         position = bisect_right(self._waiting, demand.priority, key=lambda place: place.demand.priority)
         predicted = self._predict(demand.work, self._waiting[:position])
-        if late := self._late(demand, predicted):
+        trust = self._costs.trust(demand.work.pixels)
+        if late := self._late(demand, predicted, trust):
+            self._costs.doubt(demand.work.pixels)
             raise late
+        if trust < 1:
+            self._costs.believe(demand.work.pixels)
         if displaced is not None:
             self._end(displaced, self._full())
-        place = Place(self, demand, position, predicted)
+        place = Place(self, demand, position, predicted, trust)
         self._waiting.insert(position, place)
         return place
 
@@ -215,15 +239,14 @@ class Admission:
         running, waiting = [place.work for place in self._active], [place.work for place in before]
         return self._costs.predict(work, running, waiting, self._capacity)
 
-    def _late(self, demand: Demand, predicted: float) -> TerroirError | None:
+    def _late(self, demand: Demand, predicted: float, trust: float) -> TerroirError | None:
         """Why a request can't have its pictures in time, if so."""
         left = math.inf if demand.deadline is None else demand.deadline - self.now()
         if left <= 0:
             return DeadlineExceeded("the deadline of this call has passed; give it more time")
-        if predicted <= left * SAFETY:
+        if predicted * trust <= left * SAFETY:
             return None
         alone = self._costs.alone(demand.work)
-        self._costs.doubt(demand.work.pixels)
         retry = max(LEAST_RETRY_SECONDS, predicted - left)
         advice = (
             f"try again in {retry:.1f} s"

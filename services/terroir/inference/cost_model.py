@@ -27,7 +27,7 @@ SMOOTHING: Final = 0.2
 MOST_AT_ONCE: Final = 4.0
 """An observation counts for at most so many times what was expected: one stall of the machine is not the new normal."""
 DOUBT: Final = 0.97
-"""What a refused request leaves of the costs that refused it; see `CostModel.doubt`."""
+"""What a refused request leaves of the trust in the costs that refused it; see `CostModel.trust`."""
 _TRIFLE_SECONDS: Final = 0.01
 _SIMULATED: Final = 128
 """Waiting requests that are played through one by one; more are reckoned like these."""
@@ -72,6 +72,8 @@ class CostModel:
     def __init__(self, profile: Iterable[TickCost] = ()) -> None:
         self._ticks: dict[int, _Table] = {}
         self._around: dict[int, _Around] = {}
+        self._doubts: dict[int, int] = {}
+        """Refusals since the last tick, by size."""
         for cost in profile:
             self.learn(cost)
 
@@ -79,6 +81,7 @@ class CostModel:
         """Take a tick that was made."""
         if cost.rows > 0 and cost.pixels > 0 and math.isfinite(cost.seconds) and cost.seconds >= 0:
             self._ticks.setdefault(cost.pixels, _Table()).learn(cost.rows, cost.seconds)
+            self.believe(cost.pixels)
 
     def learn_around(self, work: Work, before: float, after: float) -> None:
         """Take what a request took in seconds `before` its first tick (texts) and `after` its last one (decoding)."""
@@ -96,18 +99,20 @@ class CostModel:
         return work.steps * self.tick(work.pixels, work.rows) + self._overhead(work)
 
     def doubt(self, pixels: int) -> None:
-        """Trust the costs of a size a little less, for they refused somebody.
+        """Trust the costs of a size a little less, for they refused somebody."""
+        self._doubts[pixels] = self._doubts.get(pixels, 0) + 1
+
+    def trust(self, pixels: int) -> float:
+        """How much of a prediction to hold against a deadline: 1 for a size whose ticks are being made.
 
         Whoever is refused is not drawn, so a cost that is too high would never be seen to be wrong. After some refusals
-        one request gets through, and what it takes is learnt.
+        without a tick one request gets through, and what it takes is learnt.
         """
-        nearest = _nearest(self._ticks, pixels)
-        if nearest is not None:
-            self._ticks[nearest].scale(DOUBT)
-        around = _nearest(self._around, pixels)
-        if around is not None:
-            kept = self._around[around]
-            self._around[around] = _Around(kept.before * DOUBT, kept.after_each * DOUBT)
+        return DOUBT ** self._doubts.get(pixels, 0)
+
+    def believe(self, pixels: int) -> None:
+        """Trust the costs of a size again: somebody was let in who will show what they are."""
+        self._doubts.pop(pixels, None)
 
     def predict(self, new: Work, running: Sequence[Work], waiting: Sequence[Work], capacity: Capacity) -> float:
         """Seconds until the pictures of `new`, which waits behind `waiting`, which wait for `running`.
@@ -117,32 +122,42 @@ class CostModel:
         and the next ones enter. Later arrivals, whatever their priority, and loads of adapters are not foreseen.
         """
         shown = waiting[:_SIMULATED]
-        queue = [*shown, new]
-        drawing = [_Drawing(work, work.steps) for work in running]
-        seconds, entered = 0.0, 0
-        while True:
-            while entered < len(queue) and _fits(drawing, queue[entered], capacity):
-                drawing.append(_Drawing(queue[entered], queue[entered].steps))
-                entered += 1
-            paces = self._paces(drawing, capacity.batch_rows)
-            left = [each.steps * paces[each.work.size] for each in drawing]
-            passed = min(left)
-            seconds += passed
-            if entered == len(queue) and left[-1] <= passed:
-                break
-            drawing = [
-                _Drawing(each.work, each.steps - passed / paces[each.work.size])
-                for each, its_left in zip(drawing, left, strict=True)
-                if its_left > passed
-            ]
+        seconds = self._ends(running, [*shown, new], capacity)[-1]
         unseen = (len(waiting) - len(shown)) / max(1, len(shown))
         return seconds * (1 + unseen) + self._overhead(new)
 
-    def _paces(self, drawing: Sequence[_Drawing], batch_rows: int) -> dict[tuple[int, int], float]:
+    def ends(self, running: Sequence[Work], capacity: Capacity) -> list[float]:
+        """Seconds until the pictures of each of those who draw together, if nobody else comes."""
+        ends = self._ends(running, [], capacity)
+        return [seconds + self._overhead(work) for seconds, work in zip(ends, running, strict=True)]
+
+    def _ends(self, running: Sequence[Work], queue: Sequence[Work], capacity: Capacity) -> list[float]:
+        """Seconds until the last step of each of `running`, then of `queue`."""
+        works = [*running, *queue]
+        steps, ends = [float(work.steps) for work in works], [0.0] * len(works)
+        drawing, entered, seconds = list(range(len(running))), len(running), 0.0
+        while drawing or entered < len(works):
+            while entered < len(works) and _fits([works[index] for index in drawing], works[entered], capacity):
+                drawing.append(entered)
+                entered += 1
+            paces = self._paces([works[index] for index in drawing], capacity.batch_rows)
+            left = {index: steps[index] * paces[works[index].size] for index in drawing}
+            passed = min(left.values())
+            seconds += passed
+            drawing = []
+            for index, its_left in left.items():
+                if its_left > passed:
+                    steps[index] -= passed / paces[works[index].size]
+                    drawing.append(index)
+                else:
+                    ends[index] = seconds
+        return ends
+
+    def _paces(self, drawing: Sequence[Work], batch_rows: int) -> dict[tuple[int, int], float]:
         """Seconds from one step to the next, by size."""
         rows: dict[tuple[int, int], int] = {}
-        for each in drawing:
-            rows[each.work.size] = rows.get(each.work.size, 0) + each.work.rows
+        for work in drawing:
+            rows[work.size] = rows.get(work.size, 0) + work.rows
         return {
             (width, height): len(rows) * self._round(width * height, count, batch_rows)
             for (width, height), count in rows.items()
@@ -159,15 +174,6 @@ class CostModel:
             return 0.0
         around = self._around[nearest]
         return around.before + around.after_each * work.pictures * work.pixels / nearest
-
-
-@dataclass(frozen=True)
-class _Drawing:
-    """A request while it draws."""
-
-    work: Work
-    steps: float
-    """Still to do."""
 
 
 @dataclass(frozen=True)
@@ -203,9 +209,6 @@ class _Table:
         self._seconds[:place] = [min(known, seconds) for known in self._seconds[:place]]
         self._seconds[place:] = [max(known, seconds) for known in self._seconds[place:]]
 
-    def scale(self, factor: float) -> None:
-        self._seconds = [seconds * factor for seconds in self._seconds]
-
     def seconds(self, rows: float) -> float:
         place = bisect_left(self._rows, rows)
         if 0 < place < len(self._rows):
@@ -236,8 +239,8 @@ def _nearest(known: Iterable[int], pixels: int) -> int | None:
     return min(known, key=lambda size: abs(math.log(size / pixels)), default=None)
 
 
-def _fits(drawing: Sequence[_Drawing], work: Work, capacity: Capacity) -> bool:
+def _fits(drawing: Sequence[Work], work: Work, capacity: Capacity) -> bool:
     """As `Admission` lets requests in: one that is larger than everything draws alone."""
     if not drawing:
         return True
-    return len(drawing) < capacity.requests and sum(each.work.rows for each in drawing) + work.rows <= capacity.rows
+    return len(drawing) < capacity.requests and sum(other.rows for other in drawing) + work.rows <= capacity.rows

@@ -270,6 +270,20 @@ def test_who_waited_too_long_to_be_in_time_is_refused_at_its_turn_and_the_next_o
     run(scenario, tick=1.0)
 
 
+@pytest.mark.parametrize(("priority", "at_once"), [(Priority.NORMAL, False), (Priority.HIGH, True)])
+def test_nobody_enters_who_would_make_an_equal_miss_its_deadline(priority: Priority, at_once: bool) -> None:
+    """Beside the second one a tick takes 3 s instead of 1, and the first one has 12 s for its 10 ticks."""
+
+    async def scenario(desk: Desk) -> None:
+        first = await desk.come(seconds=12)
+        second = await desk.come(priority, rows=4)
+        assert first.admitted and second.admitted == at_once
+        await desk.go(first)
+        assert second.admitted
+
+    run(scenario, requests=8, tick=1.0)
+
+
 def test_a_prediction_a_little_too_long_refuses_nobody() -> None:
     async def scenario(desk: Desk) -> None:
         assert (await desk.come(seconds=10 / SAFETY + 0.01)).predicted_seconds == pytest.approx(10)

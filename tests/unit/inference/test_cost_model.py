@@ -99,11 +99,15 @@ def test_nonsense_is_not_learnt(seconds: float) -> None:
     assert model.tick(64 * 64, 8) == before
 
 
-def test_a_cost_that_refuses_everybody_is_forgotten_bit_by_bit() -> None:
-    model = CostModel([TickCost(64 * 64, 2, 100.0)])
-    for _ in range(200):
+def test_costs_that_refuse_everybody_are_trusted_less_and_less_until_a_tick_is_made() -> None:
+    model = linear()
+    for _ in range(20):
         model.doubt(64 * 64)
-    assert model.tick(64 * 64, 2) == pytest.approx(100 * DOUBT**200)
+    assert model.trust(64 * 64) == pytest.approx(DOUBT**20)
+    assert model.trust(128 * 128) == 1
+    assert model.tick(64 * 64, 8) == pytest.approx(0.026), "what is predicted stays what it is"
+    model.learn(TickCost(64 * 64, 8, 0.026))
+    assert model.trust(64 * 64) == 1
 
 
 def test_requests_of_one_size_share_ticks_and_sizes_take_turns() -> None:
