@@ -99,7 +99,7 @@ def test_accepted_requests_finish_after_sigterm_and_new_ones_are_told_why_not(ti
         statuses: set[int] = set()
 
         def draw() -> int:
-            stream = calls.stub.Generate(small_request(steps=30, width=128, height=128), timeout=120)
+            stream = calls.stub.Generate(small_request(steps=15, width=128, height=128), timeout=120)
             assert next(stream).HasField("queued")
             accepted.wait(60)
             return sum(event.HasField("done") for event in stream)
