@@ -17,3 +17,16 @@ def base_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     torch.set_num_threads(1)  # threads that wait for busy cores are slower than none
 
     return build(tmp_path_factory.mktemp("base") / "random", seed=3)
+
+
+@pytest.fixture(scope="session")
+def sdxl_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A diffusers folder of SDXL's classes with few channels and random weights."""
+    import torch
+
+    from tests.contract.lora.full_width import tiny_sdxl
+
+    torch.set_num_threads(1)
+    folder = tmp_path_factory.mktemp("sdxl") / "base"
+    tiny_sdxl().save_pretrained(folder)
+    return folder
