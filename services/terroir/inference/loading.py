@@ -52,14 +52,28 @@ class AdapterLoader:
             )
         began = self._clock.monotonic()
         data = await asyncio.to_thread(self._disk.get, version.file_digest)
-        found = Tier.REGISTRY if data is None else Tier.DISK
         if data is None:
-            data = await self._fetch(version)
-        loaded = await asyncio.to_thread(self._accept, version, data, key_table, found)
+            loaded = await self._fetch_and_accept(version, key_table)
+        else:
+            loaded = await asyncio.to_thread(self._accept, version, data, key_table, Tier.DISK)
         seconds = self._clock.monotonic() - began
-        self._metrics.loaded(found, seconds)
-        _log.info("adapter loaded", version=version.name, source=found.value, seconds=round(seconds, 4))
+        self._metrics.loaded(loaded.found, seconds)
+        _log.info("adapter loaded", version=version.name, source=loaded.found.value, seconds=round(seconds, 4))
         return loaded
+
+    async def _fetch_and_accept(self, version: VersionInfo, key_table: KeyTable) -> LoadedAdapter:
+        """Digest and disk beside parsing: both take as long, and a cold load waits for the longer one only."""
+        data = await self._download(version)
+        kept, accepted = await asyncio.gather(
+            asyncio.to_thread(self._verify_and_keep, version, data),
+            asyncio.to_thread(self._accept, version, data, key_table, Tier.REGISTRY),
+            return_exceptions=True,
+        )
+        if isinstance(kept, BaseException):
+            raise kept  # first: a wrong digest explains whatever parsing found
+        if isinstance(accepted, BaseException):
+            raise accepted
+        return accepted
 
     async def vouch(self, version: VersionInfo) -> None:
         """A signature is for a file and its version's facts, so each version of one file needs its own."""
@@ -67,12 +81,13 @@ class AdapterLoader:
             return
         data = await asyncio.to_thread(self._disk.get, version.file_digest)
         if data is None:
-            data = await self._fetch(version)
+            data = await self._download(version)
+            await asyncio.to_thread(self._verify_and_keep, version, data)
         await asyncio.to_thread(self._signatures.check, version, data)
 
-    async def _fetch(self, version: VersionInfo) -> bytes:
+    async def _download(self, version: VersionInfo) -> bytes:
         try:
-            data = await self._source.download(version)
+            return await self._source.download(version)
         except (Unavailable, DeadlineExceeded) as error:
             raise RegistryUnreachable(
                 f"{version.name} can't be fetched from the registry and is neither in memory nor on disk here: "
@@ -80,8 +95,6 @@ class AdapterLoader:
                 metadata={"version": version.name},
                 retry_after_seconds=_RETRY_SECONDS,
             ) from error
-        await asyncio.to_thread(self._verify_and_keep, version, data)
-        return data
 
     def _verify_and_keep(self, version: VersionInfo, data: bytes) -> None:
         found = hashlib.sha256(data).hexdigest()

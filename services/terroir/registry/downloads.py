@@ -21,7 +21,7 @@ from terroir.registry.names import VersionRef
 from terroir.registry.versions import StoredFile, Version
 from terroir.store.blobs import Blobs
 
-CHUNK_BYTES: Final = 512 * 1024
+CHUNK_BYTES: Final = 1024 * 1024
 
 
 class AdapterFormat(StrEnum):
