@@ -78,4 +78,7 @@ def merged(base: Tensor, terms: Iterable[tuple[float, DeviceModule]]) -> Tensor:
     total = pristine.clone()
     for weight, module in terms:
         module.added_to(total, pristine, weight)
-    return total.to(base.dtype).view(base.shape)
+    made = total.to(base.dtype).view(base.shape)
+    if base.dim() == 4 and base.is_contiguous(memory_format=torch.channels_last):
+        return made.contiguous(memory_format=torch.channels_last)
+    return made

@@ -114,7 +114,7 @@ class MergedSlots:
         """`bank` is `[units, out, in]`; every unit is as many adjacent rows as any other."""
         self._bank = bank
 
-    def linear(self, layer: AdaptedLinear, x: Tensor) -> Tensor:
+    def linear(self, layer: AdaptedLayer, x: Tensor) -> Tensor:
         """`W[unit] · x[unit] + b`."""
         units, out, inner = self._bank.shape
         grouped = x.reshape(units, -1, inner)
@@ -123,15 +123,10 @@ class MergedSlots:
         return made.view(*x.shape[:-1], out)
 
     def convolution(self, layer: AdaptedConv2d, x: Tensor) -> Tensor:
-        """A 1×1 convolution of stride 1 as one `bmm` in whichever memory format `x` has; every row is a unit."""
-        rows, out, inner = self._bank.shape
-        height, width = x.shape[2:]
-        if x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous():
-            pixels = x.permute(0, 2, 3, 1).reshape(rows, -1, inner)
-            made = torch.bmm(pixels, self._bank.transpose(1, 2)).view(rows, height, width, out).permute(0, 3, 1, 2)
-        else:
-            made = torch.bmm(self._bank, x.reshape(rows, inner, -1)).view(rows, out, height, width)
-        return made if layer.bias is None else made.add_(layer.bias.view(-1, 1, 1))
+        """A plain 1×1 convolution is a linear layer of pixels; they are not copied where channels come last in memory."""
+        rows, _, height, width = x.shape
+        made = self.linear(layer, x.permute(0, 2, 3, 1).reshape(rows, height * width, -1))
+        return made.view(rows, height, width, -1).permute(0, 3, 1, 2)
 
 
 class MergedSegments:

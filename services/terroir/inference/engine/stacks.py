@@ -286,7 +286,7 @@ class Batch:
     def _mixed(self, name: str, layer: AdaptedLayer, tokens: int) -> Worn:
         factors = [stack.factors(name) for stack, _ in self._stacks]
         size = layer.weight.nbytes
-        bank_bytes = 0 if not is_pointwise(layer) else size * (sum(self._rows) // self._unit_of(layer))
+        bank_bytes = size * (sum(self._rows) // self._unit) if is_pointwise(layer) else 0
         needed = bank_bytes + sum(size for stack in {id(s): s for s, _ in self._stacks}.values() if not stack.has(name))
         low_rank = [found for found in factors if found is not None]
         call = LayerCall(
@@ -304,15 +304,10 @@ class Batch:
         weights = [stack.weight(name, layer) for stack, _ in self._stacks]
         if not is_pointwise(layer):
             return MergedSegments(weights, self._rows)
-        unit = self._unit_of(layer)
-        units = [weight for weight, rows in zip(weights, self._rows, strict=True) for _ in range(rows // unit)]
+        units = [weight for weight, rows in zip(weights, self._rows, strict=True) for _ in range(rows // self._unit)]
         bank = torch.stack([weight.flatten(1) for weight in units])
         self.size_bytes += bank.nbytes
         return MergedSlots(bank)
-
-    def _unit_of(self, layer: AdaptedLayer) -> int:
-        """Rows that share a weight of a bank; a convolution's pixels can't be joined over rows without a copy."""
-        return self._unit if isinstance(layer, AdaptedLinear) else 1
 
     def _concat(self, layer: AdaptedLayer, factors: Sequence[Sequence[tuple[float, LowRank]]]) -> Worn:
         if isinstance(layer, AdaptedConv2d):
