@@ -123,7 +123,7 @@ class MergedSlots:
         return made.view(*x.shape[:-1], out)
 
     def convolution(self, layer: AdaptedConv2d, x: Tensor) -> Tensor:
-        """A plain 1×1 convolution is a linear layer of pixels; they are not copied where channels come last in memory."""
+        """A plain 1×1 convolution is a linear layer of pixels; no copy where channels come last in memory."""
         rows, _, height, width = x.shape
         made = self.linear(layer, x.permute(0, 2, 3, 1).reshape(rows, height * width, -1))
         return made.view(rows, height, width, -1).permute(0, 3, 1, 2)
