@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from functools import partial
@@ -13,8 +12,7 @@ from terroir.inference.errors import AdapterDeviceMemoryFull
 from terroir.inference.pinned_lru import PinnedLru
 from terroir.inference.tier_metrics import TierMetrics
 from terroir.inference.tiers import Tier
-from terroir.lora.adapter import Adapter, LoraModule
-from terroir.lora.key_table import KeyTable
+from terroir.lora.adapter import Adapter
 
 _NUMBER_BYTES: Final = 4
 
@@ -42,12 +40,7 @@ class DeviceTier:
         self._budget_bytes = budget_bytes
         self._metrics = metrics
         self._life = 0
-        self._key_table: KeyTable = {}
         self._cache = self._empty()
-
-    def begin(self, key_table: KeyTable) -> None:
-        """An engine has started whose base has these layers, and has nothing yet."""
-        self._key_table = key_table
 
     @property
     def used_bytes(self) -> int:
@@ -118,15 +111,9 @@ class DeviceTier:
         self._metrics.held(Tier.DEVICE, self._cache.used_bytes)
 
     def _size(self, adapter: Adapter) -> int:
-        """As the engine keeps it, in fp32: factors as they are, what has none of low rank as a whole weight."""
-        size = 0
-        for layer, module in adapter.modules.items():
-            if isinstance(module, LoraModule):
-                parts = (module.down, module.up, module.magnitude)
-                size += sum(part.size for part in parts if part is not None)
-            else:
-                size += math.prod(self._key_table[layer])
-        return size * _NUMBER_BYTES
+        """As the engine keeps it: the factors of every kind, in fp32."""
+        tensors = (tensor for module in adapter.modules.values() for tensor in module.tensors.values())
+        return sum(tensor.size for tensor in tensors) * _NUMBER_BYTES
 
     def _ensure_room(
         self, cache: PinnedLru[str], all_of: Mapping[str, Adapter], missing: Mapping[str, Adapter]

@@ -44,7 +44,6 @@ class HotLoad:
 
     def engine_ready(self, base: Base) -> None:
         """The engine has loaded the base: what was wanted can be fetched for it."""
-        self.device.begin(base.key_table)
         self.prefetcher.begin(base)
 
     def engine_lost(self) -> None:

@@ -5,14 +5,16 @@ from __future__ import annotations
 import asyncio
 from contextlib import AsyncExitStack
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from terroir.inference.device_tier import DeviceTier
+from terroir.inference.engine.device_adapter import on_device
+from terroir.inference.engine.product_factors import Hadamard
 from terroir.inference.errors import AdapterDeviceMemoryFull, ModelLoading
 from terroir.lora.adapter import Adapter
-from tests.unit.inference.tier_kit import LAYER, SIZE, TABLE, FakeDevice, Tiers, small_adapter
+from tests.unit.inference.tier_kit import SIZE, FakeDevice, Tiers, small_adapter
+from tests.unit.lora.lycoris_adapters import lycoris_adapter
 
 
 @pytest.fixture
@@ -124,9 +126,12 @@ def test_a_stack_larger_than_the_device_is_refused_before_anything_is_sent(tiers
     assert tiers.engine.commands == []
 
 
-def test_what_has_no_low_rank_counts_as_the_whole_weight_that_the_engine_keeps(tmp_path: Path) -> None:
+def test_a_loha_counts_by_its_factors_which_is_what_the_engine_keeps(tmp_path: Path) -> None:
+    """Whole, one for SD 1.5's denoiser would take 3.4 GB and fit into no budget."""
     tiers = Tiers(tmp_path)
-    tiers.device.begin(TABLE)
-    no_factors: Any = object()
-    assert tiers.device.prefetch("a", Adapter({LAYER: no_factors}))
-    assert tiers.device.used_bytes == 8 * 8 * 4
+    adapter = lycoris_adapter(1, "loha plain", rank=2)
+    assert tiers.device.prefetch("a", adapter)
+    prepared = on_device(adapter, "cpu")
+    held = [part for each in prepared.values() if isinstance(each, Hadamard) for part in (each.first, each.second)]
+    assert len(held) == 2 * len(adapter.modules)
+    assert tiers.device.used_bytes == sum(part.a.nbytes + part.b.nbytes for part in held if part.a is not None)

@@ -8,7 +8,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from terroir.inference.engine.product_factors import Hadamard, Kronecker, hadamard, kronecker
 from terroir.lora.adapter import Adapter, LoraModule, Module
+from terroir.lora.loha import LohaModule
+from terroir.lora.lokr import LokrModule
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,19 +41,7 @@ class LowRank:
         total.add_(changed, alpha=weight)
 
 
-@dataclass(frozen=True, eq=False)
-class Dense:
-    """A change that has no low-rank form, whole."""
-
-    delta: Tensor
-    """`[out, inputs]`, fp32."""
-
-    def added_to(self, total: Tensor, _base: Tensor, weight: float) -> None:
-        """Add `weight` times the change to `total`."""
-        total.add_(self.delta, alpha=weight)
-
-
-DeviceModule = LowRank | Dense
+DeviceModule = LowRank | Hadamard | Kronecker
 DeviceAdapter = Mapping[str, DeviceModule]
 """By `<component>.<layer path>`."""
 
@@ -65,7 +56,11 @@ def _module(module: Module, device: torch.device | str) -> DeviceModule:
         magnitude = None if module.magnitude is None else _tensor(module.magnitude, device)
         down, up = _tensor(module.down, device), _tensor(module.up, device)
         return LowRank(down.flatten(1), up.flatten(1), module.scale, magnitude)
-    return Dense(_tensor(module.delta(), device).flatten(1))
+    if isinstance(module, LohaModule):
+        return hadamard(module, device)
+    if isinstance(module, LokrModule):
+        return kronecker(module, device)
+    raise TypeError(f"no device form of {type(module).__name__}")
 
 
 def _tensor(array: object, device: torch.device | str) -> Tensor:
