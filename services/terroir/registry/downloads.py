@@ -22,6 +22,9 @@ from terroir.registry.versions import StoredFile, Version
 from terroir.store.blobs import Blobs
 
 CHUNK_BYTES: Final = 1024 * 1024
+"""Of a message."""
+READ_BYTES: Final = 4 * CHUNK_BYTES
+"""Of a request to the store, where each costs more than a megabyte does: 6.3 MB on MinIO take 13 ms instead of 40."""
 
 
 class AdapterFormat(StrEnum):
@@ -61,7 +64,7 @@ class Downloads:
             file = StoredFile(hashlib.sha256(data).hexdigest(), len(data))
             return Download(version, "pytorch_lora_weights.safetensors", file, _pieces(data))
         file, file_name = version.manifest.kohya, f"{version.adapter}-v{version.number}.safetensors"
-        return Download(version, file_name, file, self._blobs.iter_chunks(file.digest, CHUNK_BYTES))
+        return Download(version, file_name, file, _split(self._blobs.iter_chunks(file.digest, READ_BYTES)))
 
     def _diffusers_file(self, version: Version) -> bytes:
         table = self._bases.key_table(self._bases.get(version.manifest.base))
@@ -70,6 +73,11 @@ class Downloads:
             return to_diffusers(adapter)
         except UnsupportedAdapter as error:
             raise FormatUnavailable(f"{version.name}: {error}", metadata={"version": version.name}) from error
+
+
+def _split(parts: Iterator[bytes]) -> Iterator[bytes]:
+    for part in parts:
+        yield from _pieces(part)
 
 
 def _pieces(data: bytes) -> Iterator[bytes]:
