@@ -291,6 +291,12 @@ def test_a_damaged_file_is_refused_by_reason(name: str) -> None:
     assert len(str(caught.value)) < 600
 
 
+def test_factors_of_two_ranks_leave_the_strength_unknown() -> None:
+    """A1111 divides alpha by the first rank, ComfyUI by the second."""
+    with pytest.raises(LoraError, match=r"ranks \[2, 3\], so its strength is unknown"):
+        parse(DAMAGED["LoKr of two ranks"][0], TABLE)
+
+
 def test_a_whole_factor_of_a_pointwise_convolution_may_lack_its_window() -> None:
     layer = "unet.down_blocks.0.attentions.0.proj_in"
     adapter = Adapter({layer: lycoris_adapter(8, "lokr whole").modules[layer]})
