@@ -11,6 +11,7 @@ import pytest
 from peft.tuners.lora import LoraLayer
 from torch import nn
 
+from terroir.inference.engine.messages import Stepped
 from terroir.inference.engine.model import Model
 from terroir.lora.adapter import Adapter, LoraModule
 from terroir.lora.formats import parse, to_diffusers, to_kohya
@@ -83,6 +84,8 @@ def test_every_plan_draws_what_diffusers_draws(duel: Duel, options: dict[str, An
         worn = {form: (duel.adapters[form], weight, 0.0) for form, weight in weights.items()}
         studio.submit(make_job(name, worn, **PROMPTS))
     studio.work_off()
+    worn_plans = {event.plan for event in studio.events if isinstance(event, Stepped)} - {"base"}
+    assert "plan" not in options or worn_plans == {options["plan"]}
     drawn = {}
     for name, weights in WISHES.items():
         if weights:
