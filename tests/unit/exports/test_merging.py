@@ -19,7 +19,10 @@ from terroir.exports.merged import export_merged
 from terroir.exports.oci import export_oci
 from terroir.exports.version import ExportedVersion
 from terroir.exports.webui import export_webui
+from terroir.lora.adapter import Adapter
+from terroir.lora.formats import to_kohya
 from tests.unit.exports.test_exports import ADAPTER, LAYER, RNG, VERSION
+from tests.unit.lora.lycoris_adapters import FORMS, random_module
 
 
 def base_folder(folder: Path, dtype: str) -> Path:
@@ -73,6 +76,19 @@ def test_a_merged_base_is_the_base_plus_the_change_and_nothing_else(
     )
     vae = "vae/diffusion_pytorch_model.safetensors"
     assert (tmp_path / "out" / vae).read_bytes() == (base / vae).read_bytes()
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_a_loha_or_lokr_is_merged_like_any_other(tmp_path: Path, form: str) -> None:
+    """It is how they come into diffusers, whose own adapter format has no words for them."""
+    base = base_folder(tmp_path / "base", "float32")
+    change = random_module(np.random.default_rng(1), form, (6, 4), 2, 1.0)
+    file = to_kohya(Adapter({LAYER: change}), {})
+    export_merged(replace(bound(base), file=file), base, tmp_path / "out", weight=0.5)
+    name, key = "unet/diffusion_pytorch_model.safetensors", "mid_block.attentions.0.proj_in.weight"
+    before, after = load_file(base / name), load_file(tmp_path / "out" / name)
+    np.testing.assert_allclose(after[key] - before[key], 0.5 * change.delta(), rtol=1e-4, atol=1e-5)
+    assert np.abs(change.delta()).max() > 0.01
 
 
 def test_weight_zero_merges_to_the_very_same_bytes(tmp_path: Path) -> None:

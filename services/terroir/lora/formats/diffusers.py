@@ -129,7 +129,7 @@ def _by_component(adapter: Adapter) -> dict[str, dict[str, LoraModule]]:
         if not isinstance(module, LoraModule):
             raise UnsupportedAdapter(
                 f"{layer} is a {_NAMES.get(module.kind, module.kind)}, which diffusers' own format cannot express; "
-                "take the kohya file (ComfyUI, A1111), or export the base with it merged",
+                "take the kohya file (ComfyUI reads it), or export the base with it merged",
                 key=layer,
                 reason=NOT_IN_DIFFUSERS,
             )
