@@ -52,7 +52,12 @@ class InferenceServicer(inference_pb2_grpc.InferenceServiceServicer):
         """Draw and stream what happens."""
         remaining = remaining_seconds(context)
         asked_as = ensure_text(request.request_id, "request_id", _MAX_REQUEST_ID_CHARACTERS)
-        _log.info("generate", client_request_id=asked_as, pictures=max(1, len(request.seeds)), steps=request.steps)
+        _log.info(
+            "generate",
+            client_request_id=asked_as,
+            pictures=max(1, len(request.seeds), request.variants),
+            steps=request.steps,
+        )
         events = self._generator.generate(raw_wish(request), picture_format(request.format), remaining)
         async with aclosing(events) as progress:
             async for made in progress:
@@ -107,6 +112,8 @@ class InferenceServicer(inference_pb2_grpc.InferenceServiceServicer):
             samplers=SAMPLERS,
             max_queue_size=self._settings.max_queue_size,
             engine_pid=info.pid,
+            dtype=info.dtype,
+            family=info.family,
             watching=self._hot.follower.connected,
         )
 

@@ -11,6 +11,18 @@ class PromptTagInvalid(InvalidArgument):
     reason = "PROMPT_TAG_INVALID"
 
 
+class PromptRefused(FailedPrecondition):
+    """The safety check does not let the prompt be drawn."""
+
+    reason = "PROMPT_REFUSED"
+
+
+class PictureRefused(FailedPrecondition):
+    """The safety check does not let a finished picture out; none of its request is delivered after it."""
+
+    reason = "PICTURE_REFUSED"
+
+
 class TooManyAdapters(InvalidArgument):
     """More adapters than one request may stack."""
 

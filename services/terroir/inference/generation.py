@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import uuid
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, aclosing
@@ -10,11 +11,13 @@ from typing import Final, Protocol
 from terroir.common.clock import Clock
 from terroir.inference.admission import Admission, Demand
 from terroir.inference.cost_model import Work
-from terroir.inference.engine.messages import DrawJob, Drawn, EngineInfo, Finished, JobEvent, Previewed, Stepped
+from terroir.inference.engine.messages import DrawJob, Drawn, EngineInfo, Finished, JobEvent, Previewed, Start, Stepped
+from terroir.inference.init_picture import read_init_picture
 from terroir.inference.picture_files import PictureFormat, encode_picture, encode_preview
 from terroir.inference.picture_pool import PicturePool
 from terroir.inference.progress import AdapterOrigin, AllMade, PictureMade, PreviewMade, Progress, StepMade, Waiting
-from terroir.inference.provenance import AppliedAdapter, Provenance
+from terroir.inference.provenance import AppliedAdapter, Provenance, ProvenanceProfile
+from terroir.inference.safety import Safety
 from terroir.inference.styling import Base, Style
 from terroir.inference.waits import Waits
 from terroir.inference.wish import Limits, RawWish, Wish, check_wish
@@ -58,14 +61,18 @@ class Generator:
 
     def __init__(
         self, engine: Engine, stylist: Wardrobe, admission: Admission, pictures: PicturePool, clock: Clock, *,
-        device: OnDevice, base: str, max_pixels: int, default_guidance_scale: float,
+        device: OnDevice, safety: Safety, base: str, max_pixels: int, default_guidance_scale: float,
+        profile: ProvenanceProfile,
     ) -> None:  # fmt: skip
+        """`profile` is what files say where a request does not choose."""
         self._engine = engine
         self._stylist = stylist
         self._admission = admission
         self._pictures = pictures
         self._clock = clock
         self._device = device
+        self._safety = safety
+        self._profile = profile
         self._base = base
         self._max_pixels = max_pixels
         self._default_guidance_scale = default_guidance_scale
@@ -84,16 +91,18 @@ class Generator:
         info = self._engine.info
         wish = check_wish(raw, self._limits(info))
         self._learn_profile(info)
+        start = await self._start(wish)
         demand = Demand(_work(wish), wish.priority, deadline)
         async with self._admission.enter(demand) as place, AsyncExitStack() as held:
             yield Waiting(place.position, place.predicted_seconds)
             # Adapters load while the request waits for its turn, so the queue hides the load.
             style = await place.while_waiting(held.enter_async_context(self._stylist.dress(wish, self.base())))
             waits = Waits(place, loaded=self._clock.monotonic())
+            await self._safety.allow_prompt(style.prompt, style.negative_prompt)
             await place.turn()
             waits.turn = self._clock.monotonic()
             self._admission.loaded(waits.load_seconds, waits.hidden_load_seconds)
-            async with aclosing(self._draw(wish, style, picture_format, deadline, waits)) as events:
+            async with aclosing(self._draw(wish, start, style, picture_format, deadline, waits)) as events:
                 async for progress in events:
                     yield progress
 
@@ -104,12 +113,23 @@ class Generator:
                 self._admission.learn(cost)
 
     def _limits(self, info: EngineInfo) -> Limits:
-        return Limits(self._max_pixels, info.native_resolution, self._default_guidance_scale)
+        return Limits(self._max_pixels, info.native_resolution, self._default_guidance_scale, self._profile)
+
+    async def _start(self, wish: Wish) -> Start:
+        """Where the drawing begins; a caller's picture is decoded before it takes a place in the queue."""
+        if wish.variation is not None:
+            return Start(variation_of=wish.variation.seed, variation_strength=wish.variation.strength)
+        if wish.init_picture is None:
+            return Start()
+        source = wish.init_picture
+        picture = await self._pictures.run(read_init_picture, source.data, wish.width, wish.height)
+        return Start(picture=picture, strength=source.strength)
 
     async def _draw(
-        self, wish: Wish, style: Style, picture_format: PictureFormat, deadline: float | None, waits: Waits
-    ) -> AsyncGenerator[Progress]:
-        job = _job(wish, style, deadline)
+        self, wish: Wish, start: Start, style: Style, picture_format: PictureFormat, deadline: float | None,
+        waits: Waits,
+    ) -> AsyncGenerator[Progress]:  # fmt: skip
+        job = _job(wish, start, style, deadline)
         applied, base = _applied(style), self.base()
         async with self._device.hold(style.adapters), self._engine.draw(job) as events:
             async for event in events:
@@ -122,10 +142,13 @@ class Generator:
                     yield PreviewMade(event.index, event.step, jpeg)
                 elif isinstance(event, Drawn):
                     waits.drawn(self._clock.monotonic())
+                    await self._safety.allow_picture(event.raster)
                     seed = wish.seeds[event.index]
                     about = _provenance(base, applied, wish, style, seed)
-                    data = await self._pictures.run(encode_picture, event.raster, picture_format, about)
-                    yield PictureMade(event.index, seed, data)
+                    data = await self._pictures.run(
+                        encode_picture, event.raster, picture_format, about, wish.provenance_profile
+                    )
+                    yield PictureMade(event.index, seed, data, about.picture_id, about.to_json())
                 elif isinstance(event, Finished):
                     self._admission.drawn(waits.place, waits.before_ticks, waits.after_ticks)
                     yield AllMade(
@@ -142,10 +165,10 @@ class Generator:
 
 def _work(wish: Wish) -> Work:
     rows = len(wish.seeds) * (2 if wish.guidance_scale > GUIDANCE_OFF else 1)
-    return Work(wish.width, wish.height, rows, wish.steps, len(wish.seeds))
+    return Work(wish.width, wish.height, rows, wish.made_steps, len(wish.seeds))
 
 
-def _job(wish: Wish, style: Style, deadline: float | None) -> DrawJob:
+def _job(wish: Wish, start: Start, style: Style, deadline: float | None) -> DrawJob:
     return DrawJob(
         id=uuid.uuid4().hex,
         prompt=style.prompt,
@@ -157,6 +180,7 @@ def _job(wish: Wish, style: Style, deadline: float | None) -> DrawJob:
         guidance_scale=wish.guidance_scale,
         sampler=wish.sampler,
         seeds=wish.seeds,
+        start=start,
         preview_interval_steps=wish.preview_interval_steps,
         deadline=deadline,
     )
@@ -181,6 +205,7 @@ def _origins(style: Style) -> tuple[AdapterOrigin, ...]:
 
 
 def _provenance(base: Base, adapters: tuple[AppliedAdapter, ...], wish: Wish, style: Style, seed: int) -> Provenance:
+    source, variation = wish.init_picture, wish.variation
     return Provenance(
         base=base.name,
         base_digest=base.digest,
@@ -193,4 +218,9 @@ def _provenance(base: Base, adapters: tuple[AppliedAdapter, ...], wish: Wish, st
         steps=wish.steps,
         guidance_scale=wish.guidance_scale,
         sampler=wish.sampler,
+        picture_id=str(uuid.uuid4()),
+        init_picture_digest="" if source is None else hashlib.sha256(source.data).hexdigest(),
+        strength=None if source is None else source.strength,
+        variation_of=None if variation is None else variation.seed,
+        variation_strength=None if variation is None else variation.strength,
     )

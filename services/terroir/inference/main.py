@@ -22,7 +22,9 @@ from terroir.inference.generation import Generator
 from terroir.inference.hot_load import hot_load
 from terroir.inference.metrics import InferenceMetrics
 from terroir.inference.picture_pool import PicturePool
+from terroir.inference.provenance import ProvenanceProfile
 from terroir.inference.registry_gateway import RegistryGateway
+from terroir.inference.safety import Safety, load_safety_check
 from terroir.inference.settings import InferenceSettings
 
 INFERENCE_SERVICE: Final = "terroir.inference.v1.InferenceService"
@@ -31,6 +33,7 @@ INFERENCE_SERVICE: Final = "terroir.inference.v1.InferenceService"
 @asynccontextmanager
 async def build(settings: InferenceSettings, server: Server) -> AsyncIterator[None]:
     """Add the servicer, NOT_SERVING until the engine has its model; end the engine when the server has stopped."""
+    safety_check = load_safety_check(settings.safety_check, settings.blocked_words, settings.blocked_words_file)
     clock, metrics = SystemClock(), InferenceMetrics(server.registry)
 
     async def announce(serving: bool) -> None:
@@ -55,7 +58,9 @@ async def build(settings: InferenceSettings, server: Server) -> AsyncIterator[No
     ):
         generator = Generator(
             engine, hot.stylist, admission, pictures, clock, device=hot.device,
+            safety=Safety(safety_check, pictures, metrics.refused),
             base=settings.base, max_pixels=settings.max_pixels, default_guidance_scale=settings.default_guidance_scale,
+            profile=ProvenanceProfile(settings.provenance_profile),
         )  # fmt: skip
         servicer = InferenceServicer(generator, hot, engine, settings)
         add_to_server = inference_pb2_grpc.add_InferenceServiceServicer_to_server

@@ -22,6 +22,12 @@ class InferenceMetrics:
             buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10),
             registry=registry,
         )
+        self._refusals = Counter(
+            "terroir_inference_safety_refusals",
+            "What the safety check did not let through, by stage.",
+            ["stage"],
+            registry=registry,
+        )
         self._restarts = Counter(
             "terroir_inference_engine_restarts", "Ends of the engine that nobody asked for.", registry=registry
         )
@@ -37,6 +43,10 @@ class InferenceMetrics:
             self._steps.observe(event.tick.seconds)
         elif isinstance(event, Finished):
             self.tiers.held("merged", event.merged_bytes)
+
+    def refused(self, stage: str) -> None:
+        """Count one refusal of the safety check, of a `prompt` or a `picture`."""
+        self._refusals.labels(stage).inc()
 
     def engine_restarted(self) -> None:
         """Count one unexpected end of the engine."""

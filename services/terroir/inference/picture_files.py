@@ -9,7 +9,7 @@ from typing import Any, Final
 from PIL import Image, PngImagePlugin
 
 from terroir.inference.engine.messages import Raster
-from terroir.inference.provenance import Provenance
+from terroir.inference.provenance import Provenance, ProvenanceProfile
 
 PREVIEW_SIDE: Final = 256
 _PREVIEW_QUALITY: Final = 75
@@ -25,17 +25,21 @@ class PictureFormat(StrEnum):
     WEBP = "WEBP"
 
 
-def encode_picture(raster: Raster, picture_format: PictureFormat, provenance: Provenance) -> bytes:
+def encode_picture(
+    raster: Raster, picture_format: PictureFormat, provenance: Provenance, profile: ProvenanceProfile
+) -> bytes:
     """The finished file; takes milliseconds a megapixel and more, so keep it off an event loop."""
-    xmp = provenance.to_xmp()
+    xmp = provenance.to_xmp(profile)
     options: dict[str, Any]
     if picture_format is PictureFormat.PNG:
         text = PngImagePlugin.PngInfo()
-        text.add_itxt("terroir", provenance.to_json())
+        text.add_itxt("terroir", provenance.text(profile))
         text.add_itxt("XML:com.adobe.xmp", xmp.decode())
         options = {"pnginfo": text}
     elif picture_format is PictureFormat.JPEG:
-        options = {"quality": 92, "xmp": xmp} if len(xmp) <= _JPEG_SEGMENT_BYTES else {"quality": 92}
+        if len(xmp) > _JPEG_SEGMENT_BYTES:  # the label and the identifier always fit
+            xmp = provenance.to_xmp(ProvenanceProfile.PUBLIC)
+        options = {"quality": 92, "xmp": xmp}
     else:
         options = {"quality": 90, "xmp": xmp}
     return _saved(_image(raster), picture_format, options)

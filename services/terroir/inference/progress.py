@@ -41,6 +41,9 @@ class PictureMade:
     index: int
     seed: int
     data: bytes
+    picture_id: str
+    provenance: str
+    """The private profile as JSON, whatever the file says."""
 
 
 @dataclass(frozen=True)

@@ -77,6 +77,17 @@ class InferenceSettings(ServiceSettings):
     merged_memory_bytes: int = Field(
         default=512 * _MIB, ge=0, description="Bytes of merged weights kept for recent compositions."
     )
+    provenance_profile: Literal["private", "public"] = Field(
+        default="private", description="What files say of how they were made, where a request does not choose."
+    )
+    safety_check: str = Field(
+        default="terroir.inference.safety:WordList",
+        description="Check of prompts and pictures, as package.module:Class; see terroir.inference.safety.",
+    )
+    blocked_words: list[str] = Field(default=[], description="Words that prompts may not contain, as a JSON list.")
+    blocked_words_file: Path | None = Field(
+        default=None, description="File with more such words, UTF-8, one a line; read at start."
+    )
     trusted_keys: list[Path] = Field(
         default=[], description="PEM files of public keys whose signatures of adapters are trusted, as a JSON list."
     )

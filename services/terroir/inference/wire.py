@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Final
+from collections.abc import Iterator, Mapping
+from typing import Any, Final, TypeVar
 
 from terroir._proto.inference.v1 import inference_pb2 as pb
 from terroir.common.errors import InvalidArgument
+from terroir.inference.cover_size import AspectRatio
 from terroir.inference.picture_files import PictureFormat
 from terroir.inference.priority import Priority
 from terroir.inference.progress import AllMade, PictureMade, PreviewMade, Progress, StepMade, Waiting
+from terroir.inference.provenance import ProvenanceProfile
 from terroir.inference.tiers import Tier
 from terroir.inference.wish import RawWish
 
@@ -36,6 +38,22 @@ _PRIORITIES: Final = {
 }
 
 
+_ASPECT_RATIOS: Final = {
+    pb.ASPECT_RATIO_UNSPECIFIED: None,
+    pb.ASPECT_RATIO_SQUARE: AspectRatio.SQUARE,
+    pb.ASPECT_RATIO_WIDE_16_9: AspectRatio.WIDE_16_9,
+    pb.ASPECT_RATIO_TALL_3_4: AspectRatio.TALL_3_4,
+}
+
+_PROFILES: Final = {
+    pb.PROVENANCE_PROFILE_UNSPECIFIED: None,
+    pb.PROVENANCE_PROFILE_PRIVATE: ProvenanceProfile.PRIVATE,
+    pb.PROVENANCE_PROFILE_PUBLIC: ProvenanceProfile.PUBLIC,
+}
+
+_T = TypeVar("_T")
+
+
 def raw_wish(request: pb.GenerateRequest) -> RawWish:
     """The request's fields, absent ones as None."""
     return RawWish(
@@ -57,29 +75,33 @@ def raw_wish(request: pb.GenerateRequest) -> RawWish:
         sampler=request.sampler,
         seeds=tuple(request.seeds),
         preview_interval_steps=request.preview_interval_steps,
-        priority=_priority(request.priority),
+        priority=_chosen(request.priority, _PRIORITIES, "priority"),
+        variants=request.variants,
+        aspect_ratio=_chosen(request.aspect_ratio, _ASPECT_RATIOS, "aspect_ratio"),
+        init_picture=_init_picture(request),
+        variation=(request.variation.seed, request.variation.strength) if request.HasField("variation") else None,
+        provenance_profile=_chosen(request.provenance_profile, _PROFILES, "provenance_profile"),
     )
 
 
 def picture_format(value: int) -> PictureFormat:
     """Raises InvalidArgument (UNKNOWN_FORMAT)."""
-    if value not in _FORMATS:
-        raise InvalidArgument(
-            f"format {value} is unknown; use PICTURE_FORMAT_PNG, PICTURE_FORMAT_JPEG or PICTURE_FORMAT_WEBP",
-            reason="UNKNOWN_FORMAT",
-            field="format",
-        )
-    return _FORMATS[pb.PictureFormat.ValueType(value)]
+    return _chosen(value, _FORMATS, "format")
 
 
-def _priority(value: int) -> Priority:
-    if value not in _PRIORITIES:
+def _chosen(value: int, known: Mapping[Any, _T], field: str) -> _T:
+    """The domain's value of an enumeration's number; raises InvalidArgument (UNKNOWN_<FIELD>)."""
+    if value not in known:
         raise InvalidArgument(
-            f"priority {value} is unknown; use PRIORITY_HIGH, PRIORITY_NORMAL or PRIORITY_BACKGROUND",
-            reason="UNKNOWN_PRIORITY",
-            field="priority",
+            f"{field} {value} is unknown; use a number of {', '.join(str(number) for number in known)}",
+            reason=f"UNKNOWN_{field.upper()}",
+            field=field,
         )
-    return _PRIORITIES[pb.Priority.ValueType(value)]
+    return known[value]
+
+
+def _init_picture(request: pb.GenerateRequest) -> tuple[bytes, float] | None:
+    return (request.init_image.data, request.init_image.strength) if request.HasField("init_image") else None
 
 
 def responses(progress: Progress) -> Iterator[pb.GenerateResponse]:
@@ -102,7 +124,15 @@ def _chunks(picture: PictureMade) -> Iterator[pb.GenerateResponse]:
     for start in range(0, len(picture.data), CHUNK_BYTES):
         data = picture.data[start : start + CHUNK_BYTES]
         last = start + CHUNK_BYTES >= len(picture.data)
-        yield pb.GenerateResponse(picture=pb.PictureChunk(index=picture.index, seed=picture.seed, data=data, last=last))
+        chunk = pb.PictureChunk(
+            index=picture.index,
+            seed=picture.seed,
+            data=data,
+            last=last,
+            picture_id=picture.picture_id,
+            provenance=picture.provenance if last else "",
+        )
+        yield pb.GenerateResponse(picture=chunk)
 
 
 def _done(done: AllMade) -> pb.Done:

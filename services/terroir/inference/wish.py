@@ -8,15 +8,17 @@ from typing import Final
 
 from terroir.common.errors import InvalidArgument
 from terroir.common.validation import did_you_mean, ensure_range, ensure_text
+from terroir.inference.cover_size import SIZE_MULTIPLE, AspectRatio, cover_size
 from terroir.inference.engine.messages import SAMPLERS
 from terroir.inference.priority import Priority
 from terroir.inference.prompt import MAX_WEIGHT, Tag, parse_prompt
+from terroir.inference.provenance import ProvenanceProfile
 
 MAX_STEPS: Final = 150
 MAX_SEEDS: Final = 16
 MAX_PROMPT_CHARACTERS: Final = 2000
-SIZE_MULTIPLE: Final = 8
 _DEFAULT_STEPS: Final = 20
+_DEFAULT_STRENGTH: Final = 0.6
 _MAX_SEED: Final = 2**32 - 1
 
 
@@ -27,6 +29,8 @@ class Limits:
     max_pixels: int
     native_resolution: int
     default_guidance_scale: float
+    provenance_profile: ProvenanceProfile = ProvenanceProfile.PRIVATE
+    """Where a request does not choose."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +50,29 @@ class RawWish:
     seeds: tuple[int, ...]
     preview_interval_steps: int
     priority: Priority = Priority.NORMAL
+    variants: int = 0
+    aspect_ratio: AspectRatio | None = None
+    init_picture: tuple[bytes, float] | None = None
+    """File and strength."""
+    variation: tuple[int, float] | None = None
+    """Seed and strength."""
+    provenance_profile: ProvenanceProfile | None = None
+
+
+@dataclass(frozen=True)
+class Variation:
+    """Pictures near the one of another seed."""
+
+    seed: int
+    strength: float
+
+
+@dataclass(frozen=True)
+class InitPicture:
+    """A picture to start from, not decoded yet."""
+
+    data: bytes
+    strength: float
 
 
 @dataclass(frozen=True)
@@ -66,6 +93,14 @@ class Wish:
     seeds: tuple[int, ...]
     preview_interval_steps: int
     priority: Priority = Priority.NORMAL
+    init_picture: InitPicture | None = None
+    variation: Variation | None = None
+    provenance_profile: ProvenanceProfile = ProvenanceProfile.PRIVATE
+
+    @property
+    def made_steps(self) -> int:
+        """Steps that are really made: a picture to start from saves the first ones."""
+        return self.steps if self.init_picture is None else max(1, int(self.steps * self.init_picture.strength))
 
 
 def check_wish(raw: RawWish, limits: Limits) -> Wish:
@@ -85,9 +120,12 @@ def check_wish(raw: RawWish, limits: Limits) -> Wish:
         steps=_steps(raw.steps),
         guidance_scale=ensure_range(guidance, "guidance_scale", 1, 30),
         sampler=_sampler(raw.sampler),
-        seeds=_seeds(raw.seeds),
+        seeds=_seeds(raw.seeds, raw.variants),
         preview_interval_steps=int(ensure_range(raw.preview_interval_steps, "preview_interval_steps", 0, MAX_STEPS)),
         priority=raw.priority,
+        init_picture=_init_picture(raw),
+        variation=_variation(raw),
+        provenance_profile=raw.provenance_profile or limits.provenance_profile,
     )
 
 
@@ -103,7 +141,14 @@ def _weights(raw: RawWish) -> list[Tag]:
 
 
 def _size(raw: RawWish, limits: Limits) -> tuple[int, int]:
-    width, height = raw.width or limits.native_resolution, raw.height or limits.native_resolution
+    if raw.aspect_ratio is not None and (raw.width or raw.height):
+        raise InvalidArgument(
+            "aspect_ratio and width or height contradict each other; give one of them",
+            reason="CONFLICTING_SIZE",
+            field="aspect_ratio",
+        )
+    native = cover_size(raw.aspect_ratio or AspectRatio.SQUARE, limits.native_resolution)
+    width, height = raw.width or native[0], raw.height or native[1]
     for field, value in (("width", width), ("height", height)):
         if value < SIZE_MULTIPLE or value % SIZE_MULTIPLE:
             raise InvalidArgument(
@@ -141,13 +186,51 @@ def _sampler(name: str) -> str:
     return name or SAMPLERS[0]
 
 
-def _seeds(seeds: tuple[int, ...]) -> tuple[int, ...]:
-    if len(seeds) > MAX_SEEDS:
+def _init_picture(raw: RawWish) -> InitPicture | None:
+    if raw.init_picture is None:
+        return None
+    data, strength = raw.init_picture
+    if not data:
         raise InvalidArgument(
-            f"{len(seeds)} seeds, at most {MAX_SEEDS} are allowed; split the request",
-            reason="TOO_MANY_SEEDS",
-            field="seeds",
+            "init_image has no data; send a PNG, JPEG or WebP file, or leave init_image out",
+            reason="INIT_IMAGE_UNREADABLE",
+            field="init_image.data",
         )
+    return InitPicture(data, ensure_range(strength or _DEFAULT_STRENGTH, "init_image.strength", 1e-3, 1))
+
+
+def _variation(raw: RawWish) -> Variation | None:
+    if raw.variation is None:
+        return None
+    if raw.init_picture is not None:
+        raise InvalidArgument(
+            "init_image and variation contradict each other: one starts from a picture, the other from noise; give one",
+            reason="CONFLICTING_START",
+            field="variation",
+        )
+    seed, strength = raw.variation
+    ensure_range(seed, "variation.seed", 0, _MAX_SEED)
+    return Variation(seed, ensure_range(strength, "variation.strength", 0, 1))
+
+
+def _seeds(seeds: tuple[int, ...], variants: int) -> tuple[int, ...]:
+    """Given ones; after a single one the seeds that follow it; without any, random ones."""
+    for count, field in ((len(seeds), "seeds"), (variants, "variants")):
+        if count > MAX_SEEDS:
+            raise InvalidArgument(
+                f"{count} {field}, at most {MAX_SEEDS} are allowed; split the request",
+                reason="TOO_MANY_SEEDS",
+                field=field,
+            )
+    ensure_range(variants, "variants", 0, MAX_SEEDS)
     for index, seed in enumerate(seeds):
         ensure_range(seed, f"seeds[{index}]", 0, _MAX_SEED)
-    return seeds or (secrets.randbelow(_MAX_SEED + 1),)
+    if len(seeds) > 1 and variants not in (0, len(seeds)):
+        raise InvalidArgument(
+            f"{variants} variants and {len(seeds)} seeds contradict each other; give one seed, or leave variants out",
+            reason="CONFLICTING_VARIANTS",
+            field="variants",
+        )
+    if len(seeds) == 1:
+        return tuple((seeds[0] + offset) % (_MAX_SEED + 1) for offset in range(max(1, variants)))
+    return seeds or tuple(secrets.randbelow(_MAX_SEED + 1) for _ in range(max(1, variants)))

@@ -27,6 +27,7 @@ from terroir.registry.main import build as build_registry
 from terroir.registry.settings import RegistrySettings
 from tests.contract.registry.running import Running
 from tests.integration.inference.inference_server import (
+    Answer,
     RunningInference,
     running_inference,
     running_server,
@@ -63,7 +64,7 @@ def rig(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rig]:
         )
         settings = InferenceSettings(
             data_dir=folder / "data", port=0, base="tiny", base_model=str(base), registry_target=target, threads=1,
-            max_active_requests=1, max_queue_size=1, max_pixels=128 * 128,
+            max_active_requests=1, max_queue_size=1, max_pixels=128 * 128, blocked_words=["forbidden"],
         )  # fmt: skip
         with running_inference(settings) as inference:
             loading = inference.refusal()
@@ -159,6 +160,57 @@ def test_every_file_says_how_it_was_made_and_by_a_model(rig: Rig, picture_format
         assert about["ai_generated"] is True and about["seed"] == 9 and about["prompt"] == "a red cat"
 
 
+def picture(file: bytes) -> np.ndarray[Any, np.dtype[np.int16]]:
+    return np.asarray(Image.open(io.BytesIO(file)).convert("RGB"), np.int16)
+
+
+def test_variants_follow_one_seed_or_are_random(rig: Rig) -> None:
+    following = rig.inference.generate(seeds=[41], variants=3)
+    assert [_seed(following, index) for index in range(3)] == [41, 42, 43]
+    by_name = rig.inference.generate(seeds=[41, 42, 43])
+    assert all((picture(following.files[i]) == picture(by_name.files[i])).all() for i in range(3))
+    drawn = rig.inference.generate(seeds=[], variants=2)
+    assert len(drawn.files) == 2 and _seed(drawn, 0) != _seed(drawn, 1)
+
+
+def test_a_cover_has_the_shape_that_was_asked_for(rig: Rig) -> None:
+    for ratio, size in ((pb.ASPECT_RATIO_WIDE_16_9, (72, 40)), (pb.ASPECT_RATIO_TALL_3_4, (48, 64))):
+        made = rig.inference.generate(aspect_ratio=ratio, width=0, height=0)
+        assert Image.open(io.BytesIO(made.files[0])).size == size
+
+
+def test_a_picture_to_start_from_is_left_as_far_as_its_strength_says(rig: Rig) -> None:
+    source = rig.inference.generate(seeds=[5], width=64, height=64, steps=6).files[0]
+    distances = []
+    for strength in (0.2, 1.0):
+        init = pb.InitImage(data=source, strength=strength)
+        made = rig.inference.generate(seeds=[6], width=64, height=64, steps=5, init_image=init)
+        assert [event.step.step for event in made.events if event.HasField("step")] == [
+            *range(1, int(5 * strength) + 1)
+        ]
+        distances.append(np.abs(picture(made.files[0]) - picture(source)).mean())
+    assert 0 < distances[0] < distances[1]
+
+
+def test_a_variation_at_strength_0_is_the_picture_itself_and_at_1_another_seeds(rig: Rig) -> None:
+    origin, other = (picture(rig.inference.generate(seeds=[seed]).files[0]) for seed in (3, 7))
+    for strength, expected in ((0.0, origin), (1.0, other)):
+        made = rig.inference.generate(seeds=[7], variation=pb.Variation(seed=3, strength=strength))
+        assert (picture(made.files[0]) == expected).all()
+
+
+def test_a_public_file_hides_what_the_caller_is_told(rig: Rig) -> None:
+    made = rig.inference.generate(prompt="a hidden red cat", provenance_profile=pb.PROVENANCE_PROFILE_PUBLIC)
+    last = next(event.picture for event in made.events if event.HasField("picture") and event.picture.last)
+    told = json.loads(last.provenance)
+    assert told["prompt"] == "a hidden red cat" and told["picture_id"] == last.picture_id
+    assert b"hidden" not in made.files[0] and last.picture_id.encode() in made.files[0]
+
+
+def _seed(answer: Answer, index: int) -> int:
+    return next(e.picture.seed for e in answer.events if e.HasField("picture") and e.picture.index == index)
+
+
 def test_a_cut_prompt_is_a_warning(rig: Rig) -> None:
     answer = rig.inference.generate(prompt="a red cat " * 60)
     assert any("beginning" in warning for warning in answer.done.warnings)
@@ -178,7 +230,25 @@ def test_the_tables_of_registry_and_engine_agree(rig: Rig) -> None:
 BAD = [
     ({"prompt": ""}, "INVALID_ARGUMENT", "TEXT_MISSING"),
     ({"prompt": "x" * 2001}, "INVALID_ARGUMENT", "TEXT_TOO_LONG"),
-    ({"prompt": "a cat <lora:jiangnan>"}, "INVALID_ARGUMENT", "PROMPT_TAG_INVALID"),
+    ({"prompt": "a cat <lora:jiangnan:>"}, "INVALID_ARGUMENT", "PROMPT_TAG_INVALID"),
+    ({"negative_prompt": "x" * 2001}, "INVALID_ARGUMENT", "TEXT_TOO_LONG"),
+    ({"variants": 17}, "INVALID_ARGUMENT", "TOO_MANY_SEEDS"),
+    ({"variants": -1}, "INVALID_ARGUMENT", "OUT_OF_RANGE"),
+    ({"variants": 3, "seeds": [1, 2]}, "INVALID_ARGUMENT", "CONFLICTING_VARIANTS"),
+    ({"aspect_ratio": 99, "width": 0, "height": 0}, "INVALID_ARGUMENT", "UNKNOWN_ASPECT_RATIO"),
+    ({"aspect_ratio": pb.ASPECT_RATIO_SQUARE}, "INVALID_ARGUMENT", "CONFLICTING_SIZE"),
+    ({"init_image": pb.InitImage()}, "INVALID_ARGUMENT", "INIT_IMAGE_UNREADABLE"),
+    ({"init_image": pb.InitImage(data=b"text")}, "INVALID_ARGUMENT", "INIT_IMAGE_UNREADABLE"),
+    ({"init_image": pb.InitImage(data=b"x" * (4 * 1024 * 1024 + 1))}, "INVALID_ARGUMENT", "INIT_IMAGE_TOO_LARGE"),
+    ({"init_image": pb.InitImage(data=b"x", strength=1.5)}, "INVALID_ARGUMENT", "OUT_OF_RANGE"),
+    ({"init_image": pb.InitImage(data=b"x", strength=float("nan"))}, "INVALID_ARGUMENT", "OUT_OF_RANGE"),
+    ({"init_image": pb.InitImage(data=b"x"), "variation": pb.Variation()}, "INVALID_ARGUMENT", "CONFLICTING_START"),
+    ({"variation": pb.Variation(seed=-1)}, "INVALID_ARGUMENT", "OUT_OF_RANGE"),
+    ({"variation": pb.Variation(strength=1.1)}, "INVALID_ARGUMENT", "OUT_OF_RANGE"),
+    ({"provenance_profile": 99}, "INVALID_ARGUMENT", "UNKNOWN_PROVENANCE_PROFILE"),
+    ({"preview_interval_steps": -1}, "INVALID_ARGUMENT", "OUT_OF_RANGE"),
+    ({"request_id": "x" * 129}, "INVALID_ARGUMENT", "TEXT_TOO_LONG"),
+    ({"prompt": "a FORBIDDEN thing"}, "FAILED_PRECONDITION", "PROMPT_REFUSED"),
     ({"steps": 10_000}, "INVALID_ARGUMENT", "TOO_MANY_STEPS"),
     ({"steps": -1}, "INVALID_ARGUMENT", "OUT_OF_RANGE"),
     ({"width": 33}, "INVALID_ARGUMENT", "INVALID_SIZE"),

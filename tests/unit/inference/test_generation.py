@@ -30,6 +30,8 @@ from terroir.inference.generation import Generator
 from terroir.inference.picture_files import PictureFormat
 from terroir.inference.picture_pool import PicturePool
 from terroir.inference.progress import AllMade, PictureMade, PreviewMade, Progress, StepMade, Waiting
+from terroir.inference.provenance import ProvenanceProfile
+from terroir.inference.safety import Safety, WordList
 from terroir.inference.styling import Base, Style
 from terroir.inference.wish import RawWish, Wish
 from terroir.lora.adapter import Adapter
@@ -61,7 +63,8 @@ class Studio:
         self.pictures = PicturePool(1)
         self.generator = Generator(
             self, self, self.admission, self.pictures, self.clock, device=self,
-            base="tiny", max_pixels=1 << 20, default_guidance_scale=3.0,
+            safety=Safety(WordList(()), self.pictures, lambda _stage: None), base="tiny", max_pixels=1 << 20,
+            default_guidance_scale=3.0, profile=ProvenanceProfile.PRIVATE,
         )  # fmt: skip
 
     @asynccontextmanager

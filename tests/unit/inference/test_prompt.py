@@ -25,6 +25,29 @@ def test_every_tag_is_found_in_order_and_no_text_is_lost(
     assert parsed.text.split() == " ".join([*(text for text, *_ in parts), tail]).split()
 
 
+@pytest.mark.parametrize(
+    ("tag", "text_encoder", "denoiser"),
+    [
+        ("<lora:a>", 1.0, 1.0),
+        ("<lora:a:0.5>", 0.5, 0.5),
+        ("<lora:a:0.5:0.7>", 0.5, 0.7),
+        ("<lora:a:te=0.5>", 0.5, 0.5),
+        ("<lora:a:unet=0.7>", 1.0, 0.7),
+        ("<lora:a:unet=0.7:te=0.5>", 0.5, 0.7),
+        ("<lora:a:0.5:unet=0.7>", 0.5, 0.7),
+        ("<lora:a: -0.5 : unet = 0 >", -0.5, 0.0),
+    ],
+)
+def test_weights_mean_what_they_mean_in_a1111(tag: str, text_encoder: float, denoiser: float) -> None:
+    """The first is the text encoder's; the denoiser follows it; without any, both are 1."""
+    assert parse_prompt(tag).tags == (Tag("adapters/a", denoiser, text_encoder),)
+
+
+def test_an_unknown_part_is_answered_with_the_nearest() -> None:
+    with pytest.raises(PromptTagInvalid, match="unet"):
+        parse_prompt("<lora:a:unett=1>")
+
+
 @given(st.text(st.characters(exclude_characters="<")))
 def test_a_prompt_without_tags_is_untouched(prompt: str) -> None:
     assert parse_prompt(prompt).text == prompt
@@ -33,9 +56,10 @@ def test_a_prompt_without_tags_is_untouched(prompt: str) -> None:
 @pytest.mark.parametrize(
     "tag",
     [
-        "<lora:jiangnan>", "<lora:jiangnan:>", "<lora:jiangnan:x>", "<lora::1>", "<lora:Jiangnan:1>", "<lora:a:1:2:3>",
-        "<lora:a:nan>", "<lora:a:inf>", "<lora:a:1e9>", "<lora:a:2.5>", "<lora:a:0.5:-2.1>", "<lora:../etc:1>",
-        "<LORA:a:1>", "< lora:a:1>", "<lora:a:1",
+        "<lora:jiangnan:>", "<lora:jiangnan:x>", "<lora:a:te=1:te=2>", "<lora:a:1:te=2>", "<lora:a:dyn=4>", "<lora:>",
+        "<lora:a:unit=1>", "<lora:a:unet=>", "<lora:a:te=1e400>", "<lora:a:=1>", "<lora::1>", "<lora:Jiangnan:1>",
+        "<lora:a:1:2:3>", "<lora:a:nan>", "<lora:a:inf>", "<lora:a:1e9>", "<lora:a:2.5>", "<lora:a:0.5:-2.1>",
+        "<lora:../etc:1>", "<LORA:a:1>", "< lora:a:1>", "<lora:a:1",
     ],
 )  # fmt: skip
 def test_a_malformed_tag_is_an_error_that_shows_it(tag: str) -> None:
