@@ -183,4 +183,4 @@ class TierMachine(RuleBasedStateMachine):
 
 
 TestTiers = TierMachine.TestCase
-TestTiers.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+TestTiers.settings = settings(max_examples=40, stateful_step_count=40, deadline=None)
