@@ -48,7 +48,7 @@ def bits(model: Model) -> str:
     digest = hashlib.sha256()
     for module in (model.unet, *model.text_encoders.values()):
         for name, tensor in sorted(module.state_dict().items()):
-            digest.update(name.encode() + tensor.contiguous().view(torch.uint8).numpy().tobytes())
+            digest.update(name.encode() + tensor.reshape(-1).view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
 
 
