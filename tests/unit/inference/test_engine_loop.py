@@ -11,8 +11,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from diffusers import DDIMScheduler
 
-from terroir.inference.engine.messages import Failed, Finished, Previewed, Stepped
+from terroir.inference.engine.drawing import Drawing
+from terroir.inference.engine.messages import SAMPLERS, Failed, Finished, Previewed, Stepped
 from terroir.inference.engine.model import Model
 from tests.unit.inference.drawing_kit import Studio, make_job, random_adapter
 
@@ -139,6 +141,21 @@ def test_previews_come_at_the_interval_for_every_seed(model: Model) -> None:
     studio.run(make_job("job", steps=5, seeds=(1, 2), preview_interval_steps=2))
     previews = [(event.step, event.index) for event in studio.events if isinstance(event, Previewed)]
     assert previews == [(2, 0), (2, 1), (4, 0), (4, 1)]
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_previews_show_the_picture_that_the_sampler_expects_and_not_the_noise(model: Model, sampler: str) -> None:
+    """A denoiser that knows the picture is asked twice in eight steps: the sampler knows it too, its latents don't."""
+    drawing = Drawing(make_job("job", steps=8, sampler=sampler), model, Studio(model).stacks)
+    picture = torch.randn(drawing.latents.shape, generator=torch.Generator().manual_seed(1))
+    kept = DDIMScheduler.from_pretrained(model.folder / "scheduler").alphas_cumprod
+    for _ in range(2):
+        latents, timesteps = drawing.rows()
+        share = kept[timesteps.long()].view(-1, 1, 1, 1)
+        noise = (latents - share.sqrt() * picture) / (1 - share).sqrt()
+        drawing.advance(share.sqrt() * noise - (1 - share).sqrt() * picture)  # the base predicts velocity
+    assert (drawing.outlook - picture).abs().max() < 0.1
+    assert (drawing.latents - picture).abs().max() > 1
 
 
 def test_only_a_prompt_beyond_the_text_encoders_length_is_reported_as_cut(model: Model) -> None:

@@ -75,17 +75,21 @@ class VaeWorker:
         self,
         model: Decoder,
         emit: Callable[[JobEvent], None],
-        on_encoded: Callable[[DrawJob, Encoded], None],
+        on_encoded: Callable[[DrawJob, Encoded | None], None],
         *,
         preview: Callable[[Tensor], Sequence[Raster]],
         used_bytes: Callable[[], int],
         device: str = "cpu",
     ) -> None:
-        """`emit` and `on_encoded` are called on the working thread; `used_bytes` is reported with finished requests."""
+        """`emit` and `on_encoded` are called on the working thread; `used_bytes` is reported with finished requests.
+
+        `on_encoded` gets None where encoding failed; the request was told then.
+        """
         self._model, self._emit, self._on_encoded = model, emit, on_encoded
         self._preview, self._used_bytes = preview, used_bytes
         self._stream = torch.cuda.Stream() if device == "cuda" else None
         self._work = _Work()
+        self._preview_errors: dict[str, str] = {}
         self._changed = Condition()
 
     def start(self, threads: int) -> None:
@@ -126,6 +130,7 @@ class VaeWorker:
             work.denoised = deque(denoised for denoised in work.denoised if denoised.job.id != job_id)
             work.sources = deque(job for job in work.sources if job.id != job_id)
             work.previews.pop(job_id, None)
+            self._preview_errors.pop(job_id, None)
 
     @torch.inference_mode()
     def work_off(self) -> None:
@@ -184,6 +189,7 @@ class VaeWorker:
                 pictures += count
                 waiting.remove(denoised)
         for denoised in late:
+            self._preview_errors.pop(denoised.job.id, None)
             self._emit(deadline_passed(denoised.job, denoised.job.steps))
         return taken
 
@@ -217,6 +223,7 @@ class VaeWorker:
 
     def _deliver(self, denoised: Denoised, rasters: Sequence[Raster], finite: bool) -> None:
         job = denoised.job
+        preview_error = self._preview_errors.pop(job.id, None)
         if not finite:
             message = (
                 f"the picture is not a number after {job.steps} steps with guidance {job.guidance_scale:g}; "
@@ -226,8 +233,10 @@ class VaeWorker:
             return
         for index, raster in enumerate(rasters):
             self._emit(Drawn(job.id, index, raster))
-        warnings = tuple(f"the text encoder reads only the beginning of {_shown(t)}" for t in denoised.cut_texts)
-        self._emit(Finished(job.id, time.monotonic() - denoised.began, warnings, self._used_bytes()))
+        warnings = [f"the text encoder reads only the beginning of {_shown(text)}" for text in denoised.cut_texts]
+        if preview_error is not None:
+            warnings.append(f"previews were left out: {preview_error}")
+        self._emit(Finished(job.id, time.monotonic() - denoised.began, tuple(warnings), self._used_bytes()))
 
     def _encode(self, job: DrawJob) -> None:
         assert job.start.picture is not None
@@ -238,14 +247,15 @@ class VaeWorker:
                 self._stream.synchronize()  # the device thread reads it on its own stream
         except Exception as error:
             self._emit(failure(job.id, error))
+            self._on_encoded(job, None)
             return
         self._on_encoded(job, Encoded(latents, generators))
 
     def _show(self, job_id: str, step: int, latents: Tensor, ready: torch.cuda.Event | None) -> None:
         try:
             rasters = self._preview(self._await(latents, ready))
-        except Exception as error:
-            self._emit(failure(job_id, error))
+        except Exception as error:  # the picture matters, not how it comes about: said with it, once
+            self._preview_errors[job_id] = type(error).__name__
             return
         for index, raster in enumerate(rasters):
             self._emit(Previewed(job_id, index, step, raster))

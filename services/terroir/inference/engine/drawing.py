@@ -99,6 +99,8 @@ class Drawing:
         result: Any = self._scheduler.step(prediction, timestep, self._latents, **self._options, return_dict=True)
         self._latents = result.prev_sample
         self._denoised = getattr(result, "pred_original_sample", None)
+        if self._denoised is None:
+            self._denoised = _data_prediction(self._scheduler)
         self.step += 1
 
     @property
@@ -114,3 +116,10 @@ class Drawing:
     def close(self) -> None:
         """Let go of the composition."""
         self._stacks.leave(self.job.composition)
+
+
+def _data_prediction(scheduler: Any) -> Tensor | None:
+    """The picture that a multistep sampler expects, as it keeps it; None where the base has it keep the noise."""
+    config = scheduler.config
+    keeps = str(config.get("algorithm_type", "")).endswith("dpmsolver++") or config.get("predict_x0", False)
+    return scheduler.model_outputs[-1] if keeps else None

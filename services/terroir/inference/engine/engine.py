@@ -25,6 +25,7 @@ from terroir.inference.engine.messages import (
 )
 from terroir.inference.engine.model import Model
 from terroir.inference.engine.profile import measure_ticks
+from terroir.inference.engine.projection import LatentProjection
 from terroir.inference.engine.stacks import Stacks
 
 _MOST_ROWS_A_REQUEST: Final = 32
@@ -40,7 +41,8 @@ class _Uploaded:
 @dataclass(frozen=True)
 class _SourceEncoded:
     job: DrawJob
-    encoded: Encoded
+    encoded: Encoded | None
+    """None where that failed."""
 
 
 class Engine:
@@ -64,7 +66,7 @@ class Engine:
             self._model,
             emit,
             lambda job, encoded: self._inputs.put(_SourceEncoded(job, encoded)),
-            preview=self._model.decode,
+            preview=self._model.decode if config.preview_decoder == "vae" else LatentProjection(self._model),
             used_bytes=lambda: self._stacks.used_bytes,
             device=self._model.device,
         )

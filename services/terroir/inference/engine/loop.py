@@ -60,11 +60,12 @@ class DrawingLoop:
             self._encoding.add(job.id)
             self._vae.encode(job)
 
-    def encoded(self, job: DrawJob, encoded: Encoded) -> None:
-        """Take a request back whose picture is encoded, unless it was cancelled meanwhile."""
+    def encoded(self, job: DrawJob, encoded: Encoded | None) -> None:
+        """Take a request back whose picture is encoded, unless it was cancelled meanwhile; None: it failed."""
         if job.id in self._encoding:
             self._encoding.remove(job.id)
-            self._new.append((job, encoded))
+            if encoded is not None:
+                self._new.append((job, encoded))
 
     def cancel(self, job_id: str) -> None:
         """Let a request leave now; unknown and finished ones are ignored."""
@@ -72,7 +73,7 @@ class DrawingLoop:
         self._vae.cancel(job_id)
         self._new = deque((job, encoded) for job, encoded in self._new if job.id != job_id)
         for drawing in [drawing for drawing in self._running if drawing.job.id == job_id]:
-            self._leave(drawing)
+            self._give_up(drawing)
 
     @torch.inference_mode()
     def tick(self) -> None:
@@ -125,7 +126,7 @@ class DrawingLoop:
     def _expire(self) -> None:
         now = self._clock()
         for drawing in [d for d in self._running if d.job.deadline is not None and d.job.deadline <= now]:
-            self._leave(drawing)
+            self._give_up(drawing)
             self._emit(deadline_passed(drawing.job, drawing.step))
 
     def _fitting(self, members: Sequence[Drawing]) -> list[Drawing]:
@@ -182,8 +183,12 @@ class DrawingLoop:
             self._vae.preview(job, drawing.step, drawing.outlook)
 
     def _fail(self, drawing: Drawing, error: Exception) -> None:
-        self._leave(drawing)
+        self._give_up(drawing)
         self._emit(failure(drawing.job.id, error))
+
+    def _give_up(self, drawing: Drawing) -> None:
+        self._leave(drawing)
+        self._vae.cancel(drawing.job.id)  # a preview may wait
 
     def _leave(self, drawing: Drawing) -> None:
         self._running.remove(self._shape(drawing), drawing)
