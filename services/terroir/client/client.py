@@ -12,7 +12,7 @@ from terroir.client.bases import Bases
 from terroir.client.datasets import Datasets
 from terroir.client.endpoints import Endpoints
 from terroir.client.lineage import lineage
-from terroir.client.pictures import Generated, Pictures, adapter_weights
+from terroir.client.pictures import ASPECT_RATIOS, PRIORITIES, Generated, Pictures, adapter_weights
 from terroir.client.presets import Presets
 from terroir.client.regions import Recipes, Regions
 from terroir.client.registry import Registry
@@ -47,19 +47,29 @@ class Client:
         region: str = "",
         seeds: Sequence[int] = (),
         negative_prompt: str = "",
+        variants: int = 0,
+        aspect: str = "",
         width: int = 0,
         height: int = 0,
         steps: int = 0,
         guidance_scale: float | None = None,
+        priority: str = "normal",
         timeout: float = 300.0,
     ) -> Generated:
-        """Draw `prompt` once a seed; `adapters` are weights by name (`jiangnan@production`), `region` a code."""
+        """Draw `prompt` once a seed; `adapters` are weights by name (`jiangnan@production`), `region` a code.
+
+        `aspect` is `1:1`, `16:9` or `3:4`, `priority` `high`, `normal` or `background`; KeyError for others. The rest of
+        what a request may ask for is had by `pictures.generate` with a GenerateRequest.
+        """
         request = inference_pb2.GenerateRequest(
             prompt=prompt,
             negative_prompt=negative_prompt,
             adapters=adapter_weights(adapters or {}),
             region=f"regions/{region}" if region and not region.startswith("regions/") else region,
             seeds=seeds,
+            variants=variants,
+            aspect_ratio=ASPECT_RATIOS[aspect],
+            priority=PRIORITIES[priority],
             width=width,
             height=height,
             steps=steps,

@@ -5,12 +5,25 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Final
 
 import grpc
 
 from terroir._proto.inference.v1 import inference_pb2 as pb
 from terroir._proto.inference.v1 import inference_pb2_grpc
 from terroir.client.calls import UNARY_SECONDS, typed_errors, typed_stream
+
+ASPECT_RATIOS: Final = {
+    "": pb.ASPECT_RATIO_UNSPECIFIED,
+    "1:1": pb.ASPECT_RATIO_SQUARE,
+    "16:9": pb.ASPECT_RATIO_WIDE_16_9,
+    "3:4": pb.ASPECT_RATIO_TALL_3_4,
+}
+PRIORITIES: Final = {
+    "high": pb.PRIORITY_HIGH,
+    "normal": pb.PRIORITY_NORMAL,
+    "background": pb.PRIORITY_BACKGROUND,
+}
 
 
 @dataclass(frozen=True)
@@ -19,6 +32,10 @@ class Picture:
 
     seed: int
     data: bytes
+    picture_id: str = ""
+    """Opaque look-up id; what a file of the public profile tells."""
+    provenance: str = field(default="", repr=False)
+    """The private profile, JSON: everything that draws the picture again."""
 
     def save(self, path: str | Path) -> Path:
         """Write the file as it came."""
@@ -58,17 +75,21 @@ class Pictures:
     ) -> Generated:
         """Draw and collect; `on_event` sees every event as it comes (seconds for `timeout`)."""
         parts: dict[int, list[bytes]] = {}
-        seeds: dict[int, int] = {}
+        last: dict[int, pb.PictureChunk] = {}
         done = pb.Done()
         for event in self.stream(request, timeout):
             if on_event is not None:
                 on_event(event)
             if event.WhichOneof("event") == "picture":
                 parts.setdefault(event.picture.index, []).append(event.picture.data)
-                seeds[event.picture.index] = event.picture.seed
+                last[event.picture.index] = event.picture
             elif event.WhichOneof("event") == "done":
                 done = event.done
-        return Generated(tuple(Picture(seeds[i], b"".join(parts[i])) for i in sorted(parts)), done)
+        made = [
+            Picture(chunk.seed, b"".join(parts[index]), chunk.picture_id, chunk.provenance)
+            for index, chunk in sorted(last.items())
+        ]
+        return Generated(tuple(made), done)
 
     def prefetch(self, adapters: list[str]) -> pb.PrefetchAdaptersResponse:
         """Fetch adapters before they are needed."""
