@@ -58,8 +58,8 @@ class Client:
     ) -> Generated:
         """Draw `prompt` once a seed; `adapters` are weights by name (`jiangnan@production`), `region` a code.
 
-        `aspect` is `1:1`, `16:9` or `3:4`, `priority` `high`, `normal` or `background`; KeyError for others. The rest of
-        what a request may ask for is had by `pictures.generate` with a GenerateRequest.
+        `aspect` is `1:1`, `16:9` or `3:4`, `priority` `high`, `normal` or `background`; KeyError for others. What else
+        a request may ask for is had by `pictures.generate` with a GenerateRequest.
         """
         request = inference_pb2.GenerateRequest(
             prompt=prompt,
