@@ -152,6 +152,9 @@ def test_a_request_at_weight_zero_leaves_no_trace_in_the_next(model: Model, ink:
     assert np.array_equal(nothing, fresh(model)), "zero is the bare base"
     assert np.array_equal(after, before)
     assert differs(after, fresh(model, {"ink": (ink, 1.0, 1.0)})), "or the leak would not show"
+    text = Adapter({layer: module for layer, module in ink.modules.items() if not layer.startswith("unet.")})
+    only_text = draw(studio, {"ink": (ink, 0.0, 0.5)})
+    assert np.array_equal(only_text, fresh(model, {"text": (text, 0.5, 0.5)})), "zero for one part alone too"
 
 
 def test_an_adapter_that_is_replaced_keeps_the_weight_of_its_request(model: Model, ink: Adapter) -> None:
