@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -65,6 +66,7 @@ class Studio:
     events: list[JobEvent] = field(default_factory=list)
     plan: Literal["auto"] | PlanName = "auto"
     static_rows: int = 0
+    clock: Callable[[], float] = time.monotonic
     stacks: Stacks = field(init=False)
     vae: VaeWorker = field(init=False)
     loop: DrawingLoop = field(init=False)
@@ -83,7 +85,7 @@ class Studio:
             preview=self.model.decode,
             used_bytes=lambda: self.stacks.used_bytes,
         )
-        self.loop = DrawingLoop(self.model, self.stacks, self.vae, self.max_batch_rows, self.events.append)
+        self.loop = DrawingLoop(self.model, self.stacks, self.vae, self.max_batch_rows, self.events.append, self.clock)
 
     def submit(self, job: DressedJob) -> None:
         """Put the job's adapters, then the job."""
