@@ -28,8 +28,9 @@ class Client:
 
     def __init__(self, endpoints: Endpoints | None = None) -> None:
         self.endpoints = endpoints or Endpoints.discover()
-        targets = {name: channel(getattr(self.endpoints, name)) for name in Endpoints.__dataclass_fields__}
-        self._channels = list(targets.values())
+        targets = {name: channel(getattr(self.endpoints, name)) for name in ("dataset", "training", "registry")}
+        replicas = {target: channel(target) for target in self.endpoints.inference.split(",")}
+        self._channels = [*targets.values(), *replicas.values()]
         self.datasets = Datasets(targets["dataset"])
         self.training = Training(targets["training"])
         self.registry = Registry(targets["registry"])
@@ -37,7 +38,7 @@ class Client:
         self.regions = Regions(targets["registry"])
         self.recipes = Recipes(targets["registry"])
         self.presets = Presets(targets["registry"])
-        self.pictures = Pictures(targets["inference"])
+        self.pictures = Pictures(replicas)
 
     def generate(
         self,

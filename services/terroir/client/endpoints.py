@@ -26,12 +26,14 @@ class Endpoints:
     training: str = "127.0.0.1:7102"
     registry: str = "127.0.0.1:7103"
     inference: str = "127.0.0.1:7104"
+    """Of several replicas all, separated by commas: requests go where their styles are warm."""
 
     @classmethod
     def discover(cls, data_dir: Path | None = None) -> Endpoints:
         """Targets of the `terroir up` on `data_dir`, or where none is named of the first of these that there is.
 
-        TERROIR_ENDPOINTS (`dataset=host:port,…`), a `terroir up` on the default folder, the default ports.
+        TERROIR_ENDPOINTS (`dataset=host:port,…`, `inference` once a replica), a `terroir up` on the default folder, the
+        default ports.
         Raises FailedPrecondition (NOT_RUNNING, ENDPOINTS_UNREADABLE) and InvalidArgument (BAD_ENDPOINTS).
         """
         stated = os.environ.get(ENVIRONMENT_VARIABLE)
@@ -56,7 +58,7 @@ class Endpoints:
 
     @classmethod
     def _parse(cls, stated: str) -> Endpoints:
-        targets = {}
+        targets: dict[str, str] = {}
         for part in filter(None, (part.strip() for part in stated.split(","))):
             name, _, target = part.partition("=")
             if name not in cls.__dataclass_fields__ or not target:
@@ -65,7 +67,10 @@ class Endpoints:
                     f"{', '.join(cls.__dataclass_fields__)}",
                     reason="BAD_ENDPOINTS",
                 )
-            targets[name] = target
+            if name in targets and name != "inference":
+                message = f"{ENVIRONMENT_VARIABLE} names {name} twice; only inference has several replicas"
+                raise InvalidArgument(message, reason="BAD_ENDPOINTS")
+            targets[name] = f"{targets[name]},{target}" if name in targets else target
         return cls(**targets)
 
     def save(self, data_dir: Path) -> None:

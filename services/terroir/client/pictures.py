@@ -12,6 +12,8 @@ import grpc
 from terroir._proto.inference.v1 import inference_pb2 as pb
 from terroir._proto.inference.v1 import inference_pb2_grpc
 from terroir.client.calls import UNARY_SECONDS, typed_errors, typed_stream
+from terroir.client.routing import HEADER, Router, composition_key, header_of
+from terroir.common.errors import Unavailable
 
 ASPECT_RATIOS: Final = {
     "": pb.ASPECT_RATIO_UNSPECIFIED,
@@ -24,6 +26,10 @@ PRIORITIES: Final = {
     "normal": pb.PRIORITY_NORMAL,
     "background": pb.PRIORITY_BACKGROUND,
 }
+
+
+_ELSEWHERE: Final = ("SERVICE_UNREACHABLE", "SERVICE_STOPPING", "MODEL_LOADING", "MODEL_LOAD_FAILED")
+"""Reasons of Unavailable for which another replica may do."""
 
 
 @dataclass(frozen=True)
@@ -53,14 +59,42 @@ class Generated:
 
 
 class Pictures:
-    """Calls of InferenceService."""
+    """Calls of InferenceService, of one server or of several replicas."""
 
-    def __init__(self, channel: grpc.Channel) -> None:
-        self._stub = inference_pb2_grpc.InferenceServiceStub(channel)
+    def __init__(self, channels: Mapping[str, grpc.Channel]) -> None:
+        """Channels by address; requests go where their styles are warm (terroir.client.routing)."""
+        self._stubs = {target: inference_pb2_grpc.InferenceServiceStub(open_) for target, open_ in channels.items()}
+        self.router = Router(channels)
 
     def stream(self, request: pb.GenerateRequest, timeout: float | None = None) -> Iterator[pb.GenerateResponse]:
-        """Events of one request; closing the iterator cancels it at the next step."""
-        call = self._stub.Generate(request, timeout=timeout)
+        """Events of one request; closing the iterator cancels it at the next step.
+
+        A replica that can't be reached is passed over, as long as nothing came from it.
+        """
+        key, tried = composition_key(request), list[str]()
+        while True:
+            with self.router.placed(key, tried) as replica:
+                begun = False
+                try:
+                    for event in self._events(replica, request, key, timeout):
+                        if not begun:
+                            self.router.answered(replica)
+                        begun = True
+                        yield event
+                    return
+                except Unavailable as error:
+                    if begun or error.reason not in _ELSEWHERE:
+                        raise
+                    self.router.failed(replica)
+                    tried.append(replica)
+                    if len(tried) == len(self._stubs):
+                        raise
+
+    def _events(
+        self, replica: str, request: pb.GenerateRequest, key: str, timeout: float | None
+    ) -> Iterator[pb.GenerateResponse]:
+        metadata = ((HEADER, header_of(key)),) if key else ()
+        call = self._stubs[replica].Generate(request, timeout=timeout, metadata=metadata)
         try:
             yield from typed_stream(call)
         finally:
@@ -92,19 +126,20 @@ class Pictures:
         return Generated(tuple(made), done)
 
     def prefetch(self, adapters: list[str]) -> pb.PrefetchAdaptersResponse:
-        """Fetch adapters before they are needed."""
-        with typed_errors():
-            return self._stub.PrefetchAdapters(pb.PrefetchAdaptersRequest(adapters=adapters), timeout=300.0)
+        """Fetch adapters before they are needed, where a request with all of them will go."""
+        key = composition_key(pb.GenerateRequest(adapters=[pb.AdapterWeight(adapter=name) for name in adapters]))
+        with typed_errors(), self.router.placed(key) as replica:
+            return self._stubs[replica].PrefetchAdapters(pb.PrefetchAdaptersRequest(adapters=adapters), timeout=300.0)
 
     def resident(self) -> pb.ListResidentAdaptersResponse:
-        """Adapters in the server's memory."""
-        with typed_errors():
-            return self._stub.ListResidentAdapters(pb.ListResidentAdaptersRequest(), timeout=UNARY_SECONDS)
+        """Adapters in the memory of a server, of several that with the least to do."""
+        with typed_errors(), self.router.placed("") as replica:
+            return self._stubs[replica].ListResidentAdapters(pb.ListResidentAdaptersRequest(), timeout=UNARY_SECONDS)
 
     def info(self) -> pb.GetServerInfoResponse:
         """What the server serves, and its limits."""
-        with typed_errors():
-            return self._stub.GetServerInfo(pb.GetServerInfoRequest(), timeout=UNARY_SECONDS)
+        with typed_errors(), self.router.placed("") as replica:
+            return self._stubs[replica].GetServerInfo(pb.GetServerInfoRequest(), timeout=UNARY_SECONDS)
 
 
 def adapter_weights(adapters: Mapping[str, float]) -> list[pb.AdapterWeight]:

@@ -35,6 +35,14 @@ def test_the_environment_goes_before_the_default_folder(monkeypatch, tmp_path):
     assert Endpoints.discover() == Endpoints(dataset="elsewhere:9", inference="other:8")
 
 
+def test_inference_may_be_named_once_a_replica_and_nothing_else_twice(monkeypatch):
+    monkeypatch.setenv("TERROIR_ENDPOINTS", "inference=a:1,registry=r:3,inference=b:2")
+    assert Endpoints.discover() == Endpoints(registry="r:3", inference="a:1,b:2")
+    monkeypatch.setenv("TERROIR_ENDPOINTS", "registry=a:1,registry=b:2")
+    with pytest.raises(InvalidArgument, match="twice"):
+        Endpoints.discover()
+
+
 def test_without_anything_the_default_ports_are_dialled():
     assert Endpoints.discover() == Endpoints()
 
