@@ -48,6 +48,10 @@ SOAKS: Final = (
         "tests/robustness/lora/test_fuzzed_files.py", "TERROIR_SOAK_FUZZ", 10_000,
     ),
     Soak(
+        "churn", "requests join and leave the drawing loop in random stacks, joins",
+        "tests/unit/inference/test_engine_churn.py", "TERROIR_SOAK_CHURN", 1000,
+    ),
+    Soak(
         "ghz", "64 clients of ghz at an inference server, seconds",
         "tests/integration/inference/test_many_clients.py", "TERROIR_SOAK_GHZ_SECONDS", 300,
     ),

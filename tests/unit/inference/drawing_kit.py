@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -118,3 +119,13 @@ class Studio:
 def pixels(raster: Raster) -> np.ndarray[Any, np.dtype[np.int16]]:
     """`[height, width, 3]`, signed so that differences are right."""
     return np.frombuffer(raster.data, np.uint8).reshape(raster.height, raster.width, 3).astype(np.int16)
+
+
+def weights_digest(model: Model) -> str:
+    """Over every weight of denoiser and text encoder."""
+    digest = hashlib.sha256()
+    for module in (model.unet, *model.text_encoders.values()):
+        for name, tensor in sorted(module.state_dict().items()):
+            digest.update(name.encode())
+            digest.update(tensor.numpy().tobytes())
+    return digest.hexdigest()

@@ -27,7 +27,8 @@ class Simulation:
         self.tick_seconds = {SMALL: 10.0, LARGE: 10.0}
         self.joined, self.calls = Counter[int](), 0
         """Joins before each call."""
-        self._model, self._condition = model, model.condition
+        config: Any = model.unet.config
+        self._condition, self._factor = model.condition, model.native_resolution // config.sample_size
         self.studio = Studio(model, clock=lambda: self.now)
 
     def condition(self, *texts: Any, **named: Any) -> Any:
@@ -36,13 +37,9 @@ class Simulation:
         return self._condition(*texts, **named)
 
     def predict(self, latents: torch.Tensor, *_rest: Any) -> torch.Tensor:
-        self.now += self.tick_seconds[latents.shape[-1] * self._model.native_resolution // self._side]
+        self.now += self.tick_seconds[latents.shape[-1] * self._factor]
         self.calls += 1
         return torch.zeros_like(latents)
-
-    @property
-    def _side(self) -> int:
-        return int(self._model.unet.config.sample_size)
 
     def steps(self, job_id: str) -> int:
         return sum(event.id == job_id for event in self.studio.events if isinstance(event, Stepped))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import random
 import time
 from pathlib import Path
@@ -16,22 +15,12 @@ from diffusers import DDIMScheduler
 from terroir.inference.engine.drawing import Drawing
 from terroir.inference.engine.messages import SAMPLERS, Failed, Finished, Previewed, Stepped
 from terroir.inference.engine.model import Model
-from tests.unit.inference.drawing_kit import Studio, make_job, random_adapter
+from tests.unit.inference.drawing_kit import Studio, make_job, random_adapter, weights_digest
 
 
 @pytest.fixture(scope="module")
 def model(base_dir: Path) -> Model:
     return Model(str(base_dir))
-
-
-def weights_digest(model: Model) -> str:
-    """Over every weight of denoiser and text encoder."""
-    digest = hashlib.sha256()
-    for module in (model.unet, *model.text_encoders.values()):
-        for name, tensor in sorted(module.state_dict().items()):
-            digest.update(name.encode())
-            digest.update(tensor.numpy().tobytes())
-    return digest.hexdigest()
 
 
 def test_base_weights_are_bit_identical_after_random_churn(model: Model) -> None:

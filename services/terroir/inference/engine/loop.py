@@ -15,6 +15,7 @@ from terroir.inference.engine.drawing import Drawing
 from terroir.inference.engine.failures import deadline_passed, failure, is_out_of_memory
 from terroir.inference.engine.messages import DrawJob, JobEvent, Stepped, TickCost
 from terroir.inference.engine.model import Model
+from terroir.inference.engine.pace import pace_of
 from terroir.inference.engine.stacks import Stacks
 from terroir.inference.engine.turns import Turns
 from terroir.lora.composition import Composition
@@ -44,6 +45,7 @@ class DrawingLoop:
         self._encoding: set[str] = set()
         self._running: Turns[Drawing] = Turns()
         self._tick_seconds = 0.0
+        self._pace = pace_of(model.device, clock)
         if stacks.static:
             stacks.join(_BARE)  # padding rows wear it
 
@@ -85,9 +87,9 @@ class DrawingLoop:
             return
         shape, members = turn
         group = self._fitting(members)
-        began = self._clock()
+        self._pace.begin()
         plan, rows = self._denoise(group)
-        seconds = self._clock() - began
+        seconds = self._pace.end((shape, rows))
         self._tick_seconds += (_SMOOTHING if self._tick_seconds else 1.0) * (seconds - self._tick_seconds)
         alive = [drawing for drawing in group if drawing in set(self._running)]
         self._running.spent(shape, seconds, alive)
