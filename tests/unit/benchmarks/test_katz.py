@@ -19,7 +19,7 @@ ROUTING = Path(__file__).resolve().parents[3] / "docs" / "routing.md"
 
 
 def test_the_trace_has_the_published_shape() -> None:
-    """91 % wear two; an LRU of ten loads 0.54 a request; 99.8 % of adapters are below 1 % of the calls (§2, Table 1)."""
+    """91 % wear two; an LRU of ten loads 0.54 a request; 99.8 % of adapters are below 1 % of calls."""
     requests = list(islice(iter(Trace(3)), 20_000))
     assert abs(sum(len(worn) == 2 for worn in requests) / len(requests) - 0.91) < 0.01
     cache: OrderedDict[int, None] = OrderedDict()
