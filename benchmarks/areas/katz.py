@@ -21,7 +21,10 @@ def rows(bench: Bench) -> Iterator[Row]:
 def load_rows(bench: Bench, count: int, seconds: float) -> Iterator[Row]:
     """One server; its host memory holds a tenth of the adapters, its device memory a fiftieth."""
     report = load.run(bench.work, count, seconds, bench.say)
-    what = f"{count} adapters, {load.CLIENTS} clients, {load.SIDE}×{load.SIDE}, {load.STEPS} steps, {seconds:.0f} s"
+    what = (
+        f"{count} adapters, {load.CLIENTS} clients, {load.SIDE}×{load.SIDE}, {load.STEPS} steps without guidance, "
+        f"{seconds:.0f} s"
+    )
     yield bench.row(f"errors, {what}", "requests", float(report.errors.total()), target=Target(0))
     yield bench.row("requests served", "1/s", report.requests / seconds)
     tiers = {
@@ -43,14 +46,17 @@ def load_rows(bench: Bench, count: int, seconds: float) -> Iterator[Row]:
 
 def simulation_rows(bench: Bench) -> Iterator[Row]:
     """Against random placement in the same simulation."""
-    requests = bench.count(30_000, 1500)
     for replicas in (2, 4, 8, 16, 32):
-        found = {policy: simulate(policy, replicas, requests) for policy in POLICIES}
+        found = {policy: simulate(policy, replicas, replicas * bench.count(4000, 200)) for policy in POLICIES}
         peer = found["random"]
         for policy in POLICIES[1:]:
             ours, name = found[policy], f"simulated, {replicas} replicas, {policy}"
-            yield bench.row(f"{name}: adapters fetched a request", "", ours.loads, peer=peer.loads, peer_name="random")
-            yield bench.row(
-                f"{name}: found in device memory", "share", ours.device_hits, peer=peer.device_hits, peer_name="random"
+            figures = (
+                ("adapters fetched a request", "", ours.loads, peer.loads),
+                ("found in device memory", "share", ours.device_hits, peer.device_hits),
+                ("found in device or host memory", "share", ours.host_hits, peer.host_hits),
+                ("busiest replica over the mean", "", ours.imbalance, peer.imbalance),
+                ("p99 wait, in drawings", "", ours.waited, peer.waited),
             )
-            yield bench.row(f"{name}: p99 wait, in drawings", "", ours.waited, peer=peer.waited, peer_name="random")
+            for figure, unit, value, other in figures:
+                yield bench.row(f"{name}: {figure}", unit, value, peer=other, peer_name="random")

@@ -27,9 +27,11 @@ from tests.integration.inference.hot_load_kit import Replica
 from tests.integration.inference.inference_process import InferenceProcess, inference_process
 from tests.integration.inference.inference_server import RunningInference
 
-CLIENTS: Final = 8
+CLIENTS: Final = 16
+"""Twice as many as may draw at once, so that half of them wait and loads can hide."""
 SIDE: Final = 32
-STEPS: Final = 4
+STEPS: Final = 2
+"""Few and without guidance, for a useful rate of requests on a CPU."""
 _LAYERS: Final = ("attn1.to_q", "attn1.to_v")
 _HOST_SHARE: Final = 0.1
 _DEVICE_SHARE: Final = 0.02
@@ -90,6 +92,7 @@ def _rig(folder: Path, count: int, say: Callable[[str], None]) -> Iterator[tuple
             "adapter_memory_bytes": max(_MIB, int(_HOST_SHARE * count * size)),
             "adapter_device_bytes": max(_MIB, int(_DEVICE_SHARE * count * size)),
             "adapter_disk_bytes": max(_MIB, count * size // 2),
+            "merged_memory_bytes": 64 * _MIB,  # full soon, so that growth afterwards would be a leak
         }
         with inference_process(folder, BASE_DIR, threads=2, registry_target=registry.target, **budgets) as server:
             yield server
@@ -108,6 +111,7 @@ def _drive(server: InferenceProcess, calls: RunningInference, count: int, second
             try:
                 done = calls.generate(
                     prompt=f"a boat {number % 200}", seeds=[number], width=SIDE, height=SIDE, steps=STEPS,
+                    guidance_scale=1,
                     adapters=[pb.AdapterWeight(adapter=f"adapters/{_name(adapter)}", weight=0.7) for adapter in worn],
                 ).done  # fmt: skip
             except grpc.RpcError as error:

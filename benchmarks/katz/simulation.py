@@ -17,7 +17,7 @@ from typing import Final
 
 from benchmarks.katz.trace import Trace
 from terroir.client.routing import Router
-from terroir.inference.pinned_lru import PinnedLru
+from terroir.inference.adapters.pinned_lru import PinnedLru
 
 POLICIES: Final = ("random", "round robin", "consistent hashing", "consistent hashing, bounded 1.25")
 _SLOTS: Final = 8
@@ -32,8 +32,8 @@ _UNBOUNDED: Final = 1e9
 class _Replica:
     device: PinnedLru[int] = field(default_factory=lambda: PinnedLru(_DEVICE_ADAPTERS))
     host: PinnedLru[int] = field(default_factory=lambda: PinnedLru(_HOST_ADAPTERS))
-    waiting: list[tuple[float, int]] = field(default_factory=list)
-    drawing: int = 0
+    slots: list[float] = field(default_factory=lambda: [0.0] * _SLOTS)
+    """When each is free again; a heap."""
 
 
 @dataclass(frozen=True)
@@ -104,9 +104,11 @@ class _Simulation:
     def _draw(self, name: str, place: AbstractContextManager[str], loads: int) -> float:
         """Take a slot as soon as one is free; seconds waited, in drawings."""
         self._in_system[name] += 1
-        busy = sorted(end for end, _, owner, _ in self._ends if owner == name)
-        begin = self._now if len(busy) < _SLOTS else busy[len(busy) - _SLOTS]
-        heapq.heappush(self._ends, (begin + 1 + _LOAD_SHARE * loads, next(self._numbers), name, place))
+        slots = self._replicas[name].slots
+        begin = max(self._now, slots[0])
+        end = begin + 1 + _LOAD_SHARE * loads
+        heapq.heapreplace(slots, end)
+        heapq.heappush(self._ends, (end, next(self._numbers), name, place))
         return begin - self._now
 
     def _end_until(self, time: float) -> None:

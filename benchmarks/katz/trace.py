@@ -11,8 +11,10 @@ ADAPTERS: Final = 7000
 """Distinct adapters of one service."""
 TWO_SHARE: Final = 0.91
 """Of service A's requests wear two adapters, the others one."""
-EXPONENT: Final = 1.64
-"""Of the Zipf law of popularity: an LRU cache of ten adapters then loads 0.54 a request, as published."""
+EXPONENT: Final = 1.77
+"""Of the Zipf law of popularity, with EVEN_SHARE: an LRU cache of ten then loads 0.54 a request, as published."""
+EVEN_SHARE: Final = 0.05
+"""Of the calls go to any adapter alike: by Zipf's law alone most of them would never be called."""
 
 
 class Trace:
@@ -21,7 +23,10 @@ class Trace:
     def __init__(self, seed: int, adapters: int = ADAPTERS, exponent: float = EXPONENT) -> None:
         self._chance = random.Random(seed)
         self._numbers = range(adapters)
-        self._weights = list(accumulate(1 / (number + 1) ** exponent for number in self._numbers))
+        zipf = [1 / (number + 1) ** exponent for number in self._numbers]
+        total = sum(zipf)
+        shares = ((1 - EVEN_SHARE) * weight / total + EVEN_SHARE / adapters for weight in zipf)
+        self._weights = list(accumulate(shares))
 
     def __iter__(self) -> Iterator[tuple[int, ...]]:
         while True:

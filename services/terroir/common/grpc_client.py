@@ -18,7 +18,7 @@ _OPTIONS: Final = (
     ("grpc.keepalive_timeout_ms", 20_000),
     # Long streams with quiet phases (a watched job) must survive load balancers that forget idle connections.
     ("grpc.http2.max_pings_without_data", 0),
-    # A service that comes back is found again within seconds; by default the pause between two tries grows to 2 minutes.
+    # A service that comes back is found again within seconds; by default the pause between tries grows to 2 minutes.
     ("grpc.initial_reconnect_backoff_ms", 200),
     ("grpc.max_reconnect_backoff_ms", 3_000),
     ("grpc.enable_http_proxy", 0),

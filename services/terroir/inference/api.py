@@ -13,16 +13,16 @@ from terroir._proto.inference.v1 import inference_pb2 as pb
 from terroir._proto.inference.v1 import inference_pb2_grpc
 from terroir.common.call import remaining_seconds
 from terroir.common.validation import ensure_text
+from terroir.inference.adapters.hot_load import HotLoad
+from terroir.inference.adapters.residency import Resident
+from terroir.inference.adapters.tiers import Tier
 from terroir.inference.engine.messages import SAMPLERS
 from terroir.inference.engine_host import EngineHost
 from terroir.inference.errors import TooManyAdapters
 from terroir.inference.generation import Generator
-from terroir.inference.hot_load import HotLoad
-from terroir.inference.residency import Resident
+from terroir.inference.request.wire import TIERS, picture_format, raw_wish, responses
+from terroir.inference.request.wish import MAX_STEPS
 from terroir.inference.settings import InferenceSettings
-from terroir.inference.tiers import Tier
-from terroir.inference.wire import TIERS, picture_format, raw_wish, responses
-from terroir.inference.wish import MAX_STEPS
 
 MAX_PREFETCHED: Final = 64
 _MAX_REQUEST_ID_CHARACTERS: Final = 128

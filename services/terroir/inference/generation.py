@@ -9,18 +9,26 @@ from contextlib import AbstractAsyncContextManager, AsyncExitStack, aclosing
 from typing import Final, Protocol
 
 from terroir.common.clock import Clock
-from terroir.inference.admission import Admission, Demand
-from terroir.inference.cost_model import Work
+from terroir.inference.adapters.styling import Base, Style
+from terroir.inference.admission.admission import Admission, Demand
+from terroir.inference.admission.cost_model import Work
+from terroir.inference.admission.waits import Waits
+from terroir.inference.delivery.picture_files import PictureFormat, encode_picture, encode_preview
+from terroir.inference.delivery.picture_pool import PicturePool
+from terroir.inference.delivery.progress import (
+    AdapterOrigin,
+    AllMade,
+    PictureMade,
+    PreviewMade,
+    Progress,
+    StepMade,
+    Waiting,
+)
+from terroir.inference.delivery.provenance import AppliedAdapter, Provenance, ProvenanceProfile
 from terroir.inference.engine.messages import DrawJob, Drawn, EngineInfo, Finished, JobEvent, Previewed, Start, Stepped
-from terroir.inference.init_picture import read_init_picture
-from terroir.inference.picture_files import PictureFormat, encode_picture, encode_preview
-from terroir.inference.picture_pool import PicturePool
-from terroir.inference.progress import AdapterOrigin, AllMade, PictureMade, PreviewMade, Progress, StepMade, Waiting
-from terroir.inference.provenance import AppliedAdapter, Provenance, ProvenanceProfile
-from terroir.inference.safety import Safety
-from terroir.inference.styling import Base, Style
-from terroir.inference.waits import Waits
-from terroir.inference.wish import Limits, RawWish, Wish, check_wish
+from terroir.inference.request.init_picture import read_init_picture
+from terroir.inference.request.safety import Safety
+from terroir.inference.request.wish import Limits, RawWish, Wish, check_wish
 from terroir.lora.adapter import Adapter
 
 GUIDANCE_OFF: Final = 1.0

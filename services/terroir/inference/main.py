@@ -12,19 +12,19 @@ from terroir.common.clock import SystemClock
 from terroir.common.grpc_client import aio_channel
 from terroir.common.server import Server
 from terroir.common.service import run_service
-from terroir.inference.admission import Admission
-from terroir.inference.admission_metrics import AdmissionMetrics
+from terroir.inference.adapters.hot_load import hot_load
+from terroir.inference.adapters.registry_gateway import RegistryGateway
+from terroir.inference.admission.admission import Admission
+from terroir.inference.admission.cost_model import Capacity, CostModel
+from terroir.inference.admission.metrics import AdmissionMetrics
 from terroir.inference.api import InferenceServicer
-from terroir.inference.cost_model import Capacity, CostModel
+from terroir.inference.delivery.picture_pool import PicturePool
+from terroir.inference.delivery.provenance import ProvenanceProfile
 from terroir.inference.engine.messages import EngineConfig
 from terroir.inference.engine_host import EngineHost
 from terroir.inference.generation import Generator
-from terroir.inference.hot_load import hot_load
 from terroir.inference.metrics import InferenceMetrics
-from terroir.inference.picture_pool import PicturePool
-from terroir.inference.provenance import ProvenanceProfile
-from terroir.inference.registry_gateway import RegistryGateway
-from terroir.inference.safety import Safety, load_safety_check
+from terroir.inference.request.safety import Safety, load_safety_check
 from terroir.inference.settings import InferenceSettings
 
 INFERENCE_SERVICE: Final = "terroir.inference.v1.InferenceService"

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
-from terroir.inference.admission import Admission
+from terroir.inference.adapters.tier_metrics import TierMetrics
+from terroir.inference.admission.admission import Admission
 from terroir.inference.engine.messages import Finished, JobEvent, Stepped
-from terroir.inference.tier_metrics import TierMetrics
 
 
 class InferenceMetrics:

@@ -81,8 +81,8 @@ class InferenceSettings(ServiceSettings):
         default="private", description="What files say of how they were made, where a request does not choose."
     )
     safety_check: str = Field(
-        default="terroir.inference.safety:WordList",
-        description="Check of prompts and pictures, as package.module:Class; see terroir.inference.safety.",
+        default="terroir.inference.request.safety:WordList",
+        description="Check of prompts and pictures, as package.module:Class; see terroir.inference.request.safety.",
     )
     blocked_words: list[str] = Field(default=[], description="Words that prompts may not contain, as a JSON list.")
     blocked_words_file: Path | None = Field(

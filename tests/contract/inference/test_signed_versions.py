@@ -16,12 +16,12 @@ from terroir._proto.registry.v1 import registry_pb2 as pb
 from terroir.common.clock import FixedClock
 from terroir.common.grpc_client import aio_channel
 from terroir.common.signatures import SignatureRefused, Signer, Verifier
-from terroir.inference.disk_cache import DiskCache
-from terroir.inference.loading import AdapterLoader
-from terroir.inference.registry_gateway import RegistryGateway
-from terroir.inference.residency import LoadedAdapter
-from terroir.inference.signature_policy import SignaturePolicy, Strictness
-from terroir.inference.tier_metrics import TierMetrics
+from terroir.inference.adapters.disk_cache import DiskCache
+from terroir.inference.adapters.loading import AdapterLoader
+from terroir.inference.adapters.registry_gateway import RegistryGateway
+from terroir.inference.adapters.residency import LoadedAdapter
+from terroir.inference.adapters.signature_policy import SignaturePolicy, Strictness
+from terroir.inference.adapters.tier_metrics import TierMetrics
 from terroir.lora.formats import parse
 from terroir.lora.key_table import key_table_of
 from terroir.registry.settings import RegistrySettings

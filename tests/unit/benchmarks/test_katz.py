@@ -32,7 +32,7 @@ def test_the_trace_has_the_published_shape() -> None:
             cache.popitem(last=False)
     assert abs(loads / len(requests) - 0.54) < 0.03
     calls = Counter(adapter for worn in requests for adapter in worn)
-    assert sum(count > len(requests) / 100 for count in calls.values()) <= 0.003 * ADAPTERS
+    assert sum(count > len(requests) / 100 for count in calls.values()) <= 0.0025 * ADAPTERS
 
 
 def test_the_same_seed_gives_the_same_trace() -> None:
@@ -50,7 +50,7 @@ def test_bounded_hashing_loads_less_than_chance_and_waits_far_less_than_unbounde
 
 
 @pytest.mark.slow
-def test_a_short_load_has_no_error_and_finds_adapters_in_every_tier(tmp_path: Path) -> None:
+def test_a_short_load_has_no_error_and_its_shares_add_up(tmp_path: Path) -> None:
     bench = Bench("katz", tmp_path, MACHINE, "a command", quick=True, say=lambda _line: None)
     rows = list(katz.load_rows(bench, 30, 4))
     figures = {row.figure: row.ours for row in rows}

@@ -14,12 +14,12 @@ from prometheus_client import CollectorRegistry
 
 from terroir.common.clock import FixedClock, SystemClock
 from terroir.common.errors import DeadlineExceeded, TerroirError
-from terroir.inference.admission import SAFETY, Admission, Demand, Place
-from terroir.inference.admission_metrics import AdmissionMetrics
-from terroir.inference.cost_model import Capacity, CostModel, Work
+from terroir.inference.admission.admission import SAFETY, Admission, Demand, Place
+from terroir.inference.admission.cost_model import Capacity, CostModel, Work
+from terroir.inference.admission.metrics import AdmissionMetrics
+from terroir.inference.admission.priority import Priority
 from terroir.inference.engine.messages import TickCost
 from terroir.inference.errors import DeadlineUnmeetable, QueueFull
-from terroir.inference.priority import Priority
 
 
 class Desk:

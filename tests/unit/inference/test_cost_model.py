@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from terroir.inference.cost_model import DOUBT, MOST_AT_ONCE, Capacity, CostModel, Work
+from terroir.inference.admission.cost_model import DOUBT, MOST_AT_ONCE, Capacity, CostModel, Work
 from terroir.inference.engine.messages import TickCost
 
 CAPACITY = Capacity(requests=8, rows=64, batch_rows=32)

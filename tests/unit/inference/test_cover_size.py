@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from terroir.inference.cover_size import SIZE_MULTIPLE, AspectRatio, cover_size
+from terroir.inference.request.cover_size import SIZE_MULTIPLE, AspectRatio, cover_size
 
 
 @pytest.mark.parametrize(

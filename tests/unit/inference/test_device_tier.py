@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from terroir.inference.device_tier import DeviceTier
+from terroir.inference.adapters.device_tier import DeviceTier
 from terroir.inference.engine.device_adapter import on_device
 from terroir.inference.engine.product_factors import Hadamard
 from terroir.inference.errors import AdapterDeviceMemoryFull, ModelLoading

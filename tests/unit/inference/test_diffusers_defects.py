@@ -17,7 +17,7 @@ import torch
 
 from terroir.inference.engine.messages import Failed
 from terroir.inference.engine.model import Model
-from terroir.inference.prompt import parse_prompt
+from terroir.inference.request.prompt import parse_prompt
 from terroir.lora.adapter import Adapter, LoraModule
 from terroir.lora.composition import Composition
 from terroir.lora.formats import parse, to_kohya
@@ -178,7 +178,7 @@ def test_one_weight_is_the_text_encoders_too(model: Model, ink: Adapter) -> None
     """Defect 6: `set_adapters(["a"], [{"unet": 0.5}])` leaves the text encoder at 1.0 without a word.
 
     Whoever turns an adapter down gets half of it at full strength. A weight that names no part is for both, as in A1111
-    (`terroir.inference.wish` does the same for the adapters of a request).
+    (`terroir.inference.request.wish` does the same for the adapters of a request).
     """
     (tag,) = parse_prompt("a cat <lora:ink:0.5>").tags
     assert (tag.weight, tag.text_encoder_weight) == (0.5, 0.5)

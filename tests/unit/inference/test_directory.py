@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from terroir.common.errors import DeadlineExceeded, InvalidArgument, NotFound, TerroirError, Unavailable
-from terroir.inference import directory as directory_module
+from terroir.inference.adapters import directory as directory_module
+from terroir.inference.adapters.sources import Recipe, VersionInfo
 from terroir.inference.errors import RegistryUnreachable
-from terroir.inference.sources import Recipe, VersionInfo
 from tests.unit.inference.tier_kit import Tiers, small_file, version_name
 
 

@@ -14,8 +14,8 @@ import pytest
 from prometheus_client import CollectorRegistry
 from structlog.testing import capture_logs
 
-from terroir.inference.disk_cache import DiskCache
-from terroir.inference.tier_metrics import TierMetrics
+from terroir.inference.adapters.disk_cache import DiskCache
+from terroir.inference.adapters.tier_metrics import TierMetrics
 from tests.unit.inference.tier_kit import TABLE, Tiers, small_file, version_name
 
 

@@ -10,9 +10,9 @@ import pytest
 from structlog.testing import capture_logs
 
 from terroir.common.errors import InvalidArgument, TerroirError, Unavailable
-from terroir.inference import following
-from terroir.inference.following import Follower
-from terroir.inference.sources import Change, ChangeKind
+from terroir.inference.adapters import following
+from terroir.inference.adapters.following import Follower
+from terroir.inference.adapters.sources import Change, ChangeKind
 from tests.unit.inference.tier_kit import Tiers, settled
 
 

@@ -12,9 +12,14 @@ from prometheus_client import CollectorRegistry
 
 from terroir.common.clock import FixedClock
 from terroir.common.errors import ResourceExhausted
-from terroir.inference.admission import Admission
-from terroir.inference.admission_metrics import AdmissionMetrics
-from terroir.inference.cost_model import Capacity, CostModel
+from terroir.inference.adapters.styling import Base, Style
+from terroir.inference.admission.admission import Admission
+from terroir.inference.admission.cost_model import Capacity, CostModel
+from terroir.inference.admission.metrics import AdmissionMetrics
+from terroir.inference.delivery.picture_files import PictureFormat
+from terroir.inference.delivery.picture_pool import PicturePool
+from terroir.inference.delivery.progress import AllMade, PictureMade, PreviewMade, Progress, StepMade, Waiting
+from terroir.inference.delivery.provenance import ProvenanceProfile
 from terroir.inference.engine.messages import (
     DrawJob,
     Drawn,
@@ -27,13 +32,8 @@ from terroir.inference.engine.messages import (
     TickCost,
 )
 from terroir.inference.generation import Generator
-from terroir.inference.picture_files import PictureFormat
-from terroir.inference.picture_pool import PicturePool
-from terroir.inference.progress import AllMade, PictureMade, PreviewMade, Progress, StepMade, Waiting
-from terroir.inference.provenance import ProvenanceProfile
-from terroir.inference.safety import Safety, WordList
-from terroir.inference.styling import Base, Style
-from terroir.inference.wish import RawWish, Wish
+from terroir.inference.request.safety import Safety, WordList
+from terroir.inference.request.wish import RawWish, Wish
 from terroir.lora.adapter import Adapter
 from terroir.lora.composition import Composition
 

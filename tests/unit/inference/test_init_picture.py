@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from terroir.common.errors import InvalidArgument
-from terroir.inference.init_picture import MAX_BYTES, read_init_picture
+from terroir.inference.request.init_picture import MAX_BYTES, read_init_picture
 
 
 def encoded(image: Image.Image, file_format: str = "PNG", **options: Any) -> bytes:

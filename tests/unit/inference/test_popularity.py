@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from terroir.common.clock import FixedClock
-from terroir.inference import popularity as popularity_module
-from terroir.inference.popularity import HALF_LIFE_SECONDS, Popularity
+from terroir.inference.adapters import popularity as popularity_module
+from terroir.inference.adapters.popularity import HALF_LIFE_SECONDS, Popularity
 
 
 def test_a_count_halves_in_an_hour_and_yesterdays_favourite_loses_to_todays() -> None:

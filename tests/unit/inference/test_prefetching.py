@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 
 from terroir.common.errors import Internal, PermissionDenied, TerroirError, Unavailable
-from terroir.inference.prefetching import MAX_WANTED, Cause, Prefetcher
-from terroir.inference.reacting import RegistryReactions
-from terroir.inference.sources import Change, ChangeKind, Recipe, VersionInfo
-from terroir.inference.warming import Warmer
+from terroir.inference.adapters.prefetching import MAX_WANTED, Cause, Prefetcher
+from terroir.inference.adapters.reacting import RegistryReactions
+from terroir.inference.adapters.sources import Change, ChangeKind, Recipe, VersionInfo
+from terroir.inference.adapters.warming import Warmer
 from tests.unit.inference.tier_kit import (
     BASE,
     SIZE,

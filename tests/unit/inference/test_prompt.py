@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from terroir.inference.errors import PromptTagInvalid
-from terroir.inference.prompt import Tag, parse_prompt
+from terroir.inference.request.prompt import Tag, parse_prompt
 
 names = st.from_regex(r"[a-z][a-z0-9-]{0,20}(@[a-z]{1,8})?", fullmatch=True)
 weights = st.floats(-2, 2).map(lambda value: round(value, 3))

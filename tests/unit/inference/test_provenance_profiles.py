@@ -8,9 +8,9 @@ import json
 import pytest
 from PIL import Image
 
+from terroir.inference.delivery.picture_files import PictureFormat, encode_picture
+from terroir.inference.delivery.provenance import AppliedAdapter, Provenance, ProvenanceProfile
 from terroir.inference.engine.messages import Raster
-from terroir.inference.picture_files import PictureFormat, encode_picture
-from terroir.inference.provenance import AppliedAdapter, Provenance, ProvenanceProfile
 
 RASTER = Raster(16, 8, bytes(range(128)) * 3)
 LABEL = b"trainedAlgorithmicMedia"

@@ -16,13 +16,13 @@ from prometheus_client import CollectorRegistry
 from terroir.common.clock import FixedClock
 from terroir.common.errors import TerroirError
 from terroir.common.signatures import Signature, SignatureRefused, SignedFacts, Signer, Verifier
-from terroir.inference.disk_cache import DiskCache
+from terroir.inference.adapters.disk_cache import DiskCache
+from terroir.inference.adapters.loading import AdapterLoader
+from terroir.inference.adapters.residency import LoadedAdapter, Residency
+from terroir.inference.adapters.signature_policy import SignaturePolicy, Strictness
+from terroir.inference.adapters.sources import Recipe, VersionInfo
+from terroir.inference.adapters.tier_metrics import TierMetrics
 from terroir.inference.errors import AdapterCorrupt, AdapterMatchesNothing, AdapterMemoryFull
-from terroir.inference.loading import AdapterLoader
-from terroir.inference.residency import LoadedAdapter, Residency
-from terroir.inference.signature_policy import SignaturePolicy, Strictness
-from terroir.inference.sources import Recipe, VersionInfo
-from terroir.inference.tier_metrics import TierMetrics
 from terroir.lora.adapter import Adapter, LoraModule
 from terroir.lora.formats import to_kohya
 from terroir.lora.key_table import KeyTable

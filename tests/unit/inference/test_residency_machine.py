@@ -13,12 +13,12 @@ from prometheus_client import CollectorRegistry
 
 from terroir.common.errors import Unavailable
 from terroir.common.signatures import SignedFacts
-from terroir.inference.device_tier import DeviceTier
+from terroir.inference.adapters.device_tier import DeviceTier
+from terroir.inference.adapters.residency import LoadedAdapter, Residency
+from terroir.inference.adapters.sources import VersionInfo
+from terroir.inference.adapters.tier_metrics import TierMetrics
+from terroir.inference.adapters.tiers import Tier
 from terroir.inference.errors import AdapterDeviceMemoryFull, AdapterMemoryFull
-from terroir.inference.residency import LoadedAdapter, Residency
-from terroir.inference.sources import VersionInfo
-from terroir.inference.tier_metrics import TierMetrics
-from terroir.inference.tiers import Tier
 from terroir.lora.key_table import KeyTable
 from tests.unit.inference.tier_kit import SIZE, TABLE, FakeDevice, small_adapter
 

@@ -11,10 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from terroir.common.errors import FailedPrecondition
+from terroir.inference.delivery.picture_pool import PicturePool
 from terroir.inference.engine.messages import Raster
 from terroir.inference.errors import PictureRefused, PromptRefused
-from terroir.inference.picture_pool import PicturePool
-from terroir.inference.safety import Refusal, Safety, WordList, load_safety_check
+from terroir.inference.request.safety import Refusal, Safety, WordList, load_safety_check
 
 DARK, LIGHT = Raster(2, 1, b"\0" * 6), Raster(2, 1, b"\xff" * 6)
 
@@ -64,14 +64,14 @@ def test_any_words_and_any_prompt_give_an_answer(words: list[str], prompt: str) 
 def test_words_come_from_the_setting_and_from_a_file(tmp_path: Path) -> None:
     file = tmp_path / "words.txt"
     file.write_text("second\n\nthird one\n", encoding="utf-8")
-    check = load_safety_check("terroir.inference.safety:WordList", ["first"], file)
+    check = load_safety_check("terroir.inference.request.safety:WordList", ["first"], file)
     for prompt in ("the first", "the second", "a third one"):
         assert check.check_prompt(prompt, "") is not None
     assert check.check_prompt("a fourth", "") is None
 
 
 @pytest.mark.parametrize(
-    "path", ["", "nowhere", "nowhere.at.all:Check", "terroir.inference.safety:Nothing", "pathlib:Path"]
+    "path", ["", "nowhere", "nowhere.at.all:Check", "terroir.inference.request.safety:Nothing", "pathlib:Path"]
 )
 def test_a_wrong_import_path_is_said_at_start(path: str) -> None:
     with pytest.raises(FailedPrecondition) as refused:
@@ -81,7 +81,7 @@ def test_a_wrong_import_path_is_said_at_start(path: str) -> None:
 
 def test_a_word_file_that_cannot_be_read_is_said_at_start(tmp_path: Path) -> None:
     with pytest.raises(FailedPrecondition, match="blocked_words_file"):
-        load_safety_check("terroir.inference.safety:WordList", [], tmp_path / "missing.txt")
+        load_safety_check("terroir.inference.request.safety:WordList", [], tmp_path / "missing.txt")
 
 
 def test_another_check_is_plugged_in_by_its_path_and_its_refusals_are_counted() -> None:

@@ -9,6 +9,9 @@ from pathlib import Path
 import pytest
 
 from terroir.common.errors import FailedPrecondition, TerroirError
+from terroir.inference.adapters.sources import Recipe
+from terroir.inference.adapters.styling import Base, Style
+from terroir.inference.adapters.tiers import Tier
 from terroir.inference.errors import (
     AdapterBaseMismatch,
     AdapterCorrupt,
@@ -18,10 +21,7 @@ from terroir.inference.errors import (
     RegistryUnreachable,
     TooManyAdapters,
 )
-from terroir.inference.sources import Recipe
-from terroir.inference.styling import Base, Style
-from terroir.inference.tiers import Tier
-from terroir.inference.wish import Limits, RawWish, Wish, check_wish
+from terroir.inference.request.wish import Limits, RawWish, Wish, check_wish
 from tests.unit.inference.tier_kit import BASE, SIZE, Tiers, settled, small_file, version_name
 
 LIMITS = Limits(max_pixels=1 << 20, native_resolution=64, default_guidance_scale=3.0)

@@ -15,19 +15,19 @@ from prometheus_client import CollectorRegistry
 from terroir.common.clock import FixedClock
 from terroir.common.errors import NotFound, TerroirError, Unavailable
 from terroir.common.signatures import SignedFacts, Verifier
-from terroir.inference.device_tier import DeviceTier
-from terroir.inference.directory import Directory
-from terroir.inference.disk_cache import DiskCache
+from terroir.inference.adapters.device_tier import DeviceTier
+from terroir.inference.adapters.directory import Directory
+from terroir.inference.adapters.disk_cache import DiskCache
+from terroir.inference.adapters.loading import AdapterLoader
+from terroir.inference.adapters.popularity import Popularity
+from terroir.inference.adapters.prefetching import Prefetcher
+from terroir.inference.adapters.residency import Residency
+from terroir.inference.adapters.signature_policy import SignaturePolicy
+from terroir.inference.adapters.sources import Change, Recipe, VersionInfo
+from terroir.inference.adapters.styling import Base, Stylist
+from terroir.inference.adapters.tier_metrics import TierMetrics
+from terroir.inference.adapters.warming import Warmer
 from terroir.inference.errors import ModelLoading
-from terroir.inference.loading import AdapterLoader
-from terroir.inference.popularity import Popularity
-from terroir.inference.prefetching import Prefetcher
-from terroir.inference.residency import Residency
-from terroir.inference.signature_policy import SignaturePolicy
-from terroir.inference.sources import Change, Recipe, VersionInfo
-from terroir.inference.styling import Base, Stylist
-from terroir.inference.tier_metrics import TierMetrics
-from terroir.inference.warming import Warmer
 from terroir.lora.adapter import Adapter, LoraModule
 from terroir.lora.formats import to_kohya
 from terroir.lora.key_table import KeyTable

@@ -11,8 +11,8 @@ from typing import Final, Protocol
 import structlog
 
 from terroir.common.errors import TerroirError
-from terroir.inference.sources import Change, ChangeSource
-from terroir.inference.tier_metrics import TierMetrics
+from terroir.inference.adapters.sources import Change, ChangeSource
+from terroir.inference.adapters.tier_metrics import TierMetrics
 
 SILENCE_SECONDS: Final = 45.0
 """The registry says every 15 s that it is still there."""

@@ -1,4 +1,4 @@
-"""The registry over gRPC, behind the seam of `terroir.inference.sources`."""
+"""The registry over gRPC, behind the seam of `terroir.inference.adapters.sources`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from terroir._proto.registry.v1 import region_pb2, region_pb2_grpc, registry_pb2
 from terroir._proto.registry.v1 import registry_pb2 as pb
 from terroir.common.grpc_client import error_from_rpc
 from terroir.common.signed_version import signature_of, signed_facts
-from terroir.inference.sources import Change, ChangeKind, Recipe, VersionInfo
+from terroir.inference.adapters.sources import Change, ChangeKind, Recipe, VersionInfo
 
 _LOOKUP_SECONDS: Final = 10.0
 _KINDS: Final = {

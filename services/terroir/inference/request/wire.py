@@ -7,13 +7,13 @@ from typing import Any, Final, TypeVar
 
 from terroir._proto.inference.v1 import inference_pb2 as pb
 from terroir.common.errors import InvalidArgument
-from terroir.inference.cover_size import AspectRatio
-from terroir.inference.picture_files import PictureFormat
-from terroir.inference.priority import Priority
-from terroir.inference.progress import AllMade, PictureMade, PreviewMade, Progress, StepMade, Waiting
-from terroir.inference.provenance import ProvenanceProfile
-from terroir.inference.tiers import Tier
-from terroir.inference.wish import RawWish
+from terroir.inference.adapters.tiers import Tier
+from terroir.inference.admission.priority import Priority
+from terroir.inference.delivery.picture_files import PictureFormat
+from terroir.inference.delivery.progress import AllMade, PictureMade, PreviewMade, Progress, StepMade, Waiting
+from terroir.inference.delivery.provenance import ProvenanceProfile
+from terroir.inference.request.cover_size import AspectRatio
+from terroir.inference.request.wish import RawWish
 
 CHUNK_BYTES: Final = 1024 * 1024
 _FORMATS: Final = {

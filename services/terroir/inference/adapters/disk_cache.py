@@ -12,8 +12,8 @@ from threading import Lock
 
 import structlog
 
-from terroir.inference.tier_metrics import TierMetrics
-from terroir.inference.tiers import Tier
+from terroir.inference.adapters.tier_metrics import TierMetrics
+from terroir.inference.adapters.tiers import Tier
 
 _SUFFIX = ".safetensors"
 _PARTIAL = ".partial"

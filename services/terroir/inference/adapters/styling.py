@@ -8,16 +8,16 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 from typing import Final
 
-from terroir.inference.device_tier import DeviceTier
-from terroir.inference.directory import Directory
+from terroir.inference.adapters.device_tier import DeviceTier
+from terroir.inference.adapters.directory import Directory
+from terroir.inference.adapters.popularity import Popularity
+from terroir.inference.adapters.residency import LoadedAdapter, Residency
+from terroir.inference.adapters.sources import VersionInfo
+from terroir.inference.adapters.tier_metrics import TierMetrics
+from terroir.inference.adapters.tiers import Tier
 from terroir.inference.errors import AdapterBaseMismatch, AdapterWithdrawn, TooManyAdapters
-from terroir.inference.popularity import Popularity
-from terroir.inference.prompt import Tag
-from terroir.inference.residency import LoadedAdapter, Residency
-from terroir.inference.sources import VersionInfo
-from terroir.inference.tier_metrics import TierMetrics
-from terroir.inference.tiers import Tier
-from terroir.inference.wish import Wish
+from terroir.inference.request.prompt import Tag
+from terroir.inference.request.wish import Wish
 from terroir.lora.adapter import Adapter
 from terroir.lora.composition import Composition
 from terroir.lora.key_table import KeyTable

@@ -8,8 +8,8 @@ from typing import Any, Final
 
 from PIL import Image, PngImagePlugin
 
+from terroir.inference.delivery.provenance import Provenance, ProvenanceProfile
 from terroir.inference.engine.messages import Raster
-from terroir.inference.provenance import Provenance, ProvenanceProfile
 
 PREVIEW_SIDE: Final = 256
 _PREVIEW_QUALITY: Final = 75

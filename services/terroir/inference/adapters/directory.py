@@ -12,9 +12,9 @@ import structlog
 
 from terroir.common.clock import Clock
 from terroir.common.errors import DeadlineExceeded, NotFound, TerroirError, Unavailable
+from terroir.inference.adapters.sources import AdapterSource, Recipe, VersionInfo
+from terroir.inference.adapters.tier_metrics import TierMetrics
 from terroir.inference.errors import RegistryUnreachable
-from terroir.inference.sources import AdapterSource, Recipe, VersionInfo
-from terroir.inference.tier_metrics import TierMetrics
 
 MAX_REMEMBERED: Final = 10_000
 """Names of each kind; about 1 KB each."""

@@ -8,11 +8,11 @@ from typing import Final
 
 from terroir.common.errors import InvalidArgument
 from terroir.common.validation import did_you_mean, ensure_range, ensure_text
-from terroir.inference.cover_size import SIZE_MULTIPLE, AspectRatio, cover_size
+from terroir.inference.admission.priority import Priority
+from terroir.inference.delivery.provenance import ProvenanceProfile
 from terroir.inference.engine.messages import SAMPLERS
-from terroir.inference.priority import Priority
-from terroir.inference.prompt import MAX_WEIGHT, Tag, parse_prompt
-from terroir.inference.provenance import ProvenanceProfile
+from terroir.inference.request.cover_size import SIZE_MULTIPLE, AspectRatio, cover_size
+from terroir.inference.request.prompt import MAX_WEIGHT, Tag, parse_prompt
 
 MAX_STEPS: Final = 150
 MAX_SEEDS: Final = 16

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from terroir.inference.provenance import AppliedAdapter
-from terroir.inference.tiers import Tier
+from terroir.inference.adapters.tiers import Tier
+from terroir.inference.delivery.provenance import AppliedAdapter
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
-from terroir.inference.tiers import Tier
+from terroir.inference.adapters.tiers import Tier
 
 
 class TierMetrics:

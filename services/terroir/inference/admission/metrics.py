@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
-from terroir.inference.priority import Priority
+from terroir.inference.admission.priority import Priority
 
 
 class AdmissionMetrics:

@@ -8,10 +8,10 @@ from functools import partial
 from typing import Final, Protocol
 
 from terroir.common.errors import Unavailable
+from terroir.inference.adapters.pinned_lru import PinnedLru
+from terroir.inference.adapters.tier_metrics import TierMetrics
+from terroir.inference.adapters.tiers import Tier
 from terroir.inference.errors import AdapterDeviceMemoryFull
-from terroir.inference.pinned_lru import PinnedLru
-from terroir.inference.tier_metrics import TierMetrics
-from terroir.inference.tiers import Tier
 from terroir.lora.adapter import Adapter
 
 _NUMBER_BYTES: Final = 4

@@ -11,21 +11,21 @@ import structlog
 
 from terroir.common.clock import Clock
 from terroir.common.signatures import Verifier
-from terroir.inference.device_tier import Device, DeviceTier
-from terroir.inference.directory import Directory
-from terroir.inference.disk_cache import DiskCache
-from terroir.inference.following import Follower
-from terroir.inference.loading import AdapterLoader
-from terroir.inference.popularity import Popularity
-from terroir.inference.prefetching import Prefetcher
-from terroir.inference.reacting import RegistryReactions
-from terroir.inference.registry_gateway import RegistryGateway
-from terroir.inference.residency import Residency
+from terroir.inference.adapters.device_tier import Device, DeviceTier
+from terroir.inference.adapters.directory import Directory
+from terroir.inference.adapters.disk_cache import DiskCache
+from terroir.inference.adapters.following import Follower
+from terroir.inference.adapters.loading import AdapterLoader
+from terroir.inference.adapters.popularity import Popularity
+from terroir.inference.adapters.prefetching import Prefetcher
+from terroir.inference.adapters.reacting import RegistryReactions
+from terroir.inference.adapters.registry_gateway import RegistryGateway
+from terroir.inference.adapters.residency import Residency
+from terroir.inference.adapters.signature_policy import SignaturePolicy
+from terroir.inference.adapters.styling import Base, Stylist
+from terroir.inference.adapters.tier_metrics import TierMetrics
+from terroir.inference.adapters.warming import Warmer
 from terroir.inference.settings import InferenceSettings
-from terroir.inference.signature_policy import SignaturePolicy
-from terroir.inference.styling import Base, Stylist
-from terroir.inference.tier_metrics import TierMetrics
-from terroir.inference.warming import Warmer
 
 _WARM_SHARE = 0.5
 """Of host memory, for what popular regions need; the rest is for what requests name themselves."""

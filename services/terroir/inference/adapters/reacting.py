@@ -7,13 +7,13 @@ from dataclasses import dataclass
 import structlog
 
 from terroir.common.errors import TerroirError, Unavailable
-from terroir.inference.device_tier import DeviceTier
-from terroir.inference.directory import Directory
-from terroir.inference.disk_cache import DiskCache
-from terroir.inference.prefetching import Cause, Prefetcher
-from terroir.inference.residency import Residency
-from terroir.inference.sources import Change, ChangeKind, VersionInfo
-from terroir.inference.warming import Warmer
+from terroir.inference.adapters.device_tier import DeviceTier
+from terroir.inference.adapters.directory import Directory
+from terroir.inference.adapters.disk_cache import DiskCache
+from terroir.inference.adapters.prefetching import Cause, Prefetcher
+from terroir.inference.adapters.residency import Residency
+from terroir.inference.adapters.sources import Change, ChangeKind, VersionInfo
+from terroir.inference.adapters.warming import Warmer
 
 _log = structlog.get_logger()
 

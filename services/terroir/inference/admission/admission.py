@@ -12,11 +12,11 @@ from typing import Any, Final, TypeVar
 
 from terroir.common.clock import Clock
 from terroir.common.errors import DeadlineExceeded, TerroirError
-from terroir.inference.admission_metrics import AdmissionMetrics
-from terroir.inference.cost_model import Capacity, CostModel, Work
+from terroir.inference.admission.cost_model import Capacity, CostModel, Work
+from terroir.inference.admission.metrics import AdmissionMetrics
+from terroir.inference.admission.priority import Priority
 from terroir.inference.engine.messages import TickCost
 from terroir.inference.errors import DeadlineUnmeetable, QueueFull
-from terroir.inference.priority import Priority
 
 SAFETY: Final = 1.25
 """A deadline is called unmeetable only where even 1 / SAFETY of the predicted time is too long."""

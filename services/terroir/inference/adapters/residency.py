@@ -8,11 +8,11 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from typing import Protocol
 
+from terroir.inference.adapters.pinned_lru import PinnedLru
+from terroir.inference.adapters.sources import VersionInfo
+from terroir.inference.adapters.tier_metrics import TierMetrics
+from terroir.inference.adapters.tiers import Tier
 from terroir.inference.errors import AdapterMemoryFull
-from terroir.inference.pinned_lru import PinnedLru
-from terroir.inference.sources import VersionInfo
-from terroir.inference.tier_metrics import TierMetrics
-from terroir.inference.tiers import Tier
 from terroir.lora.adapter import Adapter
 from terroir.lora.key_table import KeyTable
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from terroir.inference.admission import Place
+from terroir.inference.admission.admission import Place
 from terroir.inference.engine.messages import Stepped
 
 

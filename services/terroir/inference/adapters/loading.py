@@ -9,13 +9,13 @@ import structlog
 
 from terroir.common.clock import Clock
 from terroir.common.errors import DeadlineExceeded, FailedPrecondition, Unavailable
-from terroir.inference.disk_cache import DiskCache
+from terroir.inference.adapters.disk_cache import DiskCache
+from terroir.inference.adapters.residency import LoadedAdapter
+from terroir.inference.adapters.signature_policy import SignaturePolicy
+from terroir.inference.adapters.sources import AdapterSource, VersionInfo
+from terroir.inference.adapters.tier_metrics import TierMetrics
+from terroir.inference.adapters.tiers import Tier
 from terroir.inference.errors import AdapterCorrupt, AdapterMatchesNothing, AdapterMemoryFull, RegistryUnreachable
-from terroir.inference.residency import LoadedAdapter
-from terroir.inference.signature_policy import SignaturePolicy
-from terroir.inference.sources import AdapterSource, VersionInfo
-from terroir.inference.tier_metrics import TierMetrics
-from terroir.inference.tiers import Tier
 from terroir.lora.errors import LoraError, MatchesNothing, RankTooLarge
 from terroir.lora.formats import parse
 from terroir.lora.key_table import KeyTable

@@ -7,7 +7,7 @@ from typing import Literal
 import structlog
 
 from terroir.common.signatures import SignatureRefused, Verifier
-from terroir.inference.sources import VersionInfo
+from terroir.inference.adapters.sources import VersionInfo
 
 _log = structlog.get_logger()
 

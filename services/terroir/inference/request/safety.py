@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Protocol
 
 from terroir.common.errors import FailedPrecondition
+from terroir.inference.delivery.picture_pool import PicturePool
 from terroir.inference.engine.messages import Raster
 from terroir.inference.errors import PictureRefused, PromptRefused
-from terroir.inference.picture_pool import PicturePool
 
 
 @dataclass(frozen=True)
@@ -111,7 +111,7 @@ def load_safety_check(path: str, words: Iterable[str], file: Path | None) -> Saf
         raise _invalid(f"safety_check {path!r} can't be made: {type(error).__name__}: {error}") from error
     for method in ("check_prompt", "check_picture"):
         if not callable(getattr(check, method, None)):
-            raise _invalid(f"safety_check {path!r} has no {method}; see terroir.inference.safety.SafetyCheck")
+            raise _invalid(f"safety_check {path!r} has no {method}; see terroir.inference.request.safety.SafetyCheck")
     return check
 
 

@@ -9,9 +9,9 @@ from contextlib import suppress
 import structlog
 
 from terroir.common.errors import TerroirError
-from terroir.inference.directory import Directory
-from terroir.inference.popularity import Popularity
-from terroir.inference.prefetching import MAX_WANTED, Cause, Prefetcher
+from terroir.inference.adapters.directory import Directory
+from terroir.inference.adapters.popularity import Popularity
+from terroir.inference.adapters.prefetching import MAX_WANTED, Cause, Prefetcher
 
 _GATHER_SECONDS = 0.1
 """Changes come in bursts; one look serves them all."""

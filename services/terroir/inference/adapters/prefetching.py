@@ -11,12 +11,12 @@ from typing import Final
 import structlog
 
 from terroir.common.errors import NotFound, TerroirError, Unavailable
-from terroir.inference.device_tier import DeviceTier
-from terroir.inference.directory import Directory
-from terroir.inference.residency import Residency
-from terroir.inference.sources import VersionInfo
-from terroir.inference.styling import Base
-from terroir.inference.tier_metrics import TierMetrics
+from terroir.inference.adapters.device_tier import DeviceTier
+from terroir.inference.adapters.directory import Directory
+from terroir.inference.adapters.residency import Residency
+from terroir.inference.adapters.sources import VersionInfo
+from terroir.inference.adapters.styling import Base
+from terroir.inference.adapters.tier_metrics import TierMetrics
 
 MAX_WANTED: Final = 64
 WORKERS: Final = 3

@@ -1,0 +1,1 @@
+"""Adapters from registry to device: names, tiers, watch, prefetching, and what a request wears."""

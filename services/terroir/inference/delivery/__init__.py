@@ -1,0 +1,1 @@
+"""What a caller gets: progress, picture files and what they say about themselves."""

@@ -1,0 +1,1 @@
+"""What a caller asks for: read, checked and completed."""
