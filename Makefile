@@ -4,7 +4,7 @@ VENV := .venv/bin
 PYTEST := $(VENV)/python -m pytest
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo demo-minio test test-fast lint types proto proto-accept docs lock tools bench soak clean
+.PHONY: help setup demo demo-minio test test-fast lint types proto proto-accept docs lock tools bench bench-gpu soak clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -51,6 +51,9 @@ tools: setup ## Build or find the programs that tests need, into a cache outside
 
 bench: setup ## Benchmarks; one area with AREA=registry
 	$(VENV)/python -m benchmarks $(if $(AREA),--area $(AREA))
+
+bench-gpu: setup ## The inference engine on a GPU, SD 1.5-shaped random weights at 512 × 512
+	$(VENV)/python -m benchmarks.gpu
 
 soak: setup ## Heavy tests at the counts that their issues name; goes on where it stopped
 	$(VENV)/python -m benchmarks.soak

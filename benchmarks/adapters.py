@@ -26,6 +26,11 @@ def everywhere(table: KeyTable, seed: int, rank: int = 4) -> bytes:
     return _file(table, _EVERYWHERE, seed, rank)
 
 
+def attention(table: KeyTable, seed: int, rank: int) -> bytes:
+    """A kohya file of the denoiser's attention layers, as most published adapters are."""
+    return _file({layer: shape for layer, shape in table.items() if layer.startswith("unet.")}, _ATTENTION, seed, rank)
+
+
 def of_size(table: KeyTable, seed: int, size_bytes: int) -> bytes:
     """A kohya file of the attention layers of about that many bytes, by choice of the rank."""
     layers = [shape for layer, shape in table.items() if any(part in layer for part in _ATTENTION)]

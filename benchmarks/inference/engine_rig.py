@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, Literal
 
 from benchmarks import adapters
@@ -16,25 +16,28 @@ from terroir.lora.composition import Composition
 from terroir.lora.formats import parse
 from terroir.tiny import NATIVE_SIDE
 
-MERGED_BYTES = 512 * 1024 * 1024
+MERGED_BYTES = 8 * 1024 * 1024 * 1024
 STYLES = 8
 
 
 class EngineRig:
     """Model, stacks and loop; events are kept until `forget`."""
 
-    def __init__(self, model: Model, plan: Literal["auto"] | PlanName = "auto", styles: int = STYLES) -> None:
+    def __init__(
+        self, model: Model, plan: Literal["auto"] | PlanName = "auto", *, files: Sequence[bytes] = (),
+        static_rows: int = 0,
+    ) -> None:  # fmt: skip
+        """`files` are the styles; without, eight random ones that change layers of every kind."""
         self.model, self.events = model, list[JobEvent]()
-        self.stacks = Stacks(adapt(model.layers()), budget_bytes=MERGED_BYTES, plan=plan)
+        self.stacks = Stacks(adapt(model.layers()), budget_bytes=MERGED_BYTES, plan=plan, static_rows=static_rows)
         self.vae = VaeWorker(
             model, self.events.append, lambda job, encoded: self.loop.encoded(job, encoded), preview=model.decode,
-            used_bytes=lambda: self.stacks.used_bytes,
+            used_bytes=lambda: self.stacks.used_bytes, device=model.device,
         )  # fmt: skip
         self.loop = DrawingLoop(model, self.stacks, self.vae, max_batch_rows=32, emit=self.events.append)
         table = model.key_table()
-        for seed in range(styles):
-            parsed = parse(adapters.everywhere(table, seed), table)
-            self.stacks.put(style(seed), self.stacks.prepare(parsed.adapter))
+        for seed, file in enumerate(files or [adapters.everywhere(table, seed) for seed in range(STYLES)]):
+            self.stacks.put(style(seed), self.stacks.prepare(parse(file, table).adapter))
 
     def draw(self, jobs: Iterable[DrawJob]) -> None:
         """To the end; RuntimeError if a job fails."""

@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 from typing import Final
 
 from terroir.inference.engine.decoding import Encoded, VaeWorker
 from terroir.inference.engine.device_adapter import DeviceAdapter
+from terroir.inference.engine.heap import give_back
 from terroir.inference.engine.layers import adapt
 from terroir.inference.engine.loop import DrawingLoop
 from terroir.inference.engine.messages import (
@@ -28,6 +29,7 @@ from terroir.inference.engine.profile import measure_ticks
 from terroir.inference.engine.projection import LatentProjection
 from terroir.inference.engine.stacks import Stacks
 
+_IDLE_SECONDS: Final = 1.0
 _MOST_ROWS_A_REQUEST: Final = 32
 """Of a compiled denoiser's slots: 16 pictures with guidance."""
 
@@ -45,13 +47,16 @@ class _SourceEncoded:
     """None where that failed."""
 
 
+_Input = Command | _Uploaded | _SourceEncoded
+
+
 class Engine:
     """Everything that lives on the device. One thread runs it, any other may `take` commands."""
 
     def __init__(self, config: EngineConfig, emit: Callable[[JobEvent], None]) -> None:
         """Load the model; raises what diffusers raises. `emit` is called on two threads."""
         self._config = config
-        self._inputs: SimpleQueue[Command | _Uploaded | _SourceEncoded] = SimpleQueue()
+        self._inputs: SimpleQueue[_Input] = SimpleQueue()
         self._model = Model(config.base_model, device=config.device, dtype=config.dtype)
         rows = max(config.max_batch_rows, _MOST_ROWS_A_REQUEST)
         self._stacks = Stacks(
@@ -94,13 +99,21 @@ class Engine:
         while True:
             # Waits only when idle; while drawing, commands are taken between steps.
             while not self._loop.busy or not self._inputs.empty():
-                command = self._inputs.get()
+                command = self._next_input()
                 if isinstance(command, Stop):
                     return
                 self._obey(command)
             self._loop.tick()
 
-    def _obey(self, command: Command | _Uploaded | _SourceEncoded) -> None:
+    def _next_input(self) -> _Input:
+        """Wait for it; once nothing came for a while, memory is given back first."""
+        try:
+            return self._inputs.get(timeout=_IDLE_SECONDS)
+        except Empty:
+            give_back()
+            return self._inputs.get()
+
+    def _obey(self, command: _Input) -> None:
         if isinstance(command, _Uploaded):
             self._stacks.put(command.digest, command.adapter)
         elif isinstance(command, DropAdapter):
