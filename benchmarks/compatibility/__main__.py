@@ -16,7 +16,7 @@ from benchmarks.compatibility.report import report, save
 from benchmarks.compatibility.styles import ALL, PAIRS, trained
 from benchmarks.compatibility.survival import measure
 from benchmarks.machine import describe
-from terroir.inference.engine.model import Model
+from terroir.inference.engine.pipeline.model import Model
 from terroir.lora.compatibility import compare_pairs
 from terroir.tiny import BASE_DIR
 

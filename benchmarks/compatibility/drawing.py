@@ -10,11 +10,11 @@ from typing import Final
 from PIL import Image
 
 from terroir.inference.engine.decoding import VaeWorker
-from terroir.inference.engine.layers import adapt
 from terroir.inference.engine.loop import DrawingLoop
 from terroir.inference.engine.messages import DrawJob, Drawn, Failed, JobEvent
-from terroir.inference.engine.model import Model
-from terroir.inference.engine.stacks import Stacks
+from terroir.inference.engine.pipeline.model import Model
+from terroir.inference.engine.wearing.layers import adapt
+from terroir.inference.engine.wearing.stacks import Stacks
 from terroir.lora.adapter import Adapter
 from terroir.lora.composition import Composition
 from terroir.tiny import NATIVE_SIDE

@@ -17,7 +17,7 @@ from benchmarks.bench import Bench
 from benchmarks.inference.engine_rig import STYLES, EngineRig, job, stack_of_three, style
 from benchmarks.rows import Row, Target
 from terroir.inference.engine.messages import DrawJob
-from terroir.inference.engine.model import Model
+from terroir.inference.engine.pipeline.model import Model
 from terroir.lora.composition import Composition
 
 _REQUESTS = 8

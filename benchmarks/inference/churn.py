@@ -12,7 +12,7 @@ from benchmarks.bench import Bench
 from benchmarks.inference.engine_rig import STYLES, EngineRig, job, style
 from benchmarks.rows import Row, Target
 from terroir.inference.engine.heap import give_back
-from terroir.inference.engine.model import Model
+from terroir.inference.engine.pipeline.model import Model
 from terroir.lora.composition import Composition
 from terroir.tiny import BASE_DIR
 

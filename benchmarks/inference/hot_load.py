@@ -19,7 +19,7 @@ from benchmarks.minio_place import NOT_BUILT, minio_server
 from benchmarks.peers.bare_s3 import BareS3
 from benchmarks.rows import Row, Target
 from terroir._proto.inference.v1 import inference_pb2 as pb
-from terroir.inference.engine.model import Model
+from terroir.inference.engine.pipeline.model import Model
 from terroir.store.s3 import S3Location
 from terroir.tiny import BASE_DIR, NATIVE_SIDE
 from tests.integration.inference.hot_load_kit import Followed, Replica

@@ -13,7 +13,7 @@ from typing import Final
 import torch
 from torch import Tensor, nn
 
-from terroir.inference.engine.layers import AdaptedLinear, MergedSlots, RankConcatenated, Worn, adapt
+from terroir.inference.engine.wearing.layers import AdaptedLinear, MergedSlots, RankConcatenated, Worn, adapt
 
 _REQUESTS, _ROWS = 8, 2
 _SHAPES: Final = (

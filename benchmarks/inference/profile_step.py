@@ -9,7 +9,7 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 
 from benchmarks.inference.engine_rig import EngineRig, job, stack_of_three
-from terroir.inference.engine.model import Model
+from terroir.inference.engine.pipeline.model import Model
 from terroir.lora.composition import Composition
 from terroir.tiny import BASE_DIR, NATIVE_SIDE
 

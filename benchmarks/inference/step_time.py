@@ -11,7 +11,7 @@ import torch
 from benchmarks.bench import Bench
 from benchmarks.inference.engine_rig import EngineRig, job, stack_of_three
 from benchmarks.rows import Row, Target
-from terroir.inference.engine.model import Model
+from terroir.inference.engine.pipeline.model import Model
 from terroir.lora.composition import Composition
 from terroir.tiny import BASE_DIR
 

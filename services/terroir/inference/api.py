@@ -20,9 +20,9 @@ from terroir.inference.engine.messages import SAMPLERS
 from terroir.inference.engine_host import EngineHost
 from terroir.inference.errors import TooManyAdapters
 from terroir.inference.generation import Generator
-from terroir.inference.request.wire import TIERS, picture_format, raw_wish, responses
 from terroir.inference.request.wish import MAX_STEPS
 from terroir.inference.settings import InferenceSettings
+from terroir.inference.wire import TIERS, picture_format, raw_wish, responses
 
 MAX_PREFETCHED: Final = 64
 _MAX_REQUEST_ID_CHARACTERS: Final = 128

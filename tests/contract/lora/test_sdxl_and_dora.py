@@ -12,7 +12,7 @@ from peft import LoraConfig
 from peft.tuners.lora import LoraLayer
 from peft.utils import get_peft_model_state_dict
 
-from terroir.inference.engine import device_adapter
+from terroir.inference.engine.wearing import device_adapter
 from terroir.lora.adapter import Adapter, LoraModule
 from terroir.lora.formats import parse, to_diffusers, to_kohya
 from terroir.lora.key_table import key_table_of

@@ -218,7 +218,7 @@ def test_a_cut_prompt_is_a_warning(rig: Rig) -> None:
 
 def test_the_tables_of_registry_and_engine_agree(rig: Rig) -> None:
     """Otherwise a version could be published for layers that the engine does not find."""
-    from terroir.inference.engine.model import Model  # deferred: imports torch
+    from terroir.inference.engine.pipeline.model import Model  # deferred: imports torch
 
     content = read_base_folder(Path(rig.settings.base_model))
     model = Model(rig.settings.base_model)

@@ -10,7 +10,7 @@ import torch
 from benchmarks.bench import Bench
 from benchmarks.gpu.base import build_small
 from benchmarks.gpu.table import Scale, Table
-from terroir.inference.engine.model import Model
+from terroir.inference.engine.pipeline.model import Model
 from tests.unit.benchmarks.bench_kit import MACHINE
 
 

@@ -15,8 +15,8 @@ from peft import LoraConfig, inject_adapter_in_model
 from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
 
-from terroir.inference.engine.model import Model
-from terroir.inference.engine.samplers import build_sampler
+from terroir.inference.engine.pipeline.model import Model
+from terroir.inference.engine.pipeline.samplers import build_sampler
 from terroir.lora.adapter import Adapter, LoraModule
 
 TOLERANCE: Final = 2

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from terroir.inference.adapters.device_tier import DeviceTier
-from terroir.inference.engine.device_adapter import on_device
-from terroir.inference.engine.product_factors import Hadamard
+from terroir.inference.engine.wearing.device_adapter import on_device
+from terroir.inference.engine.wearing.product_factors import Hadamard
 from terroir.inference.errors import AdapterDeviceMemoryFull, ModelLoading
 from terroir.lora.adapter import Adapter
 from tests.unit.inference.tier_kit import SIZE, FakeDevice, Tiers, small_adapter

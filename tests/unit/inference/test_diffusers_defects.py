@@ -16,7 +16,7 @@ import pytest
 import torch
 
 from terroir.inference.engine.messages import Failed
-from terroir.inference.engine.model import Model
+from terroir.inference.engine.pipeline.model import Model
 from terroir.inference.request.prompt import parse_prompt
 from terroir.lora.adapter import Adapter, LoraModule
 from terroir.lora.composition import Composition

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from terroir.inference.engine.decoding import Denoised
 from terroir.inference.engine.messages import SAMPLERS, Failed, Finished, Raster, Start
-from terroir.inference.engine.model import Model
+from terroir.inference.engine.pipeline.model import Model
 from terroir.lora.adapter import Adapter
 from tests.unit.inference.drawing_kit import DressedJob, Studio, make_job, random_adapter
 

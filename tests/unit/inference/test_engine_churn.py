@@ -12,7 +12,7 @@ import pytest
 
 from terroir.inference.engine.heap import give_back
 from terroir.inference.engine.messages import Failed, Finished
-from terroir.inference.engine.model import Model
+from terroir.inference.engine.pipeline.model import Model
 from terroir.lora.adapter import Adapter
 from tests.unit.inference.drawing_kit import Studio, make_job, random_adapter, weights_digest
 

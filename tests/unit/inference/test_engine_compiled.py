@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from terroir.inference.engine.messages import Failed, Stepped
-from terroir.inference.engine.model import Model
+from terroir.inference.engine.pipeline.model import Model
 from tests.unit.inference.drawing_kit import DressedJob, Studio, make_job, random_adapter
 
 

@@ -12,7 +12,7 @@ from peft.tuners.lora import LoraLayer
 from torch import nn
 
 from terroir.inference.engine.messages import Stepped
-from terroir.inference.engine.model import Model
+from terroir.inference.engine.pipeline.model import Model
 from terroir.lora.adapter import Adapter, LoraModule
 from terroir.lora.formats import parse, to_diffusers, to_kohya
 from tests.unit.inference.drawing_kit import Studio, make_job

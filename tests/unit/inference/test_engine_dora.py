@@ -12,7 +12,7 @@ from typing import Any, Final
 import numpy as np
 import pytest
 
-from terroir.inference.engine.model import Model
+from terroir.inference.engine.pipeline.model import Model
 from terroir.lora.adapter import Adapter, LoraModule
 from terroir.lora.formats import parse, to_diffusers, to_kohya
 from tests.unit.inference.drawing_kit import Studio, make_job, random_adapter

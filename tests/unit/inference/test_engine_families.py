@@ -23,8 +23,8 @@ from diffusers import (
 from PIL import Image
 
 from terroir.inference.engine.messages import SAMPLERS, Raster, Start
-from terroir.inference.engine.model import Model
-from terroir.inference.engine.samplers import build_sampler
+from terroir.inference.engine.pipeline.model import Model
+from terroir.inference.engine.pipeline.samplers import build_sampler
 from terroir.lora.adapter import Adapter
 from terroir.lora.formats import parse, to_diffusers, to_kohya
 from terroir.tiny import BASE_DIR

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from terroir.inference.engine.messages import Failed, Finished, Stepped
-from terroir.inference.engine.model import Model
+from terroir.inference.engine.pipeline.model import Model
 from tests.unit.inference.drawing_kit import Studio, make_job
 
 SMALL, LARGE = 32, 64

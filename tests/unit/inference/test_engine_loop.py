@@ -14,7 +14,7 @@ from diffusers import DDIMScheduler
 
 from terroir.inference.engine.drawing import Drawing
 from terroir.inference.engine.messages import SAMPLERS, Failed, Finished, Previewed, Stepped
-from terroir.inference.engine.model import Model
+from terroir.inference.engine.pipeline.model import Model
 from tests.unit.inference.drawing_kit import Studio, make_job, random_adapter, weights_digest
 
 

@@ -12,8 +12,8 @@ import pytest
 import torch
 from diffusers import StableDiffusionPipeline
 
-from terroir.inference.engine.model import Model
-from terroir.inference.engine.samplers import build_sampler
+from terroir.inference.engine.pipeline.model import Model
+from terroir.inference.engine.pipeline.samplers import build_sampler
 from terroir.lora.adapter import Adapter
 from terroir.lora.formats import parse, to_kohya
 from tests.unit.inference.drawing_kit import Studio, make_job, random_adapter

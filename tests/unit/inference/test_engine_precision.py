@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from terroir.inference.engine.messages import Raster, Start, Stepped
-from terroir.inference.engine.model import Model
+from terroir.inference.engine.pipeline.model import Model
 from terroir.lora.adapter import Adapter, LoraModule
 from terroir.tiny import BASE_DIR
 from tests.unit.inference.drawing_kit import Studio, make_job, random_adapter

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from terroir.inference.engine.messages import Raster
-from terroir.inference.engine.model import Model
-from terroir.inference.engine.projection import (
+from terroir.inference.engine.pipeline.model import Model
+from terroir.inference.engine.pipeline.projection import (
     ColourMap,
     LatentProjection,
     encoded,

@@ -12,9 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from terroir.inference.engine import prompts
-from terroir.inference.engine.conditioning import Conditioning
-from terroir.inference.engine.prompts import Prompts
+from terroir.inference.engine.pipeline import prompts
+from terroir.inference.engine.pipeline.conditioning import Conditioning
+from terroir.inference.engine.pipeline.prompts import Prompts
 
 TOKENS, CHANNELS, POOLED = 3, 2, 4
 

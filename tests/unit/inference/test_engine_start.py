@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from terroir.inference.engine.messages import SAMPLERS
-from terroir.inference.engine.samplers import build_sampler
-from terroir.inference.engine.start import noise_of, remaining_timesteps, slerp
+from terroir.inference.engine.pipeline.samplers import build_sampler
+from terroir.inference.engine.pipeline.start import noise_of, remaining_timesteps, slerp
 
 SCHEDULE = {"num_train_timesteps": 1000, "beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
 seeds = st.integers(0, 2**32 - 1)

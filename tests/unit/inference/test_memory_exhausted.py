@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from terroir.inference.engine.messages import Failed, Finished
-from terroir.inference.engine.model import Model
-from terroir.inference.engine.stacks import Stacks
+from terroir.inference.engine.pipeline.model import Model
+from terroir.inference.engine.wearing.stacks import Stacks
 from tests.unit.inference.drawing_kit import Studio, make_job, random_adapter
 
 

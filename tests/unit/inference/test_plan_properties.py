@@ -14,8 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from terroir.inference.engine.layers import AdaptedLayer, adapt
-from terroir.inference.engine.stacks import Stacks
+from terroir.inference.engine.wearing.layers import AdaptedLayer, adapt
+from terroir.inference.engine.wearing.stacks import Stacks
 from terroir.lora.adapter import Adapter, Array, LoraModule, Module
 from terroir.lora.composition import Composition
 from tests.unit.lora.lycoris_adapters import FORMS, random_module

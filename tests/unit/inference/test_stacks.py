@@ -9,9 +9,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from terroir.inference.engine.layers import AdaptedConv2d, AdaptedLinear, adapt
-from terroir.inference.engine.plans import LayerCall, choose
-from terroir.inference.engine.stacks import Stacks
+from terroir.inference.engine.wearing.layers import AdaptedConv2d, AdaptedLinear, adapt
+from terroir.inference.engine.wearing.plans import LayerCall, choose
+from terroir.inference.engine.wearing.stacks import Stacks
 from terroir.lora.adapter import Adapter, LoraModule
 from terroir.lora.composition import Composition
 

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from terroir.inference.engine.decoding import Encoded
 from terroir.inference.engine.messages import DrawJob
-from terroir.inference.engine.model import Model
-from terroir.inference.engine.stacks import Stacks
+from terroir.inference.engine.pipeline.model import Model
+from terroir.inference.engine.wearing.stacks import Stacks
 
 _GUIDANCE_OFF: Final = 1.0
 

@@ -9,9 +9,7 @@ from queue import Empty, SimpleQueue
 from typing import Final
 
 from terroir.inference.engine.decoding import Encoded, VaeWorker
-from terroir.inference.engine.device_adapter import DeviceAdapter
 from terroir.inference.engine.heap import give_back
-from terroir.inference.engine.layers import adapt
 from terroir.inference.engine.loop import DrawingLoop
 from terroir.inference.engine.messages import (
     Cancel,
@@ -24,10 +22,12 @@ from terroir.inference.engine.messages import (
     PutAdapter,
     Stop,
 )
-from terroir.inference.engine.model import Model
+from terroir.inference.engine.pipeline.model import Model
+from terroir.inference.engine.pipeline.projection import LatentProjection
 from terroir.inference.engine.profile import measure_ticks
-from terroir.inference.engine.projection import LatentProjection
-from terroir.inference.engine.stacks import Stacks
+from terroir.inference.engine.wearing.device_adapter import DeviceAdapter
+from terroir.inference.engine.wearing.layers import adapt
+from terroir.inference.engine.wearing.stacks import Stacks
 
 _IDLE_SECONDS: Final = 1.0
 _MOST_ROWS_A_REQUEST: Final = 32

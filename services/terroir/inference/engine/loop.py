@@ -9,15 +9,15 @@ from typing import Final
 
 import torch
 
-from terroir.inference.engine.conditioning import Conditioning
 from terroir.inference.engine.decoding import Denoised, Encoded, VaeWorker
 from terroir.inference.engine.drawing import Drawing
 from terroir.inference.engine.failures import deadline_passed, failure, is_out_of_memory
 from terroir.inference.engine.messages import DrawJob, JobEvent, Stepped, TickCost
-from terroir.inference.engine.model import Model
 from terroir.inference.engine.pace import pace_of
-from terroir.inference.engine.stacks import Stacks
+from terroir.inference.engine.pipeline.conditioning import Conditioning
+from terroir.inference.engine.pipeline.model import Model
 from terroir.inference.engine.turns import Turns
+from terroir.inference.engine.wearing.stacks import Stacks
 from terroir.lora.composition import Composition
 
 _JOINING_SHARE: Final = 0.5

@@ -11,7 +11,7 @@ from terroir.lora.composition import Composition
 
 SAMPLERS: Final = ("ddim", "euler", "euler-a", "dpmpp-2m", "dpmpp-2m-karras", "unipc")
 PlanName = Literal["copy", "slots", "concat"]
-"""How a batch wears its adapters: see `engine.plans`."""
+"""How a batch wears its adapters: see `engine.wearing.plans`."""
 
 
 @dataclass(frozen=True)

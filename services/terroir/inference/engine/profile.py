@@ -8,8 +8,8 @@ from typing import Final
 import torch
 
 from terroir.inference.engine.messages import SAMPLERS, DrawJob, TickCost
-from terroir.inference.engine.model import Model
-from terroir.inference.engine.stacks import Stacks
+from terroir.inference.engine.pipeline.model import Model
+from terroir.inference.engine.wearing.stacks import Stacks
 from terroir.lora.composition import Composition
 
 _ROWS: Final = (2, 8)

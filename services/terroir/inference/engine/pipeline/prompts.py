@@ -8,7 +8,7 @@ from typing import Any, Final
 import torch
 from torch import Tensor
 
-from terroir.inference.engine.conditioning import Conditioning
+from terroir.inference.engine.pipeline.conditioning import Conditioning
 
 _KEPT: Final = 256
 

@@ -11,11 +11,11 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Final, Literal
 
-from terroir.inference.engine.batch import AllSlots, Batch, Dressed, Stack
-from terroir.inference.engine.device_adapter import DeviceAdapter, on_device
-from terroir.inference.engine.layers import AdaptedLayer, MergedCopy, Worn
 from terroir.inference.engine.messages import PlanName
-from terroir.inference.engine.static_slots import StaticSlots
+from terroir.inference.engine.wearing.batch import AllSlots, Batch, Dressed, Stack
+from terroir.inference.engine.wearing.device_adapter import DeviceAdapter, on_device
+from terroir.inference.engine.wearing.layers import AdaptedLayer, MergedCopy, Worn
+from terroir.inference.engine.wearing.static_slots import StaticSlots
 from terroir.lora.adapter import Adapter
 from terroir.lora.composition import Composition
 

@@ -13,7 +13,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 import torch
 from torch import Tensor
 
-from terroir.inference.engine.layers import AdaptedLayer, MergedSegments, MergedSlots, Worn, is_pointwise
+from terroir.inference.engine.wearing.layers import AdaptedLayer, MergedSegments, MergedSlots, Worn, is_pointwise
 
 Weight = Callable[[str, AdaptedLayer], Tensor]
 """A stack's weight of a layer."""

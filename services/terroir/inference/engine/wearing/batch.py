@@ -9,8 +9,9 @@ from typing import Final, Literal, Protocol
 import torch
 from torch import Tensor
 
-from terroir.inference.engine.device_adapter import DeviceAdapter, DeviceModule, LowRank, merged
-from terroir.inference.engine.layers import (
+from terroir.inference.engine.messages import PlanName
+from terroir.inference.engine.wearing.device_adapter import DeviceAdapter, DeviceModule, LowRank, merged
+from terroir.inference.engine.wearing.layers import (
     AdaptedConv2d,
     AdaptedLayer,
     AdaptedLinear,
@@ -22,8 +23,7 @@ from terroir.inference.engine.layers import (
     Worn,
     is_pointwise,
 )
-from terroir.inference.engine.messages import PlanName
-from terroir.inference.engine.plans import LayerCall, choose
+from terroir.inference.engine.wearing.plans import LayerCall, choose
 from terroir.lora.composition import Composition
 
 _RANK_STEP: Final = 8

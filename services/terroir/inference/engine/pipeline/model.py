@@ -15,11 +15,11 @@ from torch import Tensor, nn
 from transformers.utils import logging as transformers_logging
 
 from terroir.common.base_digest import base_digest, component_digests
-from terroir.inference.engine.conditioning import Conditioning
 from terroir.inference.engine.messages import DrawJob, Raster
-from terroir.inference.engine.prompts import Prompts
-from terroir.inference.engine.samplers import build_sampler
-from terroir.inference.engine.start import Beginning, noise_of, remaining_timesteps, slerp
+from terroir.inference.engine.pipeline.conditioning import Conditioning
+from terroir.inference.engine.pipeline.prompts import Prompts
+from terroir.inference.engine.pipeline.samplers import build_sampler
+from terroir.inference.engine.pipeline.start import Beginning, noise_of, remaining_timesteps, slerp
 from terroir.lora.key_table import KeyTable, key_table_of
 
 Device = Literal["auto", "cpu", "cuda"]

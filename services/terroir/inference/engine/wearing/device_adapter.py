@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from terroir.inference.engine.product_factors import Hadamard, Kronecker, hadamard, kronecker
+from terroir.inference.engine.wearing.product_factors import Hadamard, Kronecker, hadamard, kronecker
 from terroir.lora.adapter import Adapter, LoraModule, Module
 from terroir.lora.loha import LohaModule
 from terroir.lora.lokr import LokrModule

@@ -1,0 +1,1 @@
+"""The diffusers pipeline, piece by piece: text, first latents, samplers, denoiser, VAE."""
