@@ -27,19 +27,19 @@ BLACK = Raster(8, 8, bytes(192))
 
 
 class PlayedVae:
-    """Remembers its calls; fails where it is told to."""
+    """Remembers its calls; fails where it is told to; latents that are no number make no picture."""
 
     def __init__(self) -> None:
         self.decoded: list[int] = []
         self.threads: set[int] = set()
         self.fails: Callable[[Tensor], Exception | None] = lambda latents: None
 
-    def decode(self, latents: Tensor) -> Sequence[Raster]:
+    def decode(self, latents: Tensor) -> Sequence[Raster | None]:
         self.threads.add(get_ident())
         self.decoded.append(len(latents))
         if error := self.fails(latents):
             raise error
-        return [BLACK] * len(latents)
+        return [BLACK if torch.isfinite(picture).all() else None for picture in latents]
 
     def encode_picture(self, raster: Raster, generators: Sequence[torch.Generator]) -> Tensor:
         latents = torch.zeros(len(generators), 4, 1, 1)

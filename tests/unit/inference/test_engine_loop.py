@@ -120,9 +120,18 @@ def test_a_deadline_ends_a_request_at_its_next_step(model: Model) -> None:
 def test_a_picture_that_is_not_a_number_is_an_error(model: Model) -> None:
     wild = random_adapter(model, 1, strength=1e12)
     studio = Studio(model)
-    studio.run(make_job("wild", {"digest": (wild, 2.0, 0.0)}))
+    studio.run(make_job("wild", {"digest": (wild, 2.0, 0.0)}), make_job("calm"))
     (failed,) = [event for event in studio.events if isinstance(event, Failed)]
-    assert failed.reason == "PICTURE_NOT_FINITE"
+    assert (failed.id, failed.reason) == ("wild", "PICTURE_NOT_FINITE")
+    assert [event.id for event in studio.events if isinstance(event, Finished)] == ["calm"]
+
+
+def test_a_vae_that_overflows_on_one_picture_spoils_no_other(model: Model) -> None:
+    """SD 1.5's and SDXL's VAEs do so in half precision: the latents are numbers, the picture isn't."""
+    calm = torch.zeros_like(Drawing(make_job("job"), model, Studio(model).stacks).latents)
+    with torch.inference_mode():
+        (expected,) = model.decode(calm)
+        assert model.decode(torch.cat([calm * torch.nan, calm, calm + 1e38])) == [None, expected, None]
 
 
 def test_previews_come_at_the_interval_for_every_seed(model: Model) -> None:

@@ -29,8 +29,8 @@ _SHOWN_CHARACTERS: Final = 200
 class Decoder(Protocol):
     """The VAE's side of a model."""
 
-    def decode(self, latents: Tensor) -> Sequence[Raster]:
-        """Pictures of latents `[pictures, …]`."""
+    def decode(self, latents: Tensor) -> Sequence[Raster | None]:
+        """Pictures of latents `[pictures, …]`; None for one with a value that is no number."""
         ...
 
     def encode_picture(self, raster: Raster, generators: Sequence[torch.Generator]) -> Tensor:
@@ -77,7 +77,7 @@ class VaeWorker:
         emit: Callable[[JobEvent], None],
         on_encoded: Callable[[DrawJob, Encoded | None], None],
         *,
-        preview: Callable[[Tensor], Sequence[Raster]],
+        preview: Callable[[Tensor], Sequence[Raster | None]],
         used_bytes: Callable[[], int],
         device: str = "cpu",
     ) -> None:
@@ -207,7 +207,6 @@ class VaeWorker:
         try:
             latents = torch.cat([self._await(denoised.latents, denoised.ready) for denoised in batch])
             rasters = [raster for part in latents.split(MAX_PICTURES) for raster in self._model.decode(part)]
-            finite = torch.isfinite(latents).flatten(1).all(dim=1).tolist()
         except Exception as error:
             if len(batch) == 1:
                 self._emit(failure(batch[0].job.id, error))
@@ -218,21 +217,22 @@ class VaeWorker:
         at = 0
         for denoised in batch:
             to = at + len(denoised.latents)
-            self._deliver(denoised, rasters[at:to], all(finite[at:to]))
+            self._deliver(denoised, rasters[at:to])
             at = to
 
-    def _deliver(self, denoised: Denoised, rasters: Sequence[Raster], finite: bool) -> None:
+    def _deliver(self, denoised: Denoised, rasters: Sequence[Raster | None]) -> None:
         job = denoised.job
         preview_error = self._preview_errors.pop(job.id, None)
-        if not finite:
+        pictures = [raster for raster in rasters if raster is not None]
+        if len(pictures) < len(rasters):
             message = (
                 f"the picture is not a number after {job.steps} steps with guidance {job.guidance_scale:g}; "
                 "lower the guidance scale or the adapters' weights"
             )
             self._emit(Failed(job.id, ErrorCode.FAILED_PRECONDITION, "PICTURE_NOT_FINITE", message))
             return
-        for index, raster in enumerate(rasters):
-            self._emit(Drawn(job.id, index, raster))
+        for index, picture in enumerate(pictures):
+            self._emit(Drawn(job.id, index, picture))
         warnings = [f"the text encoder reads only the beginning of {_shown(text)}" for text in denoised.cut_texts]
         if preview_error is not None:
             warnings.append(f"previews were left out: {preview_error}")
@@ -258,7 +258,8 @@ class VaeWorker:
             self._preview_errors[job_id] = type(error).__name__
             return
         for index, raster in enumerate(rasters):
-            self._emit(Previewed(job_id, index, step, raster))
+            if raster is not None:
+                self._emit(Previewed(job_id, index, step, raster))
 
 
 def _shown(text: str) -> str:

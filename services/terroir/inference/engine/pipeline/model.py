@@ -139,15 +139,19 @@ class Model:
         """Compile the denoiser (torch.compile), anew for each row count and shape; those first calls take minutes."""
         self._denoise = torch.compile(self.unet, dynamic=False, **options)
 
-    def decode(self, latents: Tensor) -> Sequence[Raster]:
-        """Pictures of latents `[pictures, …]`, rounded as diffusers rounds."""
+    def decode(self, latents: Tensor) -> Sequence[Raster | None]:
+        """Pictures of latents `[pictures, …]`, rounded as diffusers rounds; None for one with a value that is no number."""
         vae = self._pipe.vae
         latents = latents.to(vae.dtype)  # first, as diffusers does where the VAE is more precise than the denoiser
         scale, mean = self._latent_statistics(latents)
         decoded = vae.decode(latents * scale + mean, return_dict=False)[0]
-        arrays = self._pipe.image_processor.postprocess(decoded, output_type="np")
+        finite = torch.isfinite(decoded).flatten(1).all(dim=1).tolist()
+        arrays = self._pipe.image_processor.postprocess(decoded.nan_to_num(), output_type="np")
         pixels = (arrays * 255).round().astype(np.uint8)
-        return [Raster(picture.shape[1], picture.shape[0], picture.tobytes()) for picture in pixels]
+        return [
+            Raster(picture.shape[1], picture.shape[0], picture.tobytes()) if whole else None
+            for picture, whole in zip(pixels, finite, strict=True)
+        ]
 
     def encode_picture(self, raster: Raster, generators: Sequence[torch.Generator]) -> Tensor:
         """Latents `[pictures, …]` of a picture whose size is a multiple of 8, one draw a generator."""
