@@ -30,7 +30,7 @@ class Decoder(Protocol):
     """The VAE's side of a model."""
 
     def decode(self, latents: Tensor) -> Sequence[Raster | None]:
-        """Pictures of latents `[pictures, …]`; None for one with a value that is no number."""
+        """Pictures of latents `[pictures, …]`; None for one that is not finite."""
         ...
 
     def encode_picture(self, raster: Raster, generators: Sequence[torch.Generator]) -> Tensor:

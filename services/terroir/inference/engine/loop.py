@@ -147,6 +147,8 @@ class DrawingLoop:
 
         Without memory for all, halves are tried before a single request is given up.
         """
+        order = self._stacks.arranged([(drawing.job.composition, drawing.row_count) for drawing in group])
+        group = [group[index] for index in order]
         latents, timesteps = zip(*(drawing.rows() for drawing in group), strict=True)
         conditioning = Conditioning.cat([drawing.conditioning for drawing in group])
         worn = [(drawing.job.composition, drawing.row_count) for drawing in group]

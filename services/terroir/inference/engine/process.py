@@ -6,16 +6,20 @@ import gc
 import multiprocessing
 import os
 import signal
+import sys
 from multiprocessing.connection import Connection
 from queue import SimpleQueue
 from threading import Thread
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
+from terroir.inference.engine.heap import keep
 from terroir.inference.engine.messages import EngineConfig, EngineEvent, LoadFailed, Stop
 from terroir.inference.engine.pipe import receive
 
 if TYPE_CHECKING:
     from terroir.inference.engine.engine import Engine
+
+_SWITCH_SECONDS: Final = 0.0005
 
 
 def run_engine(connection: Connection, config: EngineConfig) -> None:
@@ -25,6 +29,9 @@ def run_engine(connection: Connection, config: EngineConfig) -> None:
     # Threads that spin while they wait for each other stall on busy cores: beside a training on two cores one picture
     # took 8 to 60 s instead of 1.2 s. Read once, when torch loads its OpenMP.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    keep()
+    # Threads that read commands must not hold up the one that draws for Python's usual 5 ms.
+    sys.setswitchinterval(_SWITCH_SECONDS)
     # The collector would walk the imports' million lasting objects again and again: more than a second of the start.
     gc.disable()
     # Deferred: the parent imports this module too and must stay without torch.

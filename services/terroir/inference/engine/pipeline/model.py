@@ -140,7 +140,7 @@ class Model:
         self._denoise = torch.compile(self.unet, dynamic=False, **options)
 
     def decode(self, latents: Tensor) -> Sequence[Raster | None]:
-        """Pictures of latents `[pictures, …]`, rounded as diffusers rounds; None for one with a value that is no number."""
+        """Pictures of latents `[pictures, …]`, rounded as diffusers rounds; None for one that is not finite."""
         vae = self._pipe.vae
         latents = latents.to(vae.dtype)  # first, as diffusers does where the VAE is more precise than the denoiser
         scale, mean = self._latent_statistics(latents)

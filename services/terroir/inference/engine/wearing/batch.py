@@ -1,16 +1,16 @@
-"""What the rows of one membership wear, and what one composition adds to each layer."""
+"""What the rows of one membership wear, layer by layer."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from math import gcd
-from typing import Final, Literal, Protocol
+from typing import Literal, Protocol
 
 import torch
 from torch import Tensor
 
 from terroir.inference.engine.messages import PlanName
-from terroir.inference.engine.wearing.device_adapter import DeviceAdapter, DeviceModule, LowRank, merged
+from terroir.inference.engine.wearing.bank import Bank
 from terroir.inference.engine.wearing.layers import (
     AdaptedConv2d,
     AdaptedLayer,
@@ -23,11 +23,9 @@ from terroir.inference.engine.wearing.layers import (
     Worn,
     is_pointwise,
 )
+from terroir.inference.engine.wearing.merging import Factors, padded, unflattened
 from terroir.inference.engine.wearing.plans import LayerCall, choose
-from terroir.lora.composition import Composition
-
-_RANK_STEP: Final = 8
-"""Ranks of a bank are padded to multiples of it."""
+from terroir.inference.engine.wearing.stack import Stack
 
 
 class Owner(Protocol):
@@ -62,55 +60,12 @@ class AllSlots:
     plan = "slots"
 
 
-class Stack:
-    """One composition: what it adds to each layer, and the weights merged so far."""
-
-    def __init__(self, composition: Composition, adapters: Mapping[str, DeviceAdapter]) -> None:
-        self.composition = composition
-        self.pins = 0
-        self.terms: dict[str, list[tuple[float, DeviceModule]]] = {}
-        for part in composition.parts:
-            for layer, module in adapters[part.digest].items():
-                if weight := part.weight_on(layer):
-                    self.terms.setdefault(layer, []).append((weight, module))
-        self._merged: dict[str, Tensor] = {}
-        self.size_bytes = 0
-
-    def weight(self, name: str, layer: AdaptedLayer) -> Tensor:
-        """The layer's weight in this composition; the layer's own where it changes nothing."""
-        if name not in self.terms:
-            return layer.weight
-        weight = self._merged.get(name)
-        if weight is None:
-            weight = self._merged[name] = merged(layer.weight, self.terms[name])
-            self.size_bytes += weight.nbytes
-        return weight
-
-    def has(self, name: str) -> bool:
-        """Whether `weight` costs no more memory."""
-        return name not in self.terms or name in self._merged
-
-    def forget(self, names: Sequence[str]) -> None:
-        """Give merged weights back."""
-        for name in names:
-            if (weight := self._merged.pop(name, None)) is not None:
-                self.size_bytes -= weight.nbytes
-
-    def factors(self, name: str) -> list[tuple[float, LowRank]] | None:
-        """The layer's terms with their scales; None if one of them has no low-rank form."""
-        found = []
-        for weight, module in self.terms.get(name, ()):
-            if not isinstance(module, LowRank) or module.magnitude is not None:
-                return None
-            found.append((weight * module.scale, module))
-        return found
-
-
 class Batch:
     """What the rows of one membership wear, layer by layer."""
 
-    def __init__(self, owner: Owner, stacks: Sequence[tuple[Stack, int]]) -> None:
-        self._owner, self._stacks = owner, stacks
+    def __init__(self, owner: Owner, stacks: Sequence[tuple[Stack, int]], banks: dict[str, Bank]) -> None:
+        """`banks` are those of a batch that it takes the place of."""
+        self._owner, self._stacks, self._banks = owner, stacks, banks
         self._rows = [count for _, count in stacks]
         self._unit = gcd(*self._rows)
         names = {name for stack, _ in stacks for name in stack.terms if name.startswith("unet.")}
@@ -118,17 +73,21 @@ class Batch:
         self._same = all(stack is stacks[0][0] for stack, _ in stacks) and owner.plan in ("auto", "copy")
         self._built: dict[str, Worn] = {}
         self._chosen: set[str] = set()
-        self.size_bytes = 0
+        self.size_bytes = sum(bank.memory.nbytes for bank in banks.values())
 
     @property
     def plan(self) -> str:
         """`base`, `copy`, `slots`, `concat` or `mixed`, as chosen in the calls so far."""
         return "mixed" if len(self._chosen) > 1 else next(iter(self._chosen), "base")
 
-    def of(self, stacks: Mapping[Composition, Stack]) -> bool:
+    def of(self, stacks: Iterable[Stack]) -> bool:
         """Whether its stacks are still the ones that are kept."""
-        kept = {id(stack) for stack in stacks.values()}
+        kept = set(map(id, stacks))
         return all(id(stack) in kept for stack, _ in self._stacks)
+
+    def hand_over(self) -> dict[str, Bank]:
+        """Its banks, for the batch that takes its place."""
+        return self._banks
 
     def wearing(self) -> Iterator[tuple[str, Worn]]:
         """What each layer is to wear now."""
@@ -144,14 +103,14 @@ class Batch:
 
     def _copy(self, name: str, layer: AdaptedLayer) -> Worn:
         self._chosen.add("copy")
-        return MergedCopy(self._stacks[0][0].weight(name, layer))
+        (weight,) = self._held(name, layer, [self._stacks[0][0]])
+        return MergedCopy(unflattened(weight, layer.weight.shape))
 
     def _mixed(self, name: str, layer: AdaptedLayer, tokens: int) -> Worn:
         factors = [stack.factors(name) for stack, _ in self._stacks]
-        size = layer.weight.nbytes
-        bank_bytes = size * (sum(self._rows) // self._unit) if is_pointwise(layer) else 0
-        needed = bank_bytes + sum(size for stack in {id(s): s for s, _ in self._stacks}.values() if not stack.has(name))
         low_rank = [found for found in factors if found is not None]
+        units = [stack for stack, rows in self._stacks for _ in range(rows // self._unit if is_pointwise(layer) else 1)]
+        needed = layer.weight.nbytes * (self._room(name, len(units)) - self._units(name))
         call = LayerCall(
             tokens=tokens * self._unit,
             inputs=layer.weight[0].numel(),
@@ -161,38 +120,38 @@ class Batch:
         )
         plan = choose(call, layer.weight.device.type, self._owner.plan)
         self._chosen.add(plan)
-        return self._slots(name, layer) if plan == "slots" else self._concat(layer, low_rank)
+        return self._slots(name, layer, units) if plan == "slots" else self._concat(layer, low_rank)
 
-    def _slots(self, name: str, layer: AdaptedLayer) -> Worn:
-        weights = [stack.weight(name, layer) for stack, _ in self._stacks]
-        if not is_pointwise(layer):
-            return MergedSegments(weights, self._rows)
-        units = [weight for weight, rows in zip(weights, self._rows, strict=True) for _ in range(rows // self._unit)]
-        bank = torch.stack([weight.flatten(1) for weight in units])
-        self.size_bytes += bank.nbytes
-        return MergedSlots(bank)
+    def _slots(self, name: str, layer: AdaptedLayer, units: Sequence[Stack]) -> Worn:
+        held = self._held(name, layer, units)
+        if is_pointwise(layer):
+            return MergedSlots(held)
+        return MergedSegments(list(unflattened(held, layer.weight.shape)), self._rows)
 
-    def _concat(self, layer: AdaptedLayer, factors: Sequence[Sequence[tuple[float, LowRank]]]) -> Worn:
+    def _concat(self, layer: AdaptedLayer, factors: Sequence[Factors]) -> Worn:
         if isinstance(layer, AdaptedConv2d):
             return ConvolutionSidePath([_joined(layer, found) for found in factors], self._rows)
-        rank = max(sum(module.down.shape[0] for _, module in found) for found in factors)
-        rank = -(-rank // _RANK_STEP) * _RANK_STEP
-        units = sum(self._rows) // self._unit
+        units = [found for found, rows in zip(factors, self._rows, strict=True) for _ in range(rows // self._unit)]
         out, inner = layer.weight.shape
-        down, up = layer.weight.new_zeros(units, rank, inner), layer.weight.new_zeros(units, out, rank)
-        scale = layer.weight.new_zeros(units, 1, rank)
-        unit = 0
-        for found, rows in zip(factors, self._rows, strict=True):
-            repeats, at = rows // self._unit, 0
-            for weight, module in found:
-                to = at + module.down.shape[0]
-                down[unit : unit + repeats, at:to] = module.down
-                up[unit : unit + repeats, :, at:to] = module.up
-                scale[unit : unit + repeats, :, at:to] = weight
-                at = to
-            unit += repeats
+        down, up, scale = padded(units, out, inner, layer.weight.dtype, layer.weight.device)
         self.size_bytes += down.nbytes + up.nbytes + scale.nbytes
         return RankConcatenated(down, up, scale)
+
+    def _held(self, name: str, layer: AdaptedLayer, units: Sequence[Stack]) -> Tensor:
+        """Merged weights, in memory that was there if it is large enough."""
+        bank, room = self._banks.get(name), self._room(name, len(units))
+        if bank is None or bank.units < room:
+            wider = Bank(name, layer, room) if bank is None else bank.widened(room)
+            self.size_bytes += wider.memory.nbytes - (0 if bank is None else bank.memory.nbytes)
+            bank = self._banks[name] = wider
+        return bank.hold(units)
+
+    def _units(self, name: str) -> int:
+        return self._banks[name].units if name in self._banks else 0
+
+    def _room(self, name: str, units: int) -> int:
+        """Of a layer's bank: more than are worn, so that those who join next need no new memory."""
+        return max(self._units(name), 1 << (units - 1).bit_length())
 
 
 class _Undecided:
@@ -210,10 +169,10 @@ class _Undecided:
         return self._batch.build(self._name, x[0, 0].numel()).convolution(layer, x)
 
 
-def _joined(layer: AdaptedConv2d, found: Sequence[tuple[float, LowRank]]) -> tuple[Tensor, Tensor] | None:
+def _joined(layer: AdaptedConv2d, found: Factors) -> tuple[Tensor, Tensor] | None:
     if not found:
         return None
-    kernel = layer.weight.shape[1:]
-    down = torch.cat([module.down for _, module in found]).view(-1, *kernel)
+    down = torch.cat([module.down for _, module in found])
     up = torch.cat([weight * module.up for weight, module in found], dim=1)
-    return down.to(layer.weight.dtype), up.to(layer.weight.dtype)[:, :, None, None]
+    kernels = unflattened(down, torch.Size([len(down), *layer.weight.shape[1:]]))
+    return kernels.to(layer.weight.dtype), up.to(layer.weight.dtype)[:, :, None, None]

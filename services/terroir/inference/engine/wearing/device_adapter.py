@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -16,10 +16,10 @@ from terroir.lora.lokr import LokrModule
 
 @dataclass(frozen=True, eq=False)
 class LowRank:
-    """Change `scale * up @ down` in fp32; flattened, so a convolution's down is `[r, in * kh * kw]`."""
+    """Change `scale * up @ down` in fp32, in the form that `flattened` gives a weight."""
 
     down: Tensor
-    """`[r, in]`."""
+    """`[r, in]`; of a convolution `[r, kh * kw * in]`."""
     up: Tensor
     """`[out, r]`."""
     scale: float
@@ -55,7 +55,7 @@ def _module(module: Module, device: torch.device | str) -> DeviceModule:
     if isinstance(module, LoraModule):
         magnitude = None if module.magnitude is None else _tensor(module.magnitude, device)
         down, up = _tensor(module.down, device), _tensor(module.up, device)
-        return LowRank(down.flatten(1), up.flatten(1), module.scale, magnitude)
+        return LowRank(flattened(down), up.flatten(1), module.scale, magnitude)
     if isinstance(module, LohaModule):
         return hadamard(module, device)
     if isinstance(module, LokrModule):
@@ -67,13 +67,6 @@ def _tensor(array: object, device: torch.device | str) -> Tensor:
     return torch.tensor(array, dtype=torch.float32, device=device)  # a copy: arrays of a file are read-only
 
 
-def merged(base: Tensor, terms: Iterable[tuple[float, DeviceModule]]) -> Tensor:
-    """`W0 + Σ weight · change` in the base's shape and precision: summed in fp32, rounded once, `base` untouched."""
-    pristine = base.detach().to(torch.float32).flatten(1)
-    total = pristine.clone()
-    for weight, module in terms:
-        module.added_to(total, pristine, weight)
-    made = total.to(base.dtype).view(base.shape)
-    if base.dim() == 4 and base.is_contiguous(memory_format=torch.channels_last):
-        return made.contiguous(memory_format=torch.channels_last)
-    return made
+def flattened(weight: Tensor) -> Tensor:
+    """`[out, inputs]`; a convolution's window comes before its channels, as in memory where channels come last."""
+    return weight if weight.dim() == 2 else weight.permute(0, 2, 3, 1).flatten(1)

@@ -1,7 +1,7 @@
 """Which adapters the rows of a call wear. `W0` is never written: a stack is other weights, or factors beside it.
 
-Whatever is merged for a composition is kept while a request uses it and as long after as the budget allows. A batch's
-banks are built when its membership changes, layer by layer at the layer's first call, when its tokens are known.
+Merged weights are in the banks of the batches that wear them. When the membership of a batch changes, its banks are
+changed where it did, layer by layer at the layer's first call, when its tokens are known.
 """
 
 from __future__ import annotations
@@ -12,9 +12,11 @@ from contextlib import contextmanager
 from typing import Final, Literal
 
 from terroir.inference.engine.messages import PlanName
-from terroir.inference.engine.wearing.batch import AllSlots, Batch, Dressed, Stack
+from terroir.inference.engine.wearing.batch import AllSlots, Batch, Dressed
 from terroir.inference.engine.wearing.device_adapter import DeviceAdapter, on_device
 from terroir.inference.engine.wearing.layers import AdaptedLayer, MergedCopy, Worn
+from terroir.inference.engine.wearing.merging import merged
+from terroir.inference.engine.wearing.stack import Stack
 from terroir.inference.engine.wearing.static_slots import StaticSlots
 from terroir.lora.adapter import Adapter
 from terroir.lora.composition import Composition
@@ -24,6 +26,8 @@ Rows = tuple[tuple[Composition, int], ...]
 
 _KEPT_BATCHES: Final = 4
 """Banks are kept for so many memberships: shapes take turns, and each turn would build them anew."""
+_KEPT_IDLE: Final = 2
+"""Of them, memberships in which nobody draws any more; the memory of an older one goes to the next new one."""
 _KEPT_STACKS: Final = 64
 """Compositions that nobody uses; their terms have a cost that the budget does not count."""
 
@@ -51,6 +55,7 @@ class Stacks:
         self._stacks: OrderedDict[Composition, Stack] = OrderedDict()
         self._batches: OrderedDict[Rows, Batch] = OrderedDict()
         self._static = StaticSlots(layers, static_rows) if static_rows else None
+        self._last: Rows = ()
         self._dressable = [name for name in layers if name.startswith("unet.")]
 
     @property
@@ -66,8 +71,7 @@ class Stacks:
     @property
     def used_bytes(self) -> int:
         """Bytes of merged weights and banks."""
-        kept: list[Stack | Batch] = [*self._stacks.values(), *self._batches.values()]
-        return sum(part.size_bytes for part in kept)
+        return sum(batch.size_bytes for batch in self._batches.values())
 
     @property
     def pinned(self) -> int:
@@ -105,12 +109,24 @@ class Stacks:
         self._stacks[composition].pins -= 1
         self.make_room(0)
 
+    def arranged(self, wanted: Sequence[tuple[Composition, int]]) -> list[int]:
+        """An order of these requests in which those of the last calls keep their places: little is written then."""
+        before = self._last if self._static is not None else self._nearest(tuple(wanted))
+        places: list[int | None] = [None] * len(wanted)
+        left = list(range(len(wanted)))
+        for place, entry in enumerate(before[: len(wanted)]):
+            at = next((index for index in left if wanted[index] == entry), None)
+            if at is not None:
+                places[place] = at
+                left.remove(at)
+        return [left.pop(0) if at is None else at for at in places]
+
     @contextmanager
     def worn(self, rows: Sequence[tuple[Composition, int]]) -> Iterator[Dressed]:
         """Dress the denoiser for one call whose rows come in this order; every composition has joined."""
         batch = None if self._static is not None else self._batch(tuple(rows))
         try:
-            for name, worn in self._static_wearing(rows) if batch is None else batch.wearing():
+            for name, worn in self._static_wearing(tuple(rows)) if batch is None else batch.wearing():
                 self._layers[name].hanger.worn = worn
             yield batch or AllSlots()
         finally:
@@ -125,12 +141,11 @@ class Stacks:
         names = [name for name in stack.terms if not name.startswith("unet.")]
         try:
             for name in names:
-                self._layers[name].hanger.worn = MergedCopy(stack.weight(name, self._layers[name]))
-            yield
+                self._layers[name].hanger.worn = MergedCopy(merged(self._layers[name].weight, stack.terms[name]))
+            yield  # one call a prompt: the embedding is what is worth keeping
         finally:
             for name in names:
                 self._layers[name].hanger.worn = None
-            stack.forget(names)  # one call a prompt: the embedding is what is worth keeping
 
     def free(self) -> None:
         """Give back all memory that no running request needs; after an allocation failed."""
@@ -139,31 +154,45 @@ class Stacks:
             del self._stacks[composition]
 
     def make_room(self, needed_bytes: int, keep: Batch | None = None) -> bool:
-        """Drop banks, then unused merged weights, oldest first, until so much fits; whether it does."""
+        """Drop banks, oldest first, until so much fits; whether it does."""
         for rows in [rows for rows, batch in self._batches.items() if batch is not keep]:
             if self.used_bytes + needed_bytes <= self._budget_bytes and len(self._batches) <= _KEPT_BATCHES:
                 break
             del self._batches[rows]
         unused = [composition for composition, stack in self._stacks.items() if not stack.pins]
-        for at, composition in enumerate(unused):
-            if self.used_bytes + needed_bytes <= self._budget_bytes and len(unused) - at <= _KEPT_STACKS:
-                break
+        for composition in unused[:-_KEPT_STACKS]:
             del self._stacks[composition]
         return self.used_bytes + needed_bytes <= self._budget_bytes
 
-    def _static_wearing(self, rows: Sequence[tuple[Composition, int]]) -> Iterable[tuple[str, Worn]]:
+    def _static_wearing(self, rows: Rows) -> Iterable[tuple[str, Worn]]:
         assert self._static is not None
-        stacks = [(self._stacks[composition], count) for composition, count in rows]
-        slots = [(stack.composition, stack.terms.keys(), stack.weight, count) for stack, count in stacks]
-        return self._static.wear(slots).items()
+        self._last = rows
+        return self._static.wear([(self._stacks[composition], count) for composition, count in rows]).items()
 
     def _batch(self, rows: Rows) -> Batch:
         batch = self._batches.get(rows)
-        if batch is None or not batch.of(self._stacks):
+        if batch is None or not batch.of(self._stacks.values()):
+            before = self._batches.pop(self._nearest(rows), None)
             stacks = [(self._stacks[composition], count) for composition, count in rows]
-            batch = self._batches[rows] = Batch(self, stacks)
+            batch = self._batches[rows] = Batch(self, stacks, {} if before is None else before.hand_over())
         self._batches.move_to_end(rows)
         return batch
+
+    def _nearest(self, wanted: Rows) -> Rows:
+        """The kept membership whose banks are best for this one: it shares the most, or else nobody draws in it."""
+        if wanted in self._batches:
+            return wanted
+        names = {composition for composition, _ in wanted}
+        shared = {rows: sum(composition in names for composition, _ in rows) for rows in self._batches}
+        nearest = max(shared, key=shared.__getitem__, default=())
+        if shared.get(nearest):
+            return nearest
+        idle = [rows for rows in self._batches if not any(self._pinned(composition) for composition, _ in rows)]
+        return idle[0] if len(idle) >= _KEPT_IDLE else ()
+
+    def _pinned(self, composition: Composition) -> bool:
+        stack = self._stacks.get(composition)
+        return stack is not None and stack.pins > 0
 
     def layer(self, name: str) -> AdaptedLayer:
         """A layer by its name in the key table."""

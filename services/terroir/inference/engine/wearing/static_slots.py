@@ -8,78 +8,62 @@ first adapter on that changes them; that one compiles the graph once more.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
-from torch import Tensor
 
+from terroir.inference.engine.wearing.bank import Bank
+from terroir.inference.engine.wearing.device_adapter import flattened
 from terroir.inference.engine.wearing.layers import AdaptedLayer, MergedSegments, MergedSlots, Worn, is_pointwise
-
-Weight = Callable[[str, AdaptedLayer], Tensor]
-"""A stack's weight of a layer."""
+from terroir.inference.engine.wearing.merging import unflattened
+from terroir.inference.engine.wearing.stack import Stack
 
 
 class StaticSlots:
-    """One bank a layer, `[units, out, in]`; filled where a unit's stack differs from the last call's."""
+    """One bank a layer, one unit a row."""
 
-    def __init__(self, layers: Mapping[str, AdaptedLayer], units: int) -> None:
+    def __init__(self, layers: Mapping[str, AdaptedLayer], rows: int) -> None:
         """Banks for all layers that have a `bmm` form, for at most so many rows."""
         self._layers = {name: layer for name, layer in layers.items() if name.startswith("unet.")}
-        self._units = units
-        self._banks: dict[str, Tensor] = {}
-        self._filled: dict[str, list[object]] = {}
+        self._rows = rows
+        self._banks: dict[str, Bank] = {}
         self._worn: dict[tuple[str, int], Worn] = {}
         for name, layer in self._layers.items():
             if is_pointwise(layer):
-                self._open(name, layer)
+                self._open(name)
 
     @property
     def size_bytes(self) -> int:
         """Bytes of all banks."""
-        return sum(bank.nbytes for bank in self._banks.values())
+        return sum(bank.memory.nbytes for bank in self._banks.values())
 
-    def wear(self, stacks: Sequence[tuple[object, Collection[str], Weight, int]]) -> dict[str, Worn]:
-        """What each layer wears for rows of stacks given as key, changed layers, weight and row count.
-
-        ValueError beyond the units that there are.
-        """
-        rows = [(key, changed, weight) for key, changed, weight, count in stacks for _ in range(count)]
-        if len(rows) > self._units:
-            raise ValueError(f"{len(rows)} rows, but there are {self._units} static slots")
-        changed_layers = {name for _, changed, _, _ in stacks for name in changed if name in self._layers}
-        for name in changed_layers - self._banks.keys():
-            self._open(name, self._layers[name])
-        for name, bank in self._banks.items():
-            self._fill(name, bank, rows)
+    def wear(self, stacks: Sequence[tuple[Stack, int]]) -> dict[str, Worn]:
+        """What each layer wears for rows of stacks; ValueError beyond the rows that there are."""
+        rows = [stack for stack, count in stacks for _ in range(count)]
+        if len(rows) > self._rows:
+            raise ValueError(f"{len(rows)} rows, but there are {self._rows} static slots")
+        for name in {name for stack, _ in stacks for name in stack.terms if name in self._layers} - self._banks.keys():
+            self._open(name)
+        for bank in self._banks.values():
+            bank.hold(rows)
         return {name: self._view(name, len(rows)) for name in self._banks}
 
-    def _open(self, name: str, layer: AdaptedLayer) -> None:
-        weight = layer.weight.detach()
-        flat = weight.flatten(1) if is_pointwise(layer) else weight
-        bank = self._banks[name] = flat.unsqueeze(0).repeat(self._units, *([1] * flat.dim()))
-        self._filled[name] = [None] * self._units
+    def _open(self, name: str) -> None:
+        layer = self._layers[name]
+        bank = self._banks[name] = Bank(name, layer, self._rows)
+        bank.memory.copy_(flattened(layer.weight.detach()))
         # Else CUDA graphs would copy the bank before every replay.
-        torch._dynamo.mark_static_address(bank)
-
-    def _fill(self, name: str, bank: Tensor, rows: Sequence[tuple[object, Collection[str], Weight]]) -> None:
-        filled = self._filled[name]
-        for unit, (key, changed, weight) in enumerate(rows):
-            wanted = key if name in changed else None
-            if filled[unit] != wanted:
-                layer = self._layers[name]
-                source = layer.weight if wanted is None else weight(name, layer)
-                bank[unit].copy_(source.view(bank[unit].shape))
-                filled[unit] = wanted
+        torch._dynamo.mark_static_address(bank.memory)
 
     def _view(self, name: str, rows: int) -> Worn:
         """Always the same object for the same row count: its identity guards the compiled graph."""
         worn = self._worn.get((name, rows))
         if worn is None:
-            bank = self._banks[name][:rows]
+            memory = self._banks[name].memory[:rows]
             if is_pointwise(self._layers[name]):
-                torch._dynamo.mark_static_address(bank)
-                worn = MergedSlots(bank)
+                torch._dynamo.mark_static_address(memory)
+                worn = MergedSlots(memory)
             else:
-                worn = MergedSegments(list(bank), [1] * rows)
+                worn = MergedSegments(list(unflattened(memory, self._layers[name].weight.shape)), [1] * rows)
             self._worn[name, rows] = worn
         return worn
