@@ -16,7 +16,7 @@ from terroir.common.principal import PrincipalSource
 from terroir.registry.assembly import Registry
 from terroir.registry.bases.api import BaseCalls
 from terroir.registry.compatibility_messages import compatibility_message, compatibility_references
-from terroir.registry.downloads import AdapterFormat
+from terroir.registry.downloads import AdapterFormat, chunks_of
 from terroir.registry.errors import UploadInvalid
 from terroir.registry.index.api import IndexCalls, WatchEnd
 from terroir.registry.lineage_api import LineageCalls
@@ -102,13 +102,14 @@ class RegistryServicer(
             digest=download.file.digest,
         )
         yield pb.DownloadVersionResponse(header=header)
-        # The next piece is read from the store while this one goes out: a third off a download.
-        reading = asyncio.ensure_future(asyncio.to_thread(next, download.chunks, None))
+        # The next part is read from the store while this one goes out: a third off a download.
+        reading = asyncio.ensure_future(asyncio.to_thread(next, download.parts, None))
         try:
-            while (chunk := await reading) is not None:
-                reading = asyncio.ensure_future(asyncio.to_thread(next, download.chunks, None))
-                self._metrics.sent(len(chunk))
-                yield pb.DownloadVersionResponse(chunk=chunk)
+            while (part := await reading) is not None:
+                reading = asyncio.ensure_future(asyncio.to_thread(next, download.parts, None))
+                for chunk in chunks_of(part):
+                    self._metrics.sent(len(chunk))
+                    yield pb.DownloadVersionResponse(chunk=chunk)
         finally:
             reading.cancel()
 

@@ -23,7 +23,7 @@ from terroir.store.blobs import Blobs
 
 CHUNK_BYTES: Final = 1024 * 1024
 """Of a message."""
-READ_BYTES: Final = 4 * CHUNK_BYTES
+READ_BYTES: Final = 8 * CHUNK_BYTES
 """Of a request to the store, where each costs more than a megabyte does: 6.3 MB on MinIO take 13 ms instead of 40."""
 
 
@@ -41,8 +41,14 @@ class Download:
     version: Version
     file_name: str
     file: StoredFile
-    chunks: Iterator[bytes]
-    """Raises CorruptBlob before the end if the stored bytes are not those that were published."""
+    parts: Iterator[bytes]
+    """Of up to READ_BYTES. Raises CorruptBlob before the end if stored bytes are not those that were published."""
+
+    @property
+    def chunks(self) -> Iterator[bytes]:
+        """The same in messages' sizes."""
+        for part in self.parts:
+            yield from chunks_of(part)
 
 
 class Downloads:
@@ -62,9 +68,9 @@ class Downloads:
         if adapter_format is AdapterFormat.DIFFUSERS:
             data = self._diffusers_file(version)
             file = StoredFile(hashlib.sha256(data).hexdigest(), len(data))
-            return Download(version, "pytorch_lora_weights.safetensors", file, _pieces(data))
+            return Download(version, "pytorch_lora_weights.safetensors", file, iter([data]))
         file, file_name = version.manifest.kohya, f"{version.adapter}-v{version.number}.safetensors"
-        return Download(version, file_name, file, _split(self._blobs.iter_chunks(file.digest, READ_BYTES)))
+        return Download(version, file_name, file, self._blobs.iter_chunks(file.digest, READ_BYTES, file.size_bytes))
 
     def _diffusers_file(self, version: Version) -> bytes:
         table = self._bases.key_table(self._bases.get(version.manifest.base))
@@ -75,10 +81,6 @@ class Downloads:
             raise FormatUnavailable(f"{version.name}: {error}", metadata={"version": version.name}) from error
 
 
-def _split(parts: Iterator[bytes]) -> Iterator[bytes]:
-    for part in parts:
-        yield from _pieces(part)
-
-
-def _pieces(data: bytes) -> Iterator[bytes]:
-    return (data[at : at + CHUNK_BYTES] for at in range(0, len(data), CHUNK_BYTES))
+def chunks_of(part: bytes) -> Iterator[bytes]:
+    """A part in messages' sizes."""
+    return (part[at : at + CHUNK_BYTES] for at in range(0, len(part), CHUNK_BYTES))

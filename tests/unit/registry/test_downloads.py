@@ -33,7 +33,7 @@ def opened(folder: Path, size: int) -> tuple[Any, bytes, Path]:
 def test_messages_are_small_though_the_store_is_read_in_larger_parts(tmp_path: Path) -> None:
     download, data, _ = opened(tmp_path, READ_BYTES + CHUNK_BYTES + 256)
     pieces = list(download.chunks)
-    assert [len(piece) for piece in pieces] == [CHUNK_BYTES] * 5 + [256]
+    assert [len(piece) for piece in pieces] == [CHUNK_BYTES] * 9 + [256]
     assert b"".join(pieces) == data
 
 

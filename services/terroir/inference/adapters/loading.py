@@ -39,6 +39,8 @@ class AdapterLoader:
         self._clock = clock
         self._max_rank = max_rank
         self._max_bytes = max_bytes
+        self._keeping: dict[str, asyncio.Task[None]] = {}
+        """Files on their way to the disk, by digest."""
 
     async def load(self, version: VersionInfo, key_table: KeyTable) -> LoadedAdapter:
         """Raises AdapterCorrupt, SignatureRefused, AdapterMatchesNothing, AdapterMemoryFull, RegistryUnreachable.
@@ -51,7 +53,7 @@ class AdapterLoader:
                 f"{self._max_bytes}; raise TERROIR_INFERENCE_ADAPTER_MEMORY_BYTES"
             )
         began = self._clock.monotonic()
-        data = await asyncio.to_thread(self._disk.get, version.file_digest)
+        data = await self._from_disk(version)
         if data is None:
             loaded = await self._fetch_and_accept(version, key_table)
         else:
@@ -62,28 +64,52 @@ class AdapterLoader:
         return loaded
 
     async def _fetch_and_accept(self, version: VersionInfo, key_table: KeyTable) -> LoadedAdapter:
-        """Digest and disk beside parsing: both take as long, and a cold load waits for the longer one only."""
+        """Digest beside parsing: a cold load waits for the longer one only, and not for the disk."""
         data = await self._download(version)
-        kept, accepted = await asyncio.gather(
-            asyncio.to_thread(self._verify_and_keep, version, data),
+        verified, accepted = await asyncio.gather(
+            asyncio.to_thread(_verify, version, data),
             asyncio.to_thread(self._accept, version, data, key_table, Tier.REGISTRY),
             return_exceptions=True,
         )
-        if isinstance(kept, BaseException):
-            raise kept  # first: a wrong digest explains whatever parsing found
+        if isinstance(verified, BaseException):
+            raise verified  # first: a wrong digest explains whatever parsing found
         if isinstance(accepted, BaseException):
             raise accepted
+        self._keep(version, data)
         return accepted
 
     async def vouch(self, version: VersionInfo) -> None:
         """A signature is for a file and its version's facts, so each version of one file needs its own."""
         if not self._signatures.asks:
             return
-        data = await asyncio.to_thread(self._disk.get, version.file_digest)
+        data = await self._from_disk(version)
         if data is None:
             data = await self._download(version)
-            await asyncio.to_thread(self._verify_and_keep, version, data)
+            await asyncio.to_thread(_verify, version, data)
+            self._keep(version, data)
         await asyncio.to_thread(self._signatures.check, version, data)
+
+    async def close(self) -> None:
+        """Wait until what is being kept is on the disk."""
+        await asyncio.gather(*self._keeping.values())
+
+    async def _from_disk(self, version: VersionInfo) -> bytes | None:
+        if (keeping := self._keeping.get(version.file_digest)) is not None:
+            await asyncio.shield(keeping)
+        return await asyncio.to_thread(self._disk.get, version.file_digest)
+
+    def _keep(self, version: VersionInfo, data: bytes) -> None:
+        digest = version.file_digest
+        if digest not in self._keeping:
+            self._keeping[digest] = asyncio.create_task(asyncio.to_thread(self._put_on_disk, version, data))
+            self._keeping[digest].add_done_callback(lambda _: self._keeping.pop(digest))
+
+    def _put_on_disk(self, version: VersionInfo, data: bytes) -> None:
+        try:
+            self._disk.put(version.file_digest, data)
+        except OSError as error:
+            # The disk tier only saves downloads: a full disk must not stop pictures.
+            _log.warning("adapter not kept on disk", version=version.name, error=str(error))
 
     async def _download(self, version: VersionInfo) -> bytes:
         try:
@@ -95,20 +121,6 @@ class AdapterLoader:
                 metadata={"version": version.name},
                 retry_after_seconds=_RETRY_SECONDS,
             ) from error
-
-    def _verify_and_keep(self, version: VersionInfo, data: bytes) -> None:
-        found = hashlib.sha256(data).hexdigest()
-        if found != version.file_digest:
-            raise AdapterCorrupt(
-                f"{version.name} came with digest {found[:12]}, it was published with {version.file_digest[:12]}; "
-                "the registry's copy or the way here is damaged: publish it again",
-                metadata={"version": version.name, "expected": version.file_digest, "found": found},
-            )
-        try:
-            self._disk.put(version.file_digest, data)
-        except OSError as error:
-            # The disk tier only saves downloads: a full disk must not stop pictures.
-            _log.warning("adapter not kept on disk", version=version.name, error=str(error))
 
     def _accept(self, version: VersionInfo, data: bytes, key_table: KeyTable, found: Tier) -> LoadedAdapter:
         self._signatures.check(version, data)
@@ -124,3 +136,13 @@ class AdapterLoader:
             raise FailedPrecondition(f"{version.name}: {error}", reason=error.reason, metadata=about) from error
         left_out = len(parsed.ignored) + len(parsed.unknown)
         return LoadedAdapter(version.name, version.file_digest, parsed.adapter, left_out, found)
+
+
+def _verify(version: VersionInfo, data: bytes) -> None:
+    found = hashlib.sha256(data).hexdigest()
+    if found != version.file_digest:
+        raise AdapterCorrupt(
+            f"{version.name} came with digest {found[:12]}, it was published with {version.file_digest[:12]}; "
+            "the registry's copy or the way here is damaged: publish it again",
+            metadata={"version": version.name, "expected": version.file_digest, "found": found},
+        )

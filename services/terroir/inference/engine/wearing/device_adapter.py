@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from terroir.inference.engine.wearing.product_factors import Hadamard, Kronecker, hadamard, kronecker
+from terroir.inference.engine.wearing.upload import uploaded
 from terroir.lora.adapter import Adapter, LoraModule, Module
 from terroir.lora.loha import LohaModule
 from terroir.lora.lokr import LokrModule
@@ -53,18 +54,14 @@ def on_device(adapter: Adapter, device: torch.device | str) -> DeviceAdapter:
 
 def _module(module: Module, device: torch.device | str) -> DeviceModule:
     if isinstance(module, LoraModule):
-        magnitude = None if module.magnitude is None else _tensor(module.magnitude, device)
-        down, up = _tensor(module.down, device), _tensor(module.up, device)
+        magnitude = None if module.magnitude is None else uploaded(module.magnitude, device)
+        down, up = uploaded(module.down, device), uploaded(module.up, device)
         return LowRank(flattened(down), up.flatten(1), module.scale, magnitude)
     if isinstance(module, LohaModule):
         return hadamard(module, device)
     if isinstance(module, LokrModule):
         return kronecker(module, device)
     raise TypeError(f"no device form of {type(module).__name__}")
-
-
-def _tensor(array: object, device: torch.device | str) -> Tensor:
-    return torch.tensor(array, dtype=torch.float32, device=device)  # a copy: arrays of a file are read-only
 
 
 def flattened(weight: Tensor) -> Tensor:

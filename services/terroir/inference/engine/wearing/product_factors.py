@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from terroir.lora.adapter import Array
+from terroir.inference.engine.wearing.upload import uploaded
 from terroir.lora.loha import HadamardFactor, LohaModule
 from terroir.lora.lokr import KroneckerFactor, LokrModule
 
@@ -75,12 +75,8 @@ def kronecker(module: LokrModule, device: torch.device | str) -> Kronecker:
 
 def _product(factor: HadamardFactor | KroneckerFactor, device: torch.device | str) -> Product:
     if isinstance(factor, KroneckerFactor) and factor.whole is not None:
-        return Product(_tensor(factor.whole, device).flatten(1))
+        return Product(uploaded(factor.whole, device).flatten(1))
     assert factor.a is not None
     assert factor.b is not None
-    core = None if factor.core is None else _tensor(factor.core, device)
-    return Product(_tensor(factor.b, device), _tensor(factor.a, device), core)
-
-
-def _tensor(array: Array, device: torch.device | str) -> Tensor:
-    return torch.tensor(array, dtype=torch.float32, device=device)  # a copy: arrays of a file are read-only
+    core = None if factor.core is None else uploaded(factor.core, device)
+    return Product(uploaded(factor.b, device), uploaded(factor.a, device), core)
