@@ -75,7 +75,7 @@ class InferenceSettings(ServiceSettings):
         default=60.0, gt=0, le=86_400, description="Seconds between two looks at what popular regions resolve to."
     )
     merged_memory_bytes: int = Field(
-        default=512 * _MIB, ge=0, description="Bytes of merged weights kept for recent compositions."
+        default=512 * _MIB, ge=0, description="Bytes that merged weights may take; layers beyond it wear factors."
     )
     provenance_profile: Literal["private", "public"] = Field(
         default="private", description="What files say of how they were made, where a request does not choose."

@@ -7,6 +7,7 @@ import errno
 import hashlib
 import os
 import tempfile
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from structlog.testing import capture_logs
 
 from terroir.inference.adapters.disk_cache import DiskCache
 from terroir.inference.adapters.tier_metrics import TierMetrics
+from terroir.inference.adapters.tiers import Tier
 from tests.unit.inference.tier_kit import TABLE, Tiers, small_file, version_name
 
 
@@ -34,9 +36,10 @@ def put(disk: DiskCache, data: bytes) -> str:
 
 
 async def load(tiers: Tiers, number: int = 1) -> None:
-    """As a request does."""
+    """As a request does, and until the file is kept."""
     async with tiers.residency.hold(tiers.registry.versions[version_name(number)], TABLE):
         pass
+    await tiers.loader.close()
 
 
 def test_what_a_kill_left_half_written_is_removed_at_start(tmp_path: Path) -> None:
@@ -84,6 +87,30 @@ def test_a_full_disk_is_a_warning_and_the_picture_comes(tmp_path: Path, monkeypa
     assert tiers.resident() == [version_name(1)]
     assert [log["log_level"] for log in logs if "not kept on disk" in log["event"]] == ["warning"]
     assert list((tmp_path / "disk").iterdir()) == []
+
+
+def test_a_request_does_not_wait_for_the_disk_and_the_next_one_does_not_download_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tiers, slow, real = Tiers(tmp_path), threading.Event(), DiskCache.put
+    tiers.registry.publish(version_name(1), small_file(1))
+    version = tiers.registry.versions[version_name(1)]
+
+    def put_late(disk: DiskCache, digest: str, data: bytes) -> None:
+        slow.wait()
+        real(disk, digest, data)
+
+    monkeypatch.setattr(DiskCache, "put", put_late)
+
+    async def both() -> Tier:
+        first = await tiers.loader.load(version, TABLE)
+        assert first.found is Tier.REGISTRY and tiers.disk.used_bytes == 0
+        second = asyncio.create_task(tiers.loader.load(version, TABLE))
+        await asyncio.sleep(0)
+        slow.set()
+        return (await second).found
+
+    assert asyncio.run(both()) is Tier.DISK
 
 
 def test_a_disk_that_takes_nothing_still_serves_what_it_has(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from terroir.inference.engine.wearing.layers import AdaptedConv2d, AdaptedLinear, adapt
@@ -222,3 +224,43 @@ def test_a_compiled_denoiser_is_compiled_once_whatever_is_worn(net: Net) -> None
 )
 def test_the_cost_table(call: LayerCall, device: str, forced: Any, plan: str) -> None:
     assert choose(call, device, forced) == plan
+
+
+NAMED = [wearing((digest, weight)) for digest in "abc" for weight in (0.3, 0.6)]
+
+
+@given(
+    before=st.lists(st.sampled_from(NAMED), max_size=6),
+    after=st.lists(st.sampled_from(NAMED), max_size=6),
+    options=st.sampled_from([{}, {"static_rows": 8}]),
+)
+@settings(max_examples=60, deadline=None)
+def test_who_stays_keeps_its_place_and_nobody_is_lost(
+    before: list[Composition], after: list[Composition], options: dict[str, Any]
+) -> None:
+    torch.manual_seed(4)
+    net = Net().requires_grad_(False).eval()
+    stacks = stacks_of(net, **options)
+    for composition in {*before, *after}:
+        stacks.join(composition)
+    if before:
+        with stacks.worn([(composition, 1) for composition in before]):
+            net(torch.randn(len(before), 12, 4, 4))
+    order = stacks.arranged([(composition, 1) for composition in after])
+    assert sorted(order) == list(range(len(after)))
+    arranged = [after[index] for index in order]
+    for place, composition in enumerate(before[: len(after)]):
+        if before.count(composition) == after.count(composition) == 1:
+            assert arranged[place] == composition
+
+
+def test_memory_of_a_batch_goes_to_the_next_and_two_that_rest_are_kept(net: Net) -> None:
+    stacks, x = stacks_of(net), torch.randn(2, 12, 4, 4)
+    taken = []
+    for composition in NAMED:
+        stacks.join(composition)
+        with stacks.worn([(composition, 2)]):
+            net(x)
+        stacks.leave(composition)
+        taken.append(stacks.used_bytes)
+    assert taken[0] < taken[1] and set(taken[1:]) == {taken[1]}

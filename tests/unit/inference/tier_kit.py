@@ -151,11 +151,11 @@ class Tiers:
         self.metrics = TierMetrics(self.counters)
         self.disk = DiskCache(folder, disk_bytes, self.metrics)
         self.disk.open()
-        loader = AdapterLoader(
+        self.loader = AdapterLoader(
             self.registry, self.disk, self.metrics, self.clock, SignaturePolicy("off", Verifier(())),
             max_rank=max_rank, max_bytes=host_bytes,
         )  # fmt: skip
-        self.residency = Residency(loader, host_bytes, self.metrics)
+        self.residency = Residency(self.loader, host_bytes, self.metrics)
         self.device = DeviceTier(self.engine, device_bytes, self.metrics)
         self.directory = Directory(self.registry, self.clock, self.metrics)
         self.popularity = Popularity(self.clock)

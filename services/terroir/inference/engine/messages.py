@@ -40,7 +40,7 @@ class EngineConfig:
     """torch.compile with static slots, so that adapters may change without recompiling."""
     preview_decoder: Literal["projection", "vae"]
     merged_budget_bytes: int
-    """Bytes of merged weights kept for compositions that nobody draws with now."""
+    """Bytes that merged weights may take; beyond it, layers that can take another plan."""
     max_batch_rows: int
     """Most rows of one denoiser call; a picture with guidance takes two."""
 
