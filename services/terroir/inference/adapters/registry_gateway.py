@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import contextmanager
+from io import BytesIO
 from typing import Final
 
 import grpc
@@ -52,9 +52,10 @@ class RegistryGateway:
         """DownloadVersion, whole, as the kohya file."""
         request = pb.DownloadVersionRequest(name=version.name, format=pb.ADAPTER_FORMAT_KOHYA)
         with _typed_errors():
-            messages = self._registry.DownloadVersion(request, timeout=self._download_timeout_seconds)
-            chunks = [message.chunk async for message in messages]
-        return await asyncio.to_thread(b"".join, chunks)  # copying hundreds of MB must not hold up the event loop
+            file = BytesIO()  # copies each piece as it comes: hundreds of MB at the end would hold up the event loop
+            async for message in self._registry.DownloadVersion(request, timeout=self._download_timeout_seconds):
+                file.write(message.chunk)
+        return file.getvalue()
 
     async def recipe(self, region: str) -> Recipe:
         """ResolveRegion."""
