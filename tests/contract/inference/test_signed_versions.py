@@ -88,7 +88,9 @@ class Bucket:
                 source = RegistryGateway(channel, 10)
                 signatures = SignaturePolicy(policy, Verifier(keys))
                 loader = AdapterLoader(source, disk, metrics, FixedClock(), signatures, max_rank=256, max_bytes=1 << 20)
-                return await loader.load(await source.version(f"{ADAPTER}/versions/{number}"), TABLE)
+                loaded = await loader.load(await source.version(f"{ADAPTER}/versions/{number}"), TABLE)
+                await loader.close()
+                return loaded
 
         with running_registry(self.settings(None)) as registry:
             return asyncio.run(load(registry.port))

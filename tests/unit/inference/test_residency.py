@@ -136,8 +136,10 @@ def test_what_a_request_holds_is_never_evicted_and_the_rest_goes_oldest_first(tm
 
 def test_the_disk_saves_the_second_download_and_damage_on_it_is_noticed(tmp_path: Path) -> None:
     async def load(source: CountingSource) -> None:
-        async with make_residency(source, tmp_path).hold(source.info(1), TABLE):
+        residency = make_residency(source, tmp_path)
+        async with residency.hold(source.info(1), TABLE):
             pass
+        await residency.close()
 
     source = CountingSource(adapter_file(1))
     asyncio.run(load(source))

@@ -85,7 +85,6 @@ async def hot_load(
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         await residency.close()
-        await loader.close()
 
 
 def _report(task: asyncio.Task[None]) -> None:

@@ -90,7 +90,7 @@ class AdapterLoader:
         await asyncio.to_thread(self._signatures.check, version, data)
 
     async def close(self) -> None:
-        """Wait until what is being kept is on the disk."""
+        """Wait until what was loaded is on the disk."""
         await asyncio.gather(*self._keeping.values())
 
     async def _from_disk(self, version: VersionInfo) -> bytes | None:

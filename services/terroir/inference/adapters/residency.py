@@ -53,6 +53,10 @@ class Loader(Protocol):
         """Check what is the version's own where its file is in memory under another one; raises a TerroirError."""
         ...
 
+    async def close(self) -> None:
+        """Wait until what was loaded is kept."""
+        ...
+
 
 class Residency:
     """The host tier. One event loop owns it."""
@@ -127,11 +131,12 @@ class Residency:
         self._metrics.held(Tier.HOST, self._cache.used_bytes)
 
     async def close(self) -> None:
-        """Give up all loads."""
+        """Give up all loads; what was loaded is kept."""
         tasks = list(self._loading.values())
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        await self._loader.close()
 
     async def _load(self, version: VersionInfo, key_table: KeyTable) -> LoadedAdapter:
         """Join or start the load of this digest and pin the result."""
