@@ -159,6 +159,7 @@ def test_a_known_name_whose_file_is_nowhere_here_says_so(tiers: Tiers) -> None:
 
     async def scenario() -> None:
         await worn(tiers, wish("adapters/a"))
+        await tiers.loader.close()
         tiers.residency.forget(version.file_digest)
         tiers.disk.forget(version.file_digest)
         tiers.registry.go()
