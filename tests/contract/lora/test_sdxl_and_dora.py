@@ -12,7 +12,7 @@ from peft import LoraConfig
 from peft.tuners.lora import LoraLayer
 from peft.utils import get_peft_model_state_dict
 
-from terroir.inference.engine.wearing import device_adapter
+from terroir.inference.engine.wearing import device_adapter, merging
 from terroir.lora.adapter import Adapter, LoraModule
 from terroir.lora.formats import parse, to_diffusers, to_kohya
 from terroir.lora.key_table import key_table_of
@@ -161,6 +161,6 @@ def test_the_engine_merges_a_dora_beside_a_lora(folder, table):
         if layer in lora.modules:
             expected = expected + 2 * lora.modules[layer].delta()
             terms.append((2.0, on_device["lora"][layer]))
-        found = device_adapter.merged(layers[layer].weight, terms)
+        found = merging.merged(layers[layer].weight, terms)
         np.testing.assert_allclose(found.numpy(), expected, rtol=1e-5, atol=1e-5)
     assert all(torch.equal(layers[layer].weight, weight) for layer, weight in pristine.items())

@@ -20,7 +20,7 @@ dataset: datasets/ink
 lora_rank: 4
 batch_size: 4
 max_train_steps: {steps}
-save_steps: 10
+save_steps: 4
 """
 
 
@@ -58,8 +58,8 @@ def test_no_ray_stays_and_the_job_is_finished_by_the_next_start(settings: dict[s
     terroir = CommandLine(data_dir)
     with Up(data_dir, settings) as running:
         running.ready()
-        job = submit(terroir, tmp_path, steps=60)
-        until(lambda: int(terroir.json("train", "show", job).get("progress", {}).get("step", 0)) >= 10, 400)
+        job = submit(terroir, tmp_path, steps=20)
+        until(lambda: int(terroir.json("train", "show", job).get("progress", {}).get("step", 0)) >= 4, 400)
         assert ray_processes(data_dir)
         running.end(signal.SIGKILL)
         until(lambda: left_behind(data_dir) == [], 60)

@@ -90,11 +90,15 @@ def test_a_second_one_on_the_same_folder_is_refused_and_harms_nothing(up: Callab
     assert all(psutil.pid_exists(pid) for pid in before["pids"].values())
 
 
-MOMENTS = ("run/registry.log", "run/registry.json", "run/inference.log", "run/inference.json", "endpoints.json")
 ENDS = [
-    *((number, moment) for moment in MOMENTS for number in (signal.SIGINT, signal.SIGKILL)),
+    (signal.SIGINT, "run/registry.log"),
+    (signal.SIGKILL, "run/registry.json"),
+    (signal.SIGINT, "run/inference.log"),
+    (signal.SIGKILL, "run/inference.json"),
     (signal.SIGTERM, "run/training.log"),
     (signal.SIGHUP, "run/training.json"),
+    (signal.SIGINT, "endpoints.json"),
+    (signal.SIGKILL, "endpoints.json"),
 ]
 
 

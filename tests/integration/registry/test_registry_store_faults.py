@@ -26,7 +26,7 @@ pytestmark = pytest.mark.slow  # writing the pipeline takes torch, and each faul
 
 DEADLINE_SECONDS = 15.0
 SLACK_SECONDS = 2.0
-FAULT_SECONDS = 3.0
+FAULT_SECONDS = 2.0
 PUBLISHERS = 2
 
 

@@ -59,7 +59,7 @@ def draw(dtype: Any, *, worn: bool = True, **options: Any) -> tuple[dict[str, Pi
         for name, weights in batch.items():
             entries = {adapter: (adapters()[adapter], weight, weight) for adapter, weight in weights.items() if worn}
             start = Start(picture=source(), strength=0.6) if name == "picture" else Start()
-            job = {**PROMPTS, "width": 64, "height": 64, "steps": 8, "seeds": (11,), "start": start}
+            job = {**PROMPTS, "width": 64, "height": 64, "steps": 5, "seeds": (11,), "start": start}
             studio.submit(make_job(name, entries, **job))
         studio.work_off()
         plans = plans or {event.plan for event in studio.events if isinstance(event, Stepped)}
