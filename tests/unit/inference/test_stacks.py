@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
+from terroir.inference.engine.wearing import bank as banks
 from terroir.inference.engine.wearing.layers import AdaptedConv2d, AdaptedLinear, adapt
 from terroir.inference.engine.wearing.plans import LayerCall, choose
 from terroir.inference.engine.wearing.stacks import Stacks
@@ -264,3 +265,23 @@ def test_memory_of_a_batch_goes_to_the_next_and_two_that_rest_are_kept(net: Net)
         stacks.leave(composition)
         taken.append(stacks.used_bytes)
     assert taken[0] < taken[1] and set(taken[1:]) == {taken[1]}
+
+
+def test_lanes_that_take_turns_write_nothing_again(net: Net, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both have a request in the same stack: without lanes each would take the other's banks."""
+    stacks, x, writes = stacks_of(net), torch.randn(2, 12, 4, 4), list[int]()
+    real = banks.merge_factors
+
+    def counted(flat: Tensor, *rest: Any) -> None:
+        writes.append(len(flat))
+        real(flat, *rest)
+
+    monkeypatch.setattr(banks, "merge_factors", counted)
+    for composition in NAMED[:3]:
+        stacks.join(composition)
+    memberships = {"small": [(NAMED[0], 1), (NAMED[1], 1)], "large": [(NAMED[0], 1), (NAMED[2], 1)]}
+    for _ in range(3):
+        for lane, rows in memberships.items():
+            with stacks.worn(rows, lane):
+                net(x)
+    assert writes == [2] * len(NAMES) * 2

@@ -88,7 +88,7 @@ class DrawingLoop:
         shape, members = turn
         group = self._fitting(members)
         self._pace.begin()
-        plan, rows = self._denoise(group)
+        plan, rows = self._denoise(group, shape)
         seconds = self._pace.end((shape, rows))
         self._tick_seconds += (_SMOOTHING if self._tick_seconds else 1.0) * (seconds - self._tick_seconds)
         alive = [drawing for drawing in group if drawing in set(self._running)]
@@ -142,12 +142,12 @@ class DrawingLoop:
             rows += drawing.row_count
         return group
 
-    def _denoise(self, group: Sequence[Drawing]) -> tuple[str, int]:
+    def _denoise(self, group: Sequence[Drawing], shape: object) -> tuple[str, int]:
         """One step of a group: the plan that it wore and the rows of the call.
 
         Without memory for all, halves are tried before a single request is given up.
         """
-        order = self._stacks.arranged([(drawing.job.composition, drawing.row_count) for drawing in group])
+        order = self._stacks.arranged([(drawing.job.composition, drawing.row_count) for drawing in group], shape)
         group = [group[index] for index in order]
         latents, timesteps = zip(*(drawing.rows() for drawing in group), strict=True)
         conditioning = Conditioning.cat([drawing.conditioning for drawing in group])
@@ -155,14 +155,14 @@ class DrawingLoop:
         if padding := self._padding(conditioning.rows):
             worn.append((_BARE, padding))
         try:
-            with self._stacks.worn(worn) as dressed:
+            with self._stacks.worn(worn, shape) as dressed:
                 predicted = self._model.predict(torch.cat(latents), torch.cat(timesteps), conditioning, padding)
         except Exception as error:
             if is_out_of_memory(error):
                 self._stacks.free()
                 if len(group) > 1:
                     middle = len(group) // 2
-                    first, second = self._denoise(group[:middle]), self._denoise(group[middle:])
+                    first, second = self._denoise(group[:middle], shape), self._denoise(group[middle:], shape)
                     return first[0], first[1] + second[1]
             for drawing in group:
                 self._fail(drawing, error)

@@ -24,6 +24,7 @@ from terroir.lora.composition import Composition
 Rows = tuple[tuple[Composition, int], ...]
 """Composition and row count of each request of a batch, in the order of its rows."""
 
+_NOTHING: Final[tuple[object, Rows]] = (None, ())
 _KEPT_BATCHES: Final = 4
 """Banks are kept for so many memberships: shapes take turns, and each turn would build them anew."""
 _KEPT_IDLE: Final = 2
@@ -53,7 +54,7 @@ class Stacks:
         self.plan = plan
         self._adapters: dict[str, DeviceAdapter] = {}
         self._stacks: OrderedDict[Composition, Stack] = OrderedDict()
-        self._batches: OrderedDict[Rows, Batch] = OrderedDict()
+        self._batches: OrderedDict[tuple[object, Rows], Batch] = OrderedDict()
         self._static = StaticSlots(layers, static_rows) if static_rows else None
         self._last: Rows = ()
         self._dressable = [name for name in layers if name.startswith("unet.")]
@@ -109,9 +110,9 @@ class Stacks:
         self._stacks[composition].pins -= 1
         self.make_room(0)
 
-    def arranged(self, wanted: Sequence[tuple[Composition, int]]) -> list[int]:
-        """An order of these requests in which those of the last calls keep their places: little is written then."""
-        before = self._last if self._static is not None else self._nearest(tuple(wanted))
+    def arranged(self, wanted: Sequence[tuple[Composition, int]], lane: object = None) -> list[int]:
+        """An order of these requests in which those of the lane's last calls keep their places: little is written."""
+        before = self._last if self._static is not None else self._nearest(lane, tuple(wanted))[1]
         places: list[int | None] = [None] * len(wanted)
         left = list(range(len(wanted)))
         for place, entry in enumerate(before[: len(wanted)]):
@@ -122,9 +123,12 @@ class Stacks:
         return [left.pop(0) if at is None else at for at in places]
 
     @contextmanager
-    def worn(self, rows: Sequence[tuple[Composition, int]]) -> Iterator[Dressed]:
-        """Dress the denoiser for one call whose rows come in this order; every composition has joined."""
-        batch = None if self._static is not None else self._batch(tuple(rows))
+    def worn(self, rows: Sequence[tuple[Composition, int]], lane: object = None) -> Iterator[Dressed]:
+        """Dress the denoiser for one call whose rows come in this order; every composition has joined.
+
+        Calls that take turns have a `lane` each, or they would take banks from each other.
+        """
+        batch = None if self._static is not None else self._batch(lane, tuple(rows))
         try:
             for name, worn in self._static_wearing(tuple(rows)) if batch is None else batch.wearing():
                 self._layers[name].hanger.worn = worn
@@ -155,10 +159,10 @@ class Stacks:
 
     def make_room(self, needed_bytes: int, keep: Batch | None = None) -> bool:
         """Drop banks, oldest first, until so much fits; whether it does."""
-        for rows in [rows for rows, batch in self._batches.items() if batch is not keep]:
+        for key in [key for key, batch in self._batches.items() if batch is not keep]:
             if self.used_bytes + needed_bytes <= self._budget_bytes and len(self._batches) <= _KEPT_BATCHES:
                 break
-            del self._batches[rows]
+            del self._batches[key]
         unused = [composition for composition, stack in self._stacks.items() if not stack.pins]
         for composition in unused[:-_KEPT_STACKS]:
             del self._stacks[composition]
@@ -169,26 +173,30 @@ class Stacks:
         self._last = rows
         return self._static.wear([(self._stacks[composition], count) for composition, count in rows]).items()
 
-    def _batch(self, rows: Rows) -> Batch:
-        batch = self._batches.get(rows)
+    def _batch(self, lane: object, rows: Rows) -> Batch:
+        batch = self._batches.get((lane, rows))
         if batch is None or not batch.of(self._stacks.values()):
-            before = self._batches.pop(self._nearest(rows), None)
+            before = self._batches.pop(self._nearest(lane, rows), None)
             stacks = [(self._stacks[composition], count) for composition, count in rows]
-            batch = self._batches[rows] = Batch(self, stacks, {} if before is None else before.hand_over())
-        self._batches.move_to_end(rows)
+            batch = self._batches[lane, rows] = Batch(self, stacks, {} if before is None else before.hand_over())
+        self._batches.move_to_end((lane, rows))
         return batch
 
-    def _nearest(self, wanted: Rows) -> Rows:
+    def _nearest(self, lane: object, wanted: Rows) -> tuple[object, Rows]:
         """The kept membership whose banks are best for this one: it shares the most, or else nobody draws in it."""
-        if wanted in self._batches:
-            return wanted
+        if (lane, wanted) in self._batches:
+            return lane, wanted
         names = {composition for composition, _ in wanted}
-        shared = {rows: sum(composition in names for composition, _ in rows) for rows in self._batches}
-        nearest = max(shared, key=shared.__getitem__, default=())
+        shared = {
+            (owner, rows): sum(composition in names for composition, _ in rows)
+            for owner, rows in self._batches
+            if owner == lane
+        }
+        nearest = max(shared, key=shared.__getitem__, default=_NOTHING)
         if shared.get(nearest):
             return nearest
-        idle = [rows for rows in self._batches if not any(self._pinned(composition) for composition, _ in rows)]
-        return idle[0] if len(idle) >= _KEPT_IDLE else ()
+        idle = [key for key in self._batches if not any(self._pinned(composition) for composition, _ in key[1])]
+        return idle[0] if len(idle) >= _KEPT_IDLE else _NOTHING
 
     def _pinned(self, composition: Composition) -> bool:
         stack = self._stacks.get(composition)
