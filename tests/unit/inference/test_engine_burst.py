@@ -13,6 +13,7 @@ import pytest
 from terroir.inference.engine import engine as engine_module
 from terroir.inference.engine.engine import Engine
 from terroir.inference.engine.messages import EngineConfig, Finished, JobEvent, Stepped, Stop
+from terroir.inference.engine.wearing.stacks import Stacks
 from tests.unit.inference.drawing_kit import make_job
 
 NOTHING_FOR_A_WHILE = object()
@@ -79,3 +80,11 @@ print(kept, faults() - before)
     run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     kept, after_giving_back = map(int, run.stdout.split())
     assert 10 * kept < after_giving_back, "ten blocks against one"
+
+
+def test_an_engine_that_rests_keeps_no_banks(base_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    freed: list[int] = []
+    monkeypatch.setattr(Stacks, "free", lambda stacks: freed.append(stacks.used_bytes))
+    script = (make_job("one", steps=2), NOTHING_FOR_A_WHILE, NOTHING_FOR_A_WHILE, Stop())
+    events_of(base_dir, monkeypatch, *script)
+    assert len(freed) == 1

@@ -129,10 +129,11 @@ class Engine:
         return True
 
     def _next_input(self) -> _Input:
-        """Wait for it; once nothing came for a while, memory is given back first."""
+        """Wait for it; once nothing came for a while, banks that nobody draws with and freed memory are given back."""
         try:
             return self._inputs.get(timeout=_IDLE_SECONDS)
         except Empty:
+            self._stacks.free()
             give_back()
             return self._inputs.get()
 
