@@ -62,7 +62,7 @@ def _until_step(services: Services, name: str, step: int) -> pb.Job:
 
 def test_two_jobs_train_side_by_side_survive_the_death_of_the_service_and_publish(services: Services) -> None:
     with services.training() as training:
-        names = [training.create(f"adapters/{a}", f"{CONFIG}max_train_steps: 40\n").name for a in ("one", "two")]
+        names = [training.create(f"adapters/{a}", f"{CONFIG}max_train_steps: 24\n").name for a in ("one", "two")]
         firsts = [_until_step(services, name, 1) for name in names]
     service_pids = {services.processes["training"].pid}
     services.kill("training")
@@ -79,9 +79,9 @@ def test_two_jobs_train_side_by_side_survive_the_death_of_the_service_and_publis
         len(pids) == 2 and services.processes["training"].pid not in pids and all(job.attempt.node_id for job in jobs)
     )
     assert max(j.create_time.ToNanoseconds() for j in jobs) < min(j.end_time.ToNanoseconds() for j in jobs)
-    assert [c.step for c in checkpoints] == list(range(40, 0, -4)) and checkpoints[0].size_bytes > 0
+    assert [c.step for c in checkpoints] == list(range(24, 0, -4)) and checkpoints[0].size_bytes > 0
     assert any("published adapters/one/versions/1" in line for line in lines) and "attempt 1" in lines[0]
-    assert jobs[0].progress.phase == "done" and jobs[0].progress.step == 40 == jobs[0].progress.total_steps
+    assert jobs[0].progress.phase == "done" and jobs[0].progress.step == 24 == jobs[0].progress.total_steps
     assert list((services.data_dir / jobs[0].name / "attempts" / "1" / "tensorboard").iterdir())
     with services.registry() as registry:
         version = registry.version(jobs[0].adapter_version)
@@ -92,7 +92,7 @@ def test_two_jobs_train_side_by_side_survive_the_death_of_the_service_and_publis
 
 def test_a_killed_worker_is_replaced_by_an_attempt_that_goes_on_from_the_checkpoint(services: Services) -> None:
     with services.training() as training:
-        name = training.create("adapters/four", f"{CONFIG}max_train_steps: 60\n").name
+        name = training.create("adapters/four", f"{CONFIG}max_train_steps: 36\n").name
         job = _until_step(services, name, 9)
         psutil.Process(job.attempt.worker_pid).kill()
         ended = list(training.watch(name))[-1]
