@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from terroir.inference.engine.wearing import bank as banks
+from terroir.inference.engine.wearing import merging
 from terroir.inference.engine.wearing.bank import Bank
 from terroir.inference.engine.wearing.device_adapter import DeviceAdapter, flattened, on_device
 from terroir.inference.engine.wearing.layers import AdaptedLayer, adapt
@@ -65,8 +66,12 @@ def test_every_unit_holds_its_stack_whoever_was_there_before(kind: str, membersh
             assert torch.allclose(unit, expected(layer, stacks[member]), atol=1e-5)
 
 
+@pytest.mark.parametrize("most_numbers", [1, 1 << 20])
 @pytest.mark.parametrize("kind", ["linear", "convolution"])
-def test_in_half_precision_the_sum_is_rounded_once(kind: str) -> None:
+def test_in_half_precision_the_sum_is_rounded_once(
+    kind: str, most_numbers: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(merging, "_MOST_NUMBERS", most_numbers)
     layer = layer_of(kind, torch.bfloat16)
     stacks = stacks_of(layer)
     held = Bank(NAME, layer, CAPACITY).hold(stacks)

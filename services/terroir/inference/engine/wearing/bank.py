@@ -38,6 +38,18 @@ class Bank:
         """One unit a stack, in their order; only units that hold something else are written."""
         keys = [stack.key if self._name in stack.terms else _BARE for stack in stacks]
         stale = [unit for unit, key in enumerate(keys) if self._held[unit] is not key]
+        if stale:
+            self._change(stale, keys, stacks)
+        return self.memory[: len(stacks)]
+
+    def widened(self, units: int) -> Bank:
+        """The same with room for more; this one is of no use any more."""
+        wider = Bank(self._name, self._layer, units)
+        wider.memory[: self.units].copy_(self.memory)
+        wider._held[: self.units] = self._held
+        return wider
+
+    def _change(self, stale: Sequence[int], keys: Sequence[object], stacks: Sequence[Stack]) -> None:
         for unit in stale:
             self._held[unit] = None  # a write that fails leaves nothing that counts
         sources = {key: unit for unit, key in enumerate(self._held) if key is not None}
@@ -51,14 +63,6 @@ class Bank:
             self.memory[unit].copy_(self.memory[sources[keys[unit]]])
         for unit in stale:
             self._held[unit] = keys[unit]
-        return self.memory[: len(stacks)]
-
-    def widened(self, units: int) -> Bank:
-        """The same with room for more; this one is of no use any more."""
-        wider = Bank(self._name, self._layer, units)
-        wider.memory[: self.units].copy_(self.memory)
-        wider._held[: self.units] = self._held
-        return wider
 
     def _write(self, run: range, stacks: Sequence[Stack]) -> None:
         base, flat = self._layer.weight, self.memory[run.start : run.stop]

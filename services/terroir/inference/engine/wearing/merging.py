@@ -15,6 +15,8 @@ from terroir.inference.engine.wearing.device_adapter import DeviceModule, LowRan
 
 _RANK_STEP: Final = 8
 """Padded ranks are multiples of it."""
+_MOST_NUMBERS: Final = 1 << 26
+"""Of sums in fp32 that are still to be rounded: 256 MiB beside the banks."""
 
 Factors = Sequence[tuple[float, LowRank]]
 """Changes of one layer with their scales."""
@@ -52,13 +54,16 @@ def merge_terms(flat: Tensor, base: Tensor, terms: Iterable[tuple[float, DeviceM
 
 
 def merge_factors(flat: Tensor, base: Tensor, units: Sequence[Factors]) -> None:
-    """Write the sums of several units to `[units, out, inputs]`, in one `baddbmm`."""
+    """Write the sums of several units to `[units, out, inputs]`, in one `baddbmm`; in half precision in several."""
     down, up, scale = padded(units, base.shape[0], base[0].numel(), torch.float32, base.device)
-    pristine = flattened(base.detach().to(torch.float32)).expand(len(units), -1, -1)
+    up.mul_(scale)
+    pristine = flattened(base.detach().to(torch.float32))
     if flat.dtype == torch.float32:
-        torch.baddbmm(pristine, up.mul_(scale), down, out=flat)
-    else:
-        flat.copy_(torch.baddbmm(pristine, up.mul_(scale), down))
+        torch.baddbmm(pristine.expand(len(units), -1, -1), up, down, out=flat)
+        return
+    step = max(1, _MOST_NUMBERS // pristine.numel())
+    for part, ups, downs in zip(flat.split(step), up.split(step), down.split(step), strict=True):
+        part.copy_(torch.baddbmm(pristine.expand(len(part), -1, -1), ups, downs))
 
 
 def padded(
