@@ -28,8 +28,8 @@ from tests.contract.registry.running import Running
 from tests.integration.inference.inference_process import InferenceProcess, inference_process
 from tests.integration.inference.inference_server import RunningInference, running_server, until
 
-pytestmark = pytest.mark.slow
 SECONDS = int(os.environ.get("TERROIR_SOAK_GHZ_SECONDS", "8"))
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(300 + SECONDS)]
 CLIENTS = 64
 ADAPTERS = 6
 MOST_GROWTH_BYTES = 128 * 1024 * 1024
