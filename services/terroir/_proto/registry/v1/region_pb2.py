@@ -22,36 +22,47 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from terroir._proto.access.v1 import access_pb2 as terroir_dot_access_dot_v1_dot_access__pb2
 from terroir._proto.registry.v1 import recipe_pb2 as terroir_dot_registry_dot_v1_dot_recipe__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n terroir/registry/v1/region.proto\x12\x13terroir.registry.v1\x1a terroir/registry/v1/recipe.proto\"\xc8\x01\n\x06Region\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x14\n\x0c\x64isplay_name\x18\x02 \x01(\t\x12\x0e\n\x06parent\x18\x03 \x01(\t\x12\x30\n\x06recipe\x18\x04 \x01(\x0b\x32 .terroir.registry.v1.StyleRecipe\x12\x0c\n\x04\x65tag\x18\x05 \x01(\t\x12\x14\n\x0csaved_recipe\x18\x06 \x01(\t\x12\x34\n\x07seasons\x18\x07 \x03(\x0b\x32#.terroir.registry.v1.SeasonalRecipe\"\x9a\x01\n\x0eSeasonalRecipe\x12\n\n\x02id\x18\x01 \x01(\t\x12\x11\n\tfrom_date\x18\x02 \x01(\t\x12\x0f\n\x07to_date\x18\x03 \x01(\t\x12\x10\n\x08\x63\x61mpaign\x18\x04 \x01(\t\x12\x30\n\x06recipe\x18\x05 \x01(\x0b\x32 .terroir.registry.v1.StyleRecipe\x12\x14\n\x0csaved_recipe\x18\x06 \x01(\t\" \n\x10GetRegionRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\";\n\x12ListRegionsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"\\\n\x13ListRegionsResponse\x12,\n\x07regions\x18\x01 \x03(\x0b\x32\x1b.terroir.registry.v1.Region\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"S\n\x10PutRegionRequest\x12+\n\x06region\x18\x01 \x01(\x0b\x32\x1b.terroir.registry.v1.Region\x12\x12\n\nrequest_id\x18\x02 \x01(\t\"E\n\x13\x44\x65leteRegionRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04\x65tag\x18\x02 \x01(\t\x12\x12\n\nrequest_id\x18\x03 \x01(\t\"\x16\n\x14\x44\x65leteRegionResponse\"D\n\x14ResolveRegionRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04\x64\x61te\x18\x02 \x01(\t\x12\x10\n\x08\x63\x61mpaign\x18\x03 \x01(\t\"\x8e\x01\n\x15ResolveRegionResponse\x12\x30\n\x06recipe\x18\x01 \x01(\x0b\x32 .terroir.registry.v1.StyleRecipe\x12\x0e\n\x06source\x18\x02 \x01(\t\x12\r\n\x05tried\x18\x03 \x03(\t\x12\x0e\n\x06season\x18\x04 \x01(\t\x12\x14\n\x0csaved_recipe\x18\x05 \x01(\t2\xe0\x03\n\rRegionService\x12O\n\tGetRegion\x12%.terroir.registry.v1.GetRegionRequest\x1a\x1b.terroir.registry.v1.Region\x12`\n\x0bListRegions\x12\'.terroir.registry.v1.ListRegionsRequest\x1a(.terroir.registry.v1.ListRegionsResponse\x12O\n\tPutRegion\x12%.terroir.registry.v1.PutRegionRequest\x1a\x1b.terroir.registry.v1.Region\x12\x63\n\x0c\x44\x65leteRegion\x12(.terroir.registry.v1.DeleteRegionRequest\x1a).terroir.registry.v1.DeleteRegionResponse\x12\x66\n\rResolveRegion\x12).terroir.registry.v1.ResolveRegionRequest\x1a*.terroir.registry.v1.ResolveRegionResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n terroir/registry/v1/region.proto\x12\x13terroir.registry.v1\x1a\x1eterroir/access/v1/access.proto\x1a terroir/registry/v1/recipe.proto\"\xc8\x01\n\x06Region\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x14\n\x0c\x64isplay_name\x18\x02 \x01(\t\x12\x0e\n\x06parent\x18\x03 \x01(\t\x12\x30\n\x06recipe\x18\x04 \x01(\x0b\x32 .terroir.registry.v1.StyleRecipe\x12\x0c\n\x04\x65tag\x18\x05 \x01(\t\x12\x14\n\x0csaved_recipe\x18\x06 \x01(\t\x12\x34\n\x07seasons\x18\x07 \x03(\x0b\x32#.terroir.registry.v1.SeasonalRecipe\"\x9a\x01\n\x0eSeasonalRecipe\x12\n\n\x02id\x18\x01 \x01(\t\x12\x11\n\tfrom_date\x18\x02 \x01(\t\x12\x0f\n\x07to_date\x18\x03 \x01(\t\x12\x10\n\x08\x63\x61mpaign\x18\x04 \x01(\t\x12\x30\n\x06recipe\x18\x05 \x01(\x0b\x32 .terroir.registry.v1.StyleRecipe\x12\x14\n\x0csaved_recipe\x18\x06 \x01(\t\" \n\x10GetRegionRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\";\n\x12ListRegionsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"\\\n\x13ListRegionsResponse\x12,\n\x07regions\x18\x01 \x03(\x0b\x32\x1b.terroir.registry.v1.Region\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"S\n\x10PutRegionRequest\x12+\n\x06region\x18\x01 \x01(\x0b\x32\x1b.terroir.registry.v1.Region\x12\x12\n\nrequest_id\x18\x02 \x01(\t\"E\n\x13\x44\x65leteRegionRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04\x65tag\x18\x02 \x01(\t\x12\x12\n\nrequest_id\x18\x03 \x01(\t\"\x16\n\x14\x44\x65leteRegionResponse\"D\n\x14ResolveRegionRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04\x64\x61te\x18\x02 \x01(\t\x12\x10\n\x08\x63\x61mpaign\x18\x03 \x01(\t\"\x8e\x01\n\x15ResolveRegionResponse\x12\x30\n\x06recipe\x18\x01 \x01(\x0b\x32 .terroir.registry.v1.StyleRecipe\x12\x0e\n\x06source\x18\x02 \x01(\t\x12\r\n\x05tried\x18\x03 \x03(\t\x12\x0e\n\x06season\x18\x04 \x01(\t\x12\x14\n\x0csaved_recipe\x18\x05 \x01(\t2\xa9\x04\n\rRegionService\x12[\n\tGetRegion\x12%.terroir.registry.v1.GetRegionRequest\x1a\x1b.terroir.registry.v1.Region\"\n\xca\xda\x18\x06\n\x02\x01\x05\x18\x01\x12l\n\x0bListRegions\x12\'.terroir.registry.v1.ListRegionsRequest\x1a(.terroir.registry.v1.ListRegionsResponse\"\n\xca\xda\x18\x06\n\x02\x01\x05\x18\x01\x12\x65\n\tPutRegion\x12%.terroir.registry.v1.PutRegionRequest\x1a\x1b.terroir.registry.v1.Region\"\x14\xca\xda\x18\x10\n\x01\x02\x12\x0bregion.name\x12r\n\x0c\x44\x65leteRegion\x12(.terroir.registry.v1.DeleteRegionRequest\x1a).terroir.registry.v1.DeleteRegionResponse\"\r\xca\xda\x18\t\n\x01\x02\x12\x04name\x12r\n\rResolveRegion\x12).terroir.registry.v1.ResolveRegionRequest\x1a*.terroir.registry.v1.ResolveRegionResponse\"\n\xca\xda\x18\x06\n\x02\x01\x05\x18\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'terroir.registry.v1.region_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_REGION']._serialized_start=92
-  _globals['_REGION']._serialized_end=292
-  _globals['_SEASONALRECIPE']._serialized_start=295
-  _globals['_SEASONALRECIPE']._serialized_end=449
-  _globals['_GETREGIONREQUEST']._serialized_start=451
-  _globals['_GETREGIONREQUEST']._serialized_end=483
-  _globals['_LISTREGIONSREQUEST']._serialized_start=485
-  _globals['_LISTREGIONSREQUEST']._serialized_end=544
-  _globals['_LISTREGIONSRESPONSE']._serialized_start=546
-  _globals['_LISTREGIONSRESPONSE']._serialized_end=638
-  _globals['_PUTREGIONREQUEST']._serialized_start=640
-  _globals['_PUTREGIONREQUEST']._serialized_end=723
-  _globals['_DELETEREGIONREQUEST']._serialized_start=725
-  _globals['_DELETEREGIONREQUEST']._serialized_end=794
-  _globals['_DELETEREGIONRESPONSE']._serialized_start=796
-  _globals['_DELETEREGIONRESPONSE']._serialized_end=818
-  _globals['_RESOLVEREGIONREQUEST']._serialized_start=820
-  _globals['_RESOLVEREGIONREQUEST']._serialized_end=888
-  _globals['_RESOLVEREGIONRESPONSE']._serialized_start=891
-  _globals['_RESOLVEREGIONRESPONSE']._serialized_end=1033
-  _globals['_REGIONSERVICE']._serialized_start=1036
-  _globals['_REGIONSERVICE']._serialized_end=1516
+  _globals['_REGIONSERVICE'].methods_by_name['GetRegion']._loaded_options = None
+  _globals['_REGIONSERVICE'].methods_by_name['GetRegion']._serialized_options = b'\312\332\030\006\n\002\001\005\030\001'
+  _globals['_REGIONSERVICE'].methods_by_name['ListRegions']._loaded_options = None
+  _globals['_REGIONSERVICE'].methods_by_name['ListRegions']._serialized_options = b'\312\332\030\006\n\002\001\005\030\001'
+  _globals['_REGIONSERVICE'].methods_by_name['PutRegion']._loaded_options = None
+  _globals['_REGIONSERVICE'].methods_by_name['PutRegion']._serialized_options = b'\312\332\030\020\n\001\002\022\013region.name'
+  _globals['_REGIONSERVICE'].methods_by_name['DeleteRegion']._loaded_options = None
+  _globals['_REGIONSERVICE'].methods_by_name['DeleteRegion']._serialized_options = b'\312\332\030\t\n\001\002\022\004name'
+  _globals['_REGIONSERVICE'].methods_by_name['ResolveRegion']._loaded_options = None
+  _globals['_REGIONSERVICE'].methods_by_name['ResolveRegion']._serialized_options = b'\312\332\030\006\n\002\001\005\030\001'
+  _globals['_REGION']._serialized_start=124
+  _globals['_REGION']._serialized_end=324
+  _globals['_SEASONALRECIPE']._serialized_start=327
+  _globals['_SEASONALRECIPE']._serialized_end=481
+  _globals['_GETREGIONREQUEST']._serialized_start=483
+  _globals['_GETREGIONREQUEST']._serialized_end=515
+  _globals['_LISTREGIONSREQUEST']._serialized_start=517
+  _globals['_LISTREGIONSREQUEST']._serialized_end=576
+  _globals['_LISTREGIONSRESPONSE']._serialized_start=578
+  _globals['_LISTREGIONSRESPONSE']._serialized_end=670
+  _globals['_PUTREGIONREQUEST']._serialized_start=672
+  _globals['_PUTREGIONREQUEST']._serialized_end=755
+  _globals['_DELETEREGIONREQUEST']._serialized_start=757
+  _globals['_DELETEREGIONREQUEST']._serialized_end=826
+  _globals['_DELETEREGIONRESPONSE']._serialized_start=828
+  _globals['_DELETEREGIONRESPONSE']._serialized_end=850
+  _globals['_RESOLVEREGIONREQUEST']._serialized_start=852
+  _globals['_RESOLVEREGIONREQUEST']._serialized_end=920
+  _globals['_RESOLVEREGIONRESPONSE']._serialized_start=923
+  _globals['_RESOLVEREGIONRESPONSE']._serialized_end=1065
+  _globals['_REGIONSERVICE']._serialized_start=1068
+  _globals['_REGIONSERVICE']._serialized_end=1621
 # @@protoc_insertion_point(module_scope)

@@ -23,53 +23,70 @@ _sym_db = _symbol_database.Default()
 
 
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
+from terroir._proto.access.v1 import access_pb2 as terroir_dot_access_dot_v1_dot_access__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"terroir/training/v1/training.proto\x12\x13terroir.training.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xa2\x03\n\x03Job\x12\x0c\n\x04name\x18\x01 \x01(\t\x12,\n\x05state\x18\x02 \x01(\x0e\x32\x1d.terroir.training.v1.JobState\x12\x13\n\x0b\x63onfig_yaml\x18\x03 \x01(\t\x12\x17\n\x0f\x64\x61taset_version\x18\x04 \x01(\t\x12\x0c\n\x04\x62\x61se\x18\x05 \x01(\t\x12\x0f\n\x07\x61\x64\x61pter\x18\x06 \x01(\t\x12\x17\n\x0f\x61\x64\x61pter_version\x18\x07 \x01(\t\x12/\n\x08progress\x18\x08 \x01(\x0b\x32\x1d.terroir.training.v1.Progress\x12-\n\x07\x61ttempt\x18\t \x01(\x0b\x32\x1c.terroir.training.v1.Attempt\x12,\n\x05\x65rror\x18\n \x01(\x0b\x32\x1d.terroir.training.v1.JobError\x12/\n\x0b\x63reate_time\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0c\n\x04\x65tag\x18\r \x01(\t\"\xa9\x01\n\x08Progress\x12\x0c\n\x04step\x18\x01 \x01(\x05\x12\x13\n\x0btotal_steps\x18\x02 \x01(\x05\x12\x0c\n\x04loss\x18\x03 \x01(\x01\x12\x15\n\rlearning_rate\x18\x04 \x01(\x01\x12\x18\n\x10steps_per_second\x18\x05 \x01(\x01\x12\x13\n\x0b\x65ta_seconds\x18\x06 \x01(\x01\x12\r\n\x05phase\x18\x07 \x01(\t\x12\x17\n\x0fskipped_batches\x18\x08 \x01(\x05\"U\n\x07\x41ttempt\x12\x0e\n\x06number\x18\x01 \x01(\x05\x12\x15\n\rsubmission_id\x18\x02 \x01(\t\x12\x12\n\nworker_pid\x18\x03 \x01(\x03\x12\x0f\n\x07node_id\x18\x04 \x01(\t\"+\n\x08JobError\x12\x0e\n\x06reason\x18\x01 \x01(\t\x12\x0f\n\x07message\x18\x02 \x01(\t\"{\n\nCheckpoint\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04step\x18\x02 \x01(\x05\x12\x0c\n\x04loss\x18\x03 \x01(\x01\x12\x12\n\nsize_bytes\x18\x04 \x01(\x03\x12/\n\x0b\x63reate_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\",\n\x15ValidateConfigRequest\x12\x13\n\x0b\x63onfig_yaml\x18\x01 \x01(\t\"?\n\x16ValidateConfigResponse\x12\x13\n\x0b\x63onfig_yaml\x18\x01 \x01(\t\x12\x10\n\x08warnings\x18\x02 \x03(\t\"L\n\x10\x43reateJobRequest\x12\x13\n\x0b\x63onfig_yaml\x18\x01 \x01(\t\x12\x0f\n\x07\x61\x64\x61pter\x18\x02 \x01(\t\x12\x12\n\nrequest_id\x18\x03 \x01(\t\"\x1d\n\rGetJobRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"8\n\x0fListJobsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"S\n\x10ListJobsResponse\x12&\n\x04jobs\x18\x01 \x03(\x0b\x32\x18.terroir.training.v1.Job\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\" \n\x10\x43\x61ncelJobRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"\x1f\n\x0fWatchJobRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"9\n\x10WatchJobResponse\x12%\n\x03job\x18\x01 \x01(\x0b\x32\x18.terroir.training.v1.Job\"C\n\x12TailJobLogsRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x02 \x01(\x05\x12\x0e\n\x06\x66ollow\x18\x03 \x01(\x08\"$\n\x13TailJobLogsResponse\x12\r\n\x05lines\x18\x01 \x03(\t\"%\n\x16ListCheckpointsRequest\x12\x0b\n\x03job\x18\x01 \x01(\t\"O\n\x17ListCheckpointsResponse\x12\x34\n\x0b\x63heckpoints\x18\x01 \x03(\x0b\x32\x1f.terroir.training.v1.Checkpoint*\x9a\x01\n\x08JobState\x12\x19\n\x15JOB_STATE_UNSPECIFIED\x10\x00\x12\x14\n\x10JOB_STATE_QUEUED\x10\x01\x12\x15\n\x11JOB_STATE_RUNNING\x10\x02\x12\x17\n\x13JOB_STATE_SUCCEEDED\x10\x03\x12\x14\n\x10JOB_STATE_FAILED\x10\x04\x12\x17\n\x13JOB_STATE_CANCELLED\x10\x05\x32\xe6\x05\n\x0fTrainingService\x12i\n\x0eValidateConfig\x12*.terroir.training.v1.ValidateConfigRequest\x1a+.terroir.training.v1.ValidateConfigResponse\x12L\n\tCreateJob\x12%.terroir.training.v1.CreateJobRequest\x1a\x18.terroir.training.v1.Job\x12\x46\n\x06GetJob\x12\".terroir.training.v1.GetJobRequest\x1a\x18.terroir.training.v1.Job\x12W\n\x08ListJobs\x12$.terroir.training.v1.ListJobsRequest\x1a%.terroir.training.v1.ListJobsResponse\x12L\n\tCancelJob\x12%.terroir.training.v1.CancelJobRequest\x1a\x18.terroir.training.v1.Job\x12Y\n\x08WatchJob\x12$.terroir.training.v1.WatchJobRequest\x1a%.terroir.training.v1.WatchJobResponse0\x01\x12\x62\n\x0bTailJobLogs\x12\'.terroir.training.v1.TailJobLogsRequest\x1a(.terroir.training.v1.TailJobLogsResponse0\x01\x12l\n\x0fListCheckpoints\x12+.terroir.training.v1.ListCheckpointsRequest\x1a,.terroir.training.v1.ListCheckpointsResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"terroir/training/v1/training.proto\x12\x13terroir.training.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1eterroir/access/v1/access.proto\"\xa2\x03\n\x03Job\x12\x0c\n\x04name\x18\x01 \x01(\t\x12,\n\x05state\x18\x02 \x01(\x0e\x32\x1d.terroir.training.v1.JobState\x12\x13\n\x0b\x63onfig_yaml\x18\x03 \x01(\t\x12\x17\n\x0f\x64\x61taset_version\x18\x04 \x01(\t\x12\x0c\n\x04\x62\x61se\x18\x05 \x01(\t\x12\x0f\n\x07\x61\x64\x61pter\x18\x06 \x01(\t\x12\x17\n\x0f\x61\x64\x61pter_version\x18\x07 \x01(\t\x12/\n\x08progress\x18\x08 \x01(\x0b\x32\x1d.terroir.training.v1.Progress\x12-\n\x07\x61ttempt\x18\t \x01(\x0b\x32\x1c.terroir.training.v1.Attempt\x12,\n\x05\x65rror\x18\n \x01(\x0b\x32\x1d.terroir.training.v1.JobError\x12/\n\x0b\x63reate_time\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0c\n\x04\x65tag\x18\r \x01(\t\"\xa9\x01\n\x08Progress\x12\x0c\n\x04step\x18\x01 \x01(\x05\x12\x13\n\x0btotal_steps\x18\x02 \x01(\x05\x12\x0c\n\x04loss\x18\x03 \x01(\x01\x12\x15\n\rlearning_rate\x18\x04 \x01(\x01\x12\x18\n\x10steps_per_second\x18\x05 \x01(\x01\x12\x13\n\x0b\x65ta_seconds\x18\x06 \x01(\x01\x12\r\n\x05phase\x18\x07 \x01(\t\x12\x17\n\x0fskipped_batches\x18\x08 \x01(\x05\"U\n\x07\x41ttempt\x12\x0e\n\x06number\x18\x01 \x01(\x05\x12\x15\n\rsubmission_id\x18\x02 \x01(\t\x12\x12\n\nworker_pid\x18\x03 \x01(\x03\x12\x0f\n\x07node_id\x18\x04 \x01(\t\"+\n\x08JobError\x12\x0e\n\x06reason\x18\x01 \x01(\t\x12\x0f\n\x07message\x18\x02 \x01(\t\"{\n\nCheckpoint\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04step\x18\x02 \x01(\x05\x12\x0c\n\x04loss\x18\x03 \x01(\x01\x12\x12\n\nsize_bytes\x18\x04 \x01(\x03\x12/\n\x0b\x63reate_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\",\n\x15ValidateConfigRequest\x12\x13\n\x0b\x63onfig_yaml\x18\x01 \x01(\t\"?\n\x16ValidateConfigResponse\x12\x13\n\x0b\x63onfig_yaml\x18\x01 \x01(\t\x12\x10\n\x08warnings\x18\x02 \x03(\t\"L\n\x10\x43reateJobRequest\x12\x13\n\x0b\x63onfig_yaml\x18\x01 \x01(\t\x12\x0f\n\x07\x61\x64\x61pter\x18\x02 \x01(\t\x12\x12\n\nrequest_id\x18\x03 \x01(\t\"\x1d\n\rGetJobRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"8\n\x0fListJobsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"S\n\x10ListJobsResponse\x12&\n\x04jobs\x18\x01 \x03(\x0b\x32\x18.terroir.training.v1.Job\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\" \n\x10\x43\x61ncelJobRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"\x1f\n\x0fWatchJobRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"9\n\x10WatchJobResponse\x12%\n\x03job\x18\x01 \x01(\x0b\x32\x18.terroir.training.v1.Job\"C\n\x12TailJobLogsRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x02 \x01(\x05\x12\x0e\n\x06\x66ollow\x18\x03 \x01(\x08\"$\n\x13TailJobLogsResponse\x12\r\n\x05lines\x18\x01 \x03(\t\"%\n\x16ListCheckpointsRequest\x12\x0b\n\x03job\x18\x01 \x01(\t\"O\n\x17ListCheckpointsResponse\x12\x34\n\x0b\x63heckpoints\x18\x01 \x03(\x0b\x32\x1f.terroir.training.v1.Checkpoint*\x9a\x01\n\x08JobState\x12\x19\n\x15JOB_STATE_UNSPECIFIED\x10\x00\x12\x14\n\x10JOB_STATE_QUEUED\x10\x01\x12\x15\n\x11JOB_STATE_RUNNING\x10\x02\x12\x17\n\x13JOB_STATE_SUCCEEDED\x10\x03\x12\x14\n\x10JOB_STATE_FAILED\x10\x04\x12\x17\n\x13JOB_STATE_CANCELLED\x10\x05\x32\xcf\x06\n\x0fTrainingService\x12u\n\x0eValidateConfig\x12*.terroir.training.v1.ValidateConfigRequest\x1a+.terroir.training.v1.ValidateConfigResponse\"\n\xca\xda\x18\x06\n\x02\x01\x05\x18\x01\x12^\n\tCreateJob\x12%.terroir.training.v1.CreateJobRequest\x1a\x18.terroir.training.v1.Job\"\x10\xca\xda\x18\x0c\n\x01\x02\x12\x07\x61\x64\x61pter\x12R\n\x06GetJob\x12\".terroir.training.v1.GetJobRequest\x1a\x18.terroir.training.v1.Job\"\n\xca\xda\x18\x06\n\x02\x01\x05\x18\x01\x12\x63\n\x08ListJobs\x12$.terroir.training.v1.ListJobsRequest\x1a%.terroir.training.v1.ListJobsResponse\"\n\xca\xda\x18\x06\n\x02\x01\x05\x18\x01\x12[\n\tCancelJob\x12%.terroir.training.v1.CancelJobRequest\x1a\x18.terroir.training.v1.Job\"\r\xca\xda\x18\t\n\x01\x02\x12\x04name\x12\x65\n\x08WatchJob\x12$.terroir.training.v1.WatchJobRequest\x1a%.terroir.training.v1.WatchJobResponse\"\n\xca\xda\x18\x06\n\x02\x01\x05\x18\x01\x30\x01\x12n\n\x0bTailJobLogs\x12\'.terroir.training.v1.TailJobLogsRequest\x1a(.terroir.training.v1.TailJobLogsResponse\"\n\xca\xda\x18\x06\n\x02\x01\x05\x18\x01\x30\x01\x12x\n\x0fListCheckpoints\x12+.terroir.training.v1.ListCheckpointsRequest\x1a,.terroir.training.v1.ListCheckpointsResponse\"\n\xca\xda\x18\x06\n\x02\x01\x05\x18\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'terroir.training.v1.training_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_JOBSTATE']._serialized_start=1659
-  _globals['_JOBSTATE']._serialized_end=1813
-  _globals['_JOB']._serialized_start=93
-  _globals['_JOB']._serialized_end=511
-  _globals['_PROGRESS']._serialized_start=514
-  _globals['_PROGRESS']._serialized_end=683
-  _globals['_ATTEMPT']._serialized_start=685
-  _globals['_ATTEMPT']._serialized_end=770
-  _globals['_JOBERROR']._serialized_start=772
-  _globals['_JOBERROR']._serialized_end=815
-  _globals['_CHECKPOINT']._serialized_start=817
-  _globals['_CHECKPOINT']._serialized_end=940
-  _globals['_VALIDATECONFIGREQUEST']._serialized_start=942
-  _globals['_VALIDATECONFIGREQUEST']._serialized_end=986
-  _globals['_VALIDATECONFIGRESPONSE']._serialized_start=988
-  _globals['_VALIDATECONFIGRESPONSE']._serialized_end=1051
-  _globals['_CREATEJOBREQUEST']._serialized_start=1053
-  _globals['_CREATEJOBREQUEST']._serialized_end=1129
-  _globals['_GETJOBREQUEST']._serialized_start=1131
-  _globals['_GETJOBREQUEST']._serialized_end=1160
-  _globals['_LISTJOBSREQUEST']._serialized_start=1162
-  _globals['_LISTJOBSREQUEST']._serialized_end=1218
-  _globals['_LISTJOBSRESPONSE']._serialized_start=1220
-  _globals['_LISTJOBSRESPONSE']._serialized_end=1303
-  _globals['_CANCELJOBREQUEST']._serialized_start=1305
-  _globals['_CANCELJOBREQUEST']._serialized_end=1337
-  _globals['_WATCHJOBREQUEST']._serialized_start=1339
-  _globals['_WATCHJOBREQUEST']._serialized_end=1370
-  _globals['_WATCHJOBRESPONSE']._serialized_start=1372
-  _globals['_WATCHJOBRESPONSE']._serialized_end=1429
-  _globals['_TAILJOBLOGSREQUEST']._serialized_start=1431
-  _globals['_TAILJOBLOGSREQUEST']._serialized_end=1498
-  _globals['_TAILJOBLOGSRESPONSE']._serialized_start=1500
-  _globals['_TAILJOBLOGSRESPONSE']._serialized_end=1536
-  _globals['_LISTCHECKPOINTSREQUEST']._serialized_start=1538
-  _globals['_LISTCHECKPOINTSREQUEST']._serialized_end=1575
-  _globals['_LISTCHECKPOINTSRESPONSE']._serialized_start=1577
-  _globals['_LISTCHECKPOINTSRESPONSE']._serialized_end=1656
-  _globals['_TRAININGSERVICE']._serialized_start=1816
-  _globals['_TRAININGSERVICE']._serialized_end=2558
+  _globals['_TRAININGSERVICE'].methods_by_name['ValidateConfig']._loaded_options = None
+  _globals['_TRAININGSERVICE'].methods_by_name['ValidateConfig']._serialized_options = b'\312\332\030\006\n\002\001\005\030\001'
+  _globals['_TRAININGSERVICE'].methods_by_name['CreateJob']._loaded_options = None
+  _globals['_TRAININGSERVICE'].methods_by_name['CreateJob']._serialized_options = b'\312\332\030\014\n\001\002\022\007adapter'
+  _globals['_TRAININGSERVICE'].methods_by_name['GetJob']._loaded_options = None
+  _globals['_TRAININGSERVICE'].methods_by_name['GetJob']._serialized_options = b'\312\332\030\006\n\002\001\005\030\001'
+  _globals['_TRAININGSERVICE'].methods_by_name['ListJobs']._loaded_options = None
+  _globals['_TRAININGSERVICE'].methods_by_name['ListJobs']._serialized_options = b'\312\332\030\006\n\002\001\005\030\001'
+  _globals['_TRAININGSERVICE'].methods_by_name['CancelJob']._loaded_options = None
+  _globals['_TRAININGSERVICE'].methods_by_name['CancelJob']._serialized_options = b'\312\332\030\t\n\001\002\022\004name'
+  _globals['_TRAININGSERVICE'].methods_by_name['WatchJob']._loaded_options = None
+  _globals['_TRAININGSERVICE'].methods_by_name['WatchJob']._serialized_options = b'\312\332\030\006\n\002\001\005\030\001'
+  _globals['_TRAININGSERVICE'].methods_by_name['TailJobLogs']._loaded_options = None
+  _globals['_TRAININGSERVICE'].methods_by_name['TailJobLogs']._serialized_options = b'\312\332\030\006\n\002\001\005\030\001'
+  _globals['_TRAININGSERVICE'].methods_by_name['ListCheckpoints']._loaded_options = None
+  _globals['_TRAININGSERVICE'].methods_by_name['ListCheckpoints']._serialized_options = b'\312\332\030\006\n\002\001\005\030\001'
+  _globals['_JOBSTATE']._serialized_start=1691
+  _globals['_JOBSTATE']._serialized_end=1845
+  _globals['_JOB']._serialized_start=125
+  _globals['_JOB']._serialized_end=543
+  _globals['_PROGRESS']._serialized_start=546
+  _globals['_PROGRESS']._serialized_end=715
+  _globals['_ATTEMPT']._serialized_start=717
+  _globals['_ATTEMPT']._serialized_end=802
+  _globals['_JOBERROR']._serialized_start=804
+  _globals['_JOBERROR']._serialized_end=847
+  _globals['_CHECKPOINT']._serialized_start=849
+  _globals['_CHECKPOINT']._serialized_end=972
+  _globals['_VALIDATECONFIGREQUEST']._serialized_start=974
+  _globals['_VALIDATECONFIGREQUEST']._serialized_end=1018
+  _globals['_VALIDATECONFIGRESPONSE']._serialized_start=1020
+  _globals['_VALIDATECONFIGRESPONSE']._serialized_end=1083
+  _globals['_CREATEJOBREQUEST']._serialized_start=1085
+  _globals['_CREATEJOBREQUEST']._serialized_end=1161
+  _globals['_GETJOBREQUEST']._serialized_start=1163
+  _globals['_GETJOBREQUEST']._serialized_end=1192
+  _globals['_LISTJOBSREQUEST']._serialized_start=1194
+  _globals['_LISTJOBSREQUEST']._serialized_end=1250
+  _globals['_LISTJOBSRESPONSE']._serialized_start=1252
+  _globals['_LISTJOBSRESPONSE']._serialized_end=1335
+  _globals['_CANCELJOBREQUEST']._serialized_start=1337
+  _globals['_CANCELJOBREQUEST']._serialized_end=1369
+  _globals['_WATCHJOBREQUEST']._serialized_start=1371
+  _globals['_WATCHJOBREQUEST']._serialized_end=1402
+  _globals['_WATCHJOBRESPONSE']._serialized_start=1404
+  _globals['_WATCHJOBRESPONSE']._serialized_end=1461
+  _globals['_TAILJOBLOGSREQUEST']._serialized_start=1463
+  _globals['_TAILJOBLOGSREQUEST']._serialized_end=1530
+  _globals['_TAILJOBLOGSRESPONSE']._serialized_start=1532
+  _globals['_TAILJOBLOGSRESPONSE']._serialized_end=1568
+  _globals['_LISTCHECKPOINTSREQUEST']._serialized_start=1570
+  _globals['_LISTCHECKPOINTSREQUEST']._serialized_end=1607
+  _globals['_LISTCHECKPOINTSRESPONSE']._serialized_start=1609
+  _globals['_LISTCHECKPOINTSRESPONSE']._serialized_end=1688
+  _globals['_TRAININGSERVICE']._serialized_start=1848
+  _globals['_TRAININGSERVICE']._serialized_end=2695
 # @@protoc_insertion_point(module_scope)
