@@ -4,7 +4,7 @@ VENV := .venv/bin
 PYTEST := $(VENV)/python -m pytest
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo demo-minio test test-fast lint types proto proto-accept docs lock tools bench bench-gpu soak clean
+.PHONY: help setup demo demo-minio test test-fast lint types proto proto-accept docs lock tools tools-cluster test-cluster bench bench-gpu soak clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -48,6 +48,12 @@ lock: setup ## Rewrite the lock files from pyproject.toml
 
 tools: setup ## Build or find the programs that tests need, into a cache outside the tree
 	@$(VENV)/python scripts/tools.py
+
+tools-cluster: setup ## Also those that a Kubernetes control plane is made of (ten minutes the first time)
+	@$(VENV)/python scripts/tools.py --cluster
+
+test-cluster: tools-cluster ## Every scenario of the chart on a real Kubernetes control plane
+	TERROIR_REQUIRE_TOOLS=cluster,helm TERROIR_CLUSTER_SCENARIOS=all $(PYTEST) tests/integration/cluster
 
 bench: setup ## Benchmarks; one area with AREA=registry
 	$(VENV)/python -m benchmarks $(if $(AREA),--area $(AREA))
