@@ -13,6 +13,7 @@ import grpc
 import structlog
 
 from terroir.common import errors
+from terroir.common.access.gate import Gate
 from terroir.common.grpc_errors import from_exception, to_status
 from terroir.common.telemetry import RpcMetrics
 from terroir.store.deadline import set_deadline
@@ -67,9 +68,10 @@ class RunningCalls:
 class CallInterceptor(_Interceptor):
     """Wraps all four kinds of handlers."""
 
-    def __init__(self, metrics: RpcMetrics, running: RunningCalls) -> None:
+    def __init__(self, metrics: RpcMetrics, running: RunningCalls, gate: Gate) -> None:
         self._metrics = metrics
         self._running = running
+        self._gate = gate
 
     async def intercept_service(
         self,
@@ -82,7 +84,7 @@ class CallInterceptor(_Interceptor):
             return handler
         given = str(dict(details.invocation_metadata or ()).get(REQUEST_ID, ""))
         request_id = given if 0 < len(given) <= 128 else str(uuid.uuid4())
-        call = _Call(details.method, request_id, self._metrics, self._running)
+        call = _Call(details.method, request_id, self._metrics, self._running, self._gate, handler.request_streaming)
         inner: _Handler | None
         if inner := handler.unary_unary or handler.stream_unary:
             make = grpc.unary_unary_rpc_method_handler if handler.unary_unary else grpc.stream_unary_rpc_method_handler
@@ -94,8 +96,27 @@ class CallInterceptor(_Interceptor):
 
 
 class _Call:
-    def __init__(self, method: str, request_id: str, metrics: RpcMetrics, running: RunningCalls) -> None:
+    def __init__(
+        self,
+        method: str,
+        request_id: str,
+        metrics: RpcMetrics,
+        running: RunningCalls,
+        gate: Gate,
+        request_streaming: bool,
+    ) -> None:
         self._method, self._request_id, self._metrics, self._running = method, request_id, metrics, running
+        self._gate, self._request_streaming = gate, request_streaming
+
+    async def _admitted(self, request: Any, context: _Context) -> Any:
+        """The request, once its caller may make it; raises what refuses them."""
+        principal = await self._gate.admit(self._method, context)
+        if principal.regions is None:
+            return request
+        if self._request_streaming:
+            return self._gate.checked(principal, self._method, request)
+        await self._gate.check(principal, self._method, request)
+        return request
 
     def _around(self, context: _Context) -> _Surround:
         return _Surround(self._method, self._request_id, self._metrics, self._running, context)
@@ -117,7 +138,7 @@ class _Call:
         async def handle(request: Any, context: _Context) -> Any:
             await self._refuse_if_stopping(context)
             async with self._around(context):
-                return await inner(request, context)
+                return await inner(await self._admitted(request, context), context)
 
         return handle
 
@@ -126,9 +147,11 @@ class _Call:
 
         async def handle(request: Any, context: _Context) -> AsyncIterator[Any]:
             await self._refuse_if_stopping(context)
-            async with self._around(context), aclosing(inner(request, context)) as messages:
-                async for message in messages:
-                    yield message
+            async with self._around(context):
+                admitted = await self._admitted(request, context)
+                async with aclosing(inner(admitted, context)) as messages:
+                    async for message in messages:
+                        yield message
 
         return handle
 

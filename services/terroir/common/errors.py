@@ -24,6 +24,7 @@ class ErrorCode(StrEnum):
     ABORTED = "ABORTED"
     CANCELLED = "CANCELLED"
     DEADLINE_EXCEEDED = "DEADLINE_EXCEEDED"
+    UNAUTHENTICATED = "UNAUTHENTICATED"
     PERMISSION_DENIED = "PERMISSION_DENIED"
     DATA_LOSS = "DATA_LOSS"
     INTERNAL = "INTERNAL"
@@ -117,6 +118,13 @@ class DeadlineExceeded(TerroirError):
 
     code = ErrorCode.DEADLINE_EXCEEDED
     reason = "DEADLINE_EXCEEDED"
+
+
+class Unauthenticated(TerroirError):
+    """Nobody knows who calls, or their credentials do not hold."""
+
+    code = ErrorCode.UNAUTHENTICATED
+    reason = "UNAUTHENTICATED"
 
 
 class PermissionDenied(TerroirError):

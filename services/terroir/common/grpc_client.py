@@ -2,15 +2,36 @@
 
 from __future__ import annotations
 
-from typing import Final
+import json
+from typing import Final, cast
 
 import grpc
 
+from terroir.common.credentials import CallerCredentials
 from terroir.common.errors import Cancelled, TerroirError, Unavailable
 from terroir.common.grpc_errors import from_rpc
+from terroir.common.rotating_channel import AioRotatingChannel, RotatingChannel
+from terroir.common.tls import Identity
 
 _MESSAGE_BYTES: Final = 8 * 1024 * 1024
 """Streams carry at most 1 MiB a message; lists and headers stay far below this too."""
+_SERVICE_CONFIG: Final = {
+    # Of a name with several addresses (a headless Service) every one is used, and one that is down is passed over.
+    "loadBalancingConfig": [{"round_robin": {}}],
+    "methodConfig": [
+        {
+            # Drawing changes nothing, so that a replica which stops may be passed over without asking anybody.
+            "name": [{"service": "terroir.inference.v1.InferenceService"}],
+            "retryPolicy": {
+                "maxAttempts": 4,
+                "initialBackoff": "0.1s",
+                "maxBackoff": "1s",
+                "backoffMultiplier": 2,
+                "retryableStatusCodes": ["UNAVAILABLE"],
+            },
+        }
+    ],
+}
 _OPTIONS: Final = (
     ("grpc.max_receive_message_length", _MESSAGE_BYTES),
     ("grpc.max_send_message_length", _MESSAGE_BYTES),
@@ -23,16 +44,46 @@ _OPTIONS: Final = (
     ("grpc.max_reconnect_backoff_ms", 3_000),
     ("grpc.enable_http_proxy", 0),
 )
+_PLAIN: Final = CallerCredentials()
 
 
-def channel(target: str) -> grpc.Channel:
-    """A channel for blocking callers; connects lazily and again by itself."""
-    return grpc.insecure_channel(target, options=_OPTIONS)
+def _options(target: str, credentials: CallerCredentials) -> list[tuple[str, str | int]]:
+    options: list[tuple[str, str | int]] = list(_OPTIONS)
+    if target.startswith("dns:"):
+        options.append(("grpc.service_config", json.dumps(_SERVICE_CONFIG)))
+    if credentials.server_name:
+        options.append(("grpc.ssl_target_name_override", credentials.server_name))
+    return options
 
 
-def aio_channel(target: str) -> grpc.aio.Channel:
+def channel(target: str, credentials: CallerCredentials = _PLAIN) -> grpc.Channel:
+    """A channel for blocking callers; connects lazily and again by itself, with its certificates as they are then."""
+    options = _options(target, credentials)
+    if credentials.tls_dir is None:
+        return grpc.insecure_channel(target, options=options)
+
+    def dial(identity: Identity) -> grpc.Channel:
+        return grpc.secure_channel(target, credentials.channel_credentials(identity), options=options)
+
+    return cast(grpc.Channel, RotatingChannel(lambda: _identity(credentials), dial))
+
+
+def aio_channel(target: str, credentials: CallerCredentials = _PLAIN) -> grpc.aio.Channel:
     """A channel for asyncio callers."""
-    return grpc.aio.insecure_channel(target, options=_OPTIONS)
+    options = _options(target, credentials)
+    if credentials.tls_dir is None:
+        return grpc.aio.insecure_channel(target, options=options)
+
+    def dial(identity: Identity) -> grpc.aio.Channel:
+        return grpc.aio.secure_channel(target, credentials.channel_credentials(identity), options=options)
+
+    return cast(grpc.aio.Channel, AioRotatingChannel(lambda: _identity(credentials), dial))
+
+
+def _identity(credentials: CallerCredentials) -> Identity:
+    identity = credentials.identity()
+    assert identity is not None, "a channel with TLS has a folder"
+    return identity
 
 
 def error_from_rpc(error: grpc.RpcError) -> TerroirError:

@@ -26,7 +26,7 @@ _CLASSES: Final[dict[str, type[TerroirError]]] = {
     for kind in (
         errors.InvalidArgument, errors.NotFound, errors.AlreadyExists, errors.FailedPrecondition,
         errors.ResourceExhausted, errors.Unavailable, errors.Aborted, errors.Cancelled, errors.DeadlineExceeded,
-        errors.PermissionDenied, errors.DataLoss, errors.Internal,
+        errors.Unauthenticated, errors.PermissionDenied, errors.DataLoss, errors.Internal,
     )
 }  # fmt: skip
 

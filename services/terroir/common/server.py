@@ -7,6 +7,7 @@ import ipaddress
 import json
 import os
 import signal
+import threading
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -15,14 +16,27 @@ import structlog
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
+from terroir.common.access.access_file import AccessFile
+from terroir.common.access.authentication import Authenticator, Credentials, Local
+from terroir.common.access.gate import AccessMetrics, Gate, RegionOf
+from terroir.common.access.rate_limit import RateLimit
+from terroir.common.access.tokens import TokenVerifier
 from terroir.common.call import CallInterceptor, RunningCalls
+from terroir.common.clock import Clock, SystemClock
 from terroir.common.errors import FailedPrecondition
+from terroir.common.native_log import NativeLog
+from terroir.common.principal import CallPrincipals, local_principal
+from terroir.common.probes import ProbeServer
 from terroir.common.settings import ServiceSettings
-from terroir.common.telemetry import MetricsServer, RpcMetrics, new_registry, start_metrics_server
+from terroir.common.telemetry import RpcMetrics, ServerMetrics, new_registry
+from terroir.common.tls import ServerIdentity
+from terroir.common.version import code_version
 
 _MESSAGE_BYTES: Final = 8 * 1024 * 1024
 _CLEANUP_SECONDS: Final = 2.0
 _FAREWELL_SECONDS: Final = 0.5
+_ALIVE_SECONDS: Final = 2.0
+"""An event loop that does not answer for this long is stuck."""
 _log = structlog.get_logger()
 
 
@@ -35,7 +49,17 @@ class Server:
         self.registry = new_registry()
         self.port = 0
         self.metrics_port = 0
-        self._metrics: MetricsServer | None = None
+        self.principals = CallPrincipals()
+        self._probes: ProbeServer | None = None
+        self._metrics = ServerMetrics(self.registry, service_name, code_version())
+        self._identity = self._server_identity()
+        self._gate = Gate(
+            self._authenticator(SystemClock()),
+            RateLimit(settings.rate_limit_calls_per_second, settings.rate_limit_burst_calls, SystemClock()),
+            AccessMetrics(self.registry),
+        )
+        self._serving: dict[str, bool] = {}
+        self._native_log: NativeLog | None = None
         self._names: list[str] = [health.SERVICE_NAME]
         self._held: set[str] = set()
         self._stopping = asyncio.Event()
@@ -43,8 +67,9 @@ class Server:
         self._calls = RunningCalls()
         self._health = health.aio.HealthServicer()  # type: ignore[attr-defined]  # not in the stubs
         self._server = grpc.aio.server(
-            interceptors=[CallInterceptor(RpcMetrics(self.registry), self._calls)],
+            interceptors=[CallInterceptor(RpcMetrics(self.registry), self._calls, self._gate)],
             options=(
+                *_connection_age(settings.max_connection_age_seconds),
                 # Without this two servers share one port and each gets half of the calls.
                 ("grpc.so_reuseport", 0),
                 ("grpc.max_receive_message_length", _MESSAGE_BYTES),
@@ -69,27 +94,27 @@ class Server:
         ANNOUNCE_PATH_UNUSABLE.
         """
         settings = self.settings
-        if not settings.insecure_listen and not _is_loopback(settings.host):
-            raise FailedPrecondition(
-                f"{self.service_name} will not listen on {settings.host} without TLS and authentication; "
-                f"use 127.0.0.1, or set {self._variable('insecure_listen')}=true on a network that you trust",
-                reason="INSECURE_LISTEN_REFUSED",
-            )
+        self._ensure_safe_to_listen()
         reflection.enable_server_reflection([*self._names, reflection.SERVICE_NAME], self._server)
-        host = f"[{settings.host}]" if ":" in settings.host and "[" not in settings.host else settings.host
         try:
-            self.port = self._server.add_insecure_port(f"{host}:{settings.port}")
+            self.port = self._bind(f"{_bracketed(settings.host)}:{settings.port}")
         except RuntimeError as error:
             raise self._port_in_use("port", settings.port) from error
         if settings.metrics_port:
+            host, loop = settings.metrics_host or settings.host, asyncio.get_running_loop()
             try:
-                self._metrics = start_metrics_server(self.registry, settings.host, settings.metrics_port)
+                self._probes = ProbeServer(
+                    self.registry, host, settings.metrics_port,
+                    alive=lambda: _answers(loop), ready=lambda: self._serving.get("", False),
+                )  # fmt: skip
             except OSError as error:
                 raise self._port_in_use("metrics_port", settings.metrics_port) from error
-            self.metrics_port = self._metrics.port
+            self.metrics_port = self._probes.port
         # Before the first answer: the health servicer's own beginning is SERVING.
         for name in ["", *self._names]:
             await self.set_serving(name, serving=name not in self._held and not (name == "" and self._held))
+        if self._identity is not None:
+            self._native_log = NativeLog(self._metrics.handshake_failures.inc)
         await self._server.start()
         try:
             self._announce()
@@ -106,6 +131,7 @@ class Server:
     async def set_serving(self, name: str, *, serving: bool) -> None:
         """Set one service's health; the overall health (the empty name) is SERVING once none is held back."""
         status = health_pb2.HealthCheckResponse.SERVING if serving else health_pb2.HealthCheckResponse.NOT_SERVING
+        self._serving[name] = serving
         await self._health.set(name, status)
         if name in self._held and serving:
             self._held.discard(name)
@@ -136,12 +162,17 @@ class Server:
         self._stopping.set()
 
     async def stop(self, grace_seconds: float) -> None:
-        """Turn health to NOT_SERVING, take no new calls, let running ones finish within `grace_seconds`.
+        """Turn health to NOT_SERVING; after `drain_delay_seconds` take no new calls; let running ones finish.
+
+        They have `grace_seconds`; without any the stop is at once.
 
         Meanwhile new calls are refused with UNAVAILABLE (SERVICE_STOPPING), so that callers know why. Calls
         that take longer are cancelled; returns once their handlers have cleaned up, at most two seconds later.
         """
+        self._serving.clear()
         await self._health.enter_graceful_shutdown()
+        if self.settings.drain_delay_seconds and grace_seconds > 0:
+            await asyncio.sleep(self.settings.drain_delay_seconds)
         for end in self._ends:
             end()
         self._calls.closed = True
@@ -159,9 +190,51 @@ class Server:
             await asyncio.wait_for(self._calls.ended(), _CLEANUP_SECONDS)
         except TimeoutError:
             _log.warning("handlers outlive their cancelled calls", count=self._calls.count)
-        if self._metrics is not None:
-            await asyncio.to_thread(self._metrics.close)
+        if self._probes is not None:
+            await asyncio.to_thread(self._probes.close)
+        if self._native_log is not None:
+            await asyncio.to_thread(self._native_log.close)
         _log.info("stopped")
+
+    def scope_regions(self, region_of: RegionOf) -> None:
+        """Tell how to find the region of a resource, for callers who are limited to some."""
+        self._gate.region_of = region_of
+
+    def _server_identity(self) -> ServerIdentity | None:
+        if self.settings.tls_dir is None:
+            return None
+        identity = ServerIdentity(self.settings.tls_dir, self._metrics.tls_failures.inc)
+        self._metrics.watch_certificate(lambda: identity.expires.timestamp())
+        return identity
+
+    def _authenticator(self, clock: Clock) -> Authenticator:
+        if self.settings.access_path is None:
+            return Local(local_principal(self.settings.local_roles))
+        access = AccessFile(self.settings.access_path, clock, self._metrics.access_failures.inc)
+        return Credentials(access, TokenVerifier(clock))
+
+    def _ensure_safe_to_listen(self) -> None:
+        settings = self.settings
+        if settings.insecure_listen or _is_loopback(settings.host):
+            return
+        missing = [
+            self._variable(name)
+            for name, given in (("tls_dir", settings.tls_dir), ("access_path", settings.access_path))
+            if given is None
+        ]
+        if missing:
+            raise FailedPrecondition(
+                f"{self.service_name} will not listen on {settings.host} without TLS and authentication: set "
+                f"{' and '.join(missing)}, or use 127.0.0.1, or set {self._variable('insecure_listen')}=true on a "
+                "network that you trust",
+                reason="INSECURE_LISTEN_REFUSED",
+            )
+
+    def _bind(self, address: str) -> int:
+        if self._identity is None:
+            return self._server.add_insecure_port(address)
+        required = self.settings.tls_require_client_certificate
+        return self._server.add_secure_port(address, self._identity.credentials(require_client_certificate=required))
 
     def _port_in_use(self, setting: str, port: int) -> FailedPrecondition:
         return FailedPrecondition(
@@ -180,6 +253,24 @@ class Server:
         partial = path.with_name(path.name + ".partial")
         partial.write_text(json.dumps({"pid": os.getpid(), "ports": {"grpc": self.port, "metrics": self.metrics_port}}))
         partial.replace(path)
+
+
+def _bracketed(host: str) -> str:
+    return f"[{host}]" if ":" in host and "[" not in host else host
+
+
+def _connection_age(seconds: float) -> tuple[tuple[str, int], ...]:
+    """Without a grace of their own, so that running calls end by themselves."""
+    return (("grpc.max_connection_age_ms", int(seconds * 1000)),) if seconds else ()
+
+
+def _answers(loop: asyncio.AbstractEventLoop) -> bool:
+    answered = threading.Event()
+    try:
+        loop.call_soon_threadsafe(answered.set)
+    except RuntimeError:  # closed
+        return False
+    return answered.wait(_ALIVE_SECONDS)
 
 
 def _is_loopback(host: str) -> bool:

@@ -12,6 +12,7 @@ from pydantic import BaseModel, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
 from terroir.common.errors import InvalidArgument
+from terroir.common.principal import Role
 from terroir.common.validation import did_you_mean
 
 
@@ -21,16 +22,64 @@ class ServiceSettings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix="TERROIR_", extra="forbid")
 
     host: str = Field(
-        default="127.0.0.1", description="Address to listen on; anything but loopback needs insecure_listen."
+        default="127.0.0.1",
+        description="Address to listen on; beyond loopback tls_dir and access_path are needed, or insecure_listen.",
     )
     port: int = Field(default=0, ge=0, le=65535, description="TCP port; 0 takes a free one.")
     insecure_listen: bool = Field(
         default=False, description="Allow listening beyond loopback without TLS and authentication."
     )
-    metrics_port: int = Field(default=0, ge=0, le=65535, description="TCP port of /metrics; 0 turns it off.")
+    metrics_host: str = Field(default="", description="Address of the metrics port; empty: that of `host`.")
+    metrics_port: int = Field(
+        default=0, ge=0, le=65535, description="TCP port of /metrics, /healthz and /readyz, plain HTTP; 0 turns it off."
+    )
+    tls_dir: Path | None = Field(
+        default=None,
+        description="Folder with tls.crt, tls.key and ca.crt, as a Kubernetes TLS secret mounts them: the service's "
+        "identity, also in its calls to others. Read again when they change.",
+    )
+    tls_require_client_certificate: bool = Field(
+        default=True, description="Refuse connections without a certificate that ca.crt vouches for."
+    )
+    access_path: Path | None = Field(
+        default=None, description="YAML file of issuers and grants: who may do what. Read again when it changes."
+    )
+    token_path: Path | None = Field(
+        default=None, description="File with a bearer token to show to other services. Read again when it changes."
+    )
+    local_roles: frozenset[Role] = Field(
+        default=frozenset({Role.OPERATOR}),
+        description="Roles of every caller while there is no access file: a JSON list of viewer, stylist, publisher, "
+        "operator.",
+    )
+    rate_limit_calls_per_second: float = Field(
+        default=0, ge=0, le=1e6, description="Calls that one principal may make a second, in each replica; 0: any."
+    )
+    rate_limit_burst_calls: int = Field(
+        default=50, ge=1, le=1_000_000, description="Calls that one principal may make at once."
+    )
+    max_connection_age_seconds: float = Field(
+        default=0,
+        ge=0,
+        le=86_400,
+        description="Seconds after which callers are asked to dial anew, so that new replicas get work; 0: never.",
+    )
+    otlp_endpoint: str = Field(
+        default="", description="OpenTelemetry collector, `http://host:4317` (OTLP over gRPC); empty: no traces."
+    )
+    trace_sample_ratio: float = Field(
+        default=1.0, ge=0, le=1, description="Share of the requests traced that come without a trace of their own."
+    )
     log_level: Literal["debug", "info", "warning", "error"] = Field(default="info", description="Least level logged.")
     drain_timeout_seconds: float = Field(
         default=15.0, ge=0, le=3600, description="Seconds that running calls may take to finish at shutdown."
+    )
+    drain_delay_seconds: float = Field(
+        default=0.0,
+        ge=0,
+        le=600,
+        description="Seconds at shutdown in which health says NOT_SERVING and calls are still taken: what callers need "
+        "to look elsewhere.",
     )
     announce_path: Path | None = Field(
         default=None, description="File that receives pid and bound ports as JSON once the service listens."

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import logging
 import sys
+from collections.abc import Callable
 from typing import Final
 
 import structlog
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, start_http_server
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info
 from prometheus_client.gc_collector import GCCollector
 from prometheus_client.platform_collector import PlatformCollector
 from prometheus_client.process_collector import ProcessCollector
@@ -52,6 +53,30 @@ class RpcMetrics:
         self.running = Gauge("terroir_rpc_running", "Calls in progress.", ("method",), registry=registry)
 
 
+class ServerMetrics:
+    """What a server tells of itself: its version, its certificate, and files that could not be taken."""
+
+    def __init__(self, registry: CollectorRegistry, service: str, version: str) -> None:
+        Info("terroir_build", "Version of Terroir.", registry=registry).info({"version": version, "service": service})
+        self.access_failures = Counter(
+            "terroir_access_file_reload_failures", "Changed access files that were not taken.", registry=registry
+        )
+        self.tls_failures = Counter(
+            "terroir_tls_reload_failures", "Looks at changed certificate files that were not taken.", registry=registry
+        )
+        self.handshake_failures = Counter(
+            "terroir_tls_handshake_failures", "Connections whose TLS handshake failed.", registry=registry
+        )
+        self._registry = registry
+
+    def watch_certificate(self, expires: Callable[[], float]) -> None:
+        """Show when the certificate ends, in Unix seconds, read at each scrape."""
+        Gauge(
+            "terroir_tls_certificate_expiry_timestamp_seconds", "When the server's certificate ends.",
+            registry=self._registry,
+        ).set_function(expires)  # fmt: skip
+
+
 def new_registry() -> CollectorRegistry:
     """A registry of its own for each server, with process and interpreter metrics; no process-wide state."""
     registry = CollectorRegistry()
@@ -59,22 +84,3 @@ def new_registry() -> CollectorRegistry:
     PlatformCollector(registry=registry)
     GCCollector(registry=registry)
     return registry
-
-
-class MetricsServer:
-    """/metrics over HTTP, answered by a thread."""
-
-    def __init__(self, registry: CollectorRegistry, host: str, port: int) -> None:
-        self._server, self._thread = start_http_server(port, host, registry)
-        self.port = int(self._server.server_port)
-
-    def close(self) -> None:
-        """Stop listening; blocks for at most half a second."""
-        self._server.shutdown()
-        self._server.server_close()
-        self._thread.join()
-
-
-def start_metrics_server(registry: CollectorRegistry, host: str, port: int) -> MetricsServer:
-    """Serve /metrics; raises OSError if the port cannot be had."""
-    return MetricsServer(registry, host, port)

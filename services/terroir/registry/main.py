@@ -10,7 +10,6 @@ from typing import Final
 
 from terroir._proto.registry.v1 import region_pb2_grpc, registry_pb2_grpc
 from terroir.common.clock import SystemClock
-from terroir.common.principal import LocalPrincipals
 from terroir.common.server import Server
 from terroir.common.service import run_service
 from terroir.registry.api import RegistryServicer
@@ -32,12 +31,11 @@ async def build(settings: RegistrySettings, server: Server) -> AsyncIterator[Non
     clock = SystemClock()
     registry = await asyncio.to_thread(assemble, store, clock, settings)
     metrics = RegistryMetrics(clock, server.registry)
-    principals = LocalPrincipals(settings.local_roles)
     metrics.watch_index(registry.live)
     watch_end = WatchEnd()
-    servicer = RegistryServicer(registry, metrics, principals, settings, watch_end)
+    servicer = RegistryServicer(registry, metrics, server.principals, settings, watch_end)
     server.add(servicer, registry_pb2_grpc.add_RegistryServiceServicer_to_server, REGISTRY_SERVICE)
-    regions = RegionServicer(registry.regions, principals)
+    regions = RegionServicer(registry.regions, server.principals)
     server.add(regions, region_pb2_grpc.add_RegionServiceServicer_to_server, REGION_SERVICE)
     server.on_stop(watch_end.reach)
     registry.live.start()

@@ -87,7 +87,7 @@ class Publisher:
 
         Raises PermissionDenied, InvalidArgument, UploadInvalid (UPLOAD_TOO_LARGE), BaseNotFound or BaseMismatch.
         """
-        principal.require(Role.PUBLISHER, "publish a version")
+        principal.require(Role.PUBLISHER, "publish a version", or_service=True)
         _ensure_notes(request)
         if not 1 <= request.size_bytes <= self._max_upload_bytes:
             raise UploadInvalid(

@@ -8,7 +8,6 @@ from typing import Final
 from pydantic import Field
 from pydantic_settings import SettingsConfigDict
 
-from terroir.common.principal import Role
 from terroir.common.settings import ServiceSettings
 from terroir.lora.formats import MAX_RANK
 from terroir.tiny import BASE_DIR, BASE_ID
@@ -48,10 +47,6 @@ class RegistrySettings(ServiceSettings):
     protected_aliases: frozenset[str] = Field(
         default=frozenset({"production"}),
         description="Aliases whose changes need the role publisher and a reason, as a JSON list.",
-    )
-    local_roles: frozenset[Role] = Field(
-        default=frozenset({Role.OPERATOR}),
-        description="Roles of callers while nobody authenticates: a JSON list of viewer, stylist, publisher, operator.",
     )
     index_poll_seconds: float = Field(
         default=0.2, ge=0.01, le=60, description="Time between two looks for other replicas' changes, in seconds."

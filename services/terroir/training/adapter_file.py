@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from importlib import metadata
 from typing import Final
 
 from terroir.lora.formats import to_kohya
@@ -48,11 +47,3 @@ def kohya_file(result: TrainResult, config: TrainConfig, *, title: str, base_dig
 def config_digest(config: TrainConfig) -> str:
     """SHA-256 (hex) of the configuration with every default filled in."""
     return hashlib.sha256(dump_config(config).encode()).hexdigest()
-
-
-def code_version() -> str:
-    """Version of the installed package, `source` when it runs from a checkout."""
-    try:
-        return metadata.version("terroir")
-    except metadata.PackageNotFoundError:
-        return "source"

@@ -18,11 +18,12 @@ from ray.exceptions import RayActorError, RayError, RayTaskError, TaskCancelledE
 
 from terroir.common.clock import Clock, SystemClock
 from terroir.common.errors import TerroirError, Unavailable
+from terroir.common.version import code_version
 from terroir.store.blobs import Blobs
 from terroir.store.errors import StoreError
 from terroir.store.interface import ObjectStore
 from terroir.store.opening import location_of, open_store
-from terroir.training.adapter_file import code_version, config_digest
+from terroir.training.adapter_file import config_digest
 from terroir.training.attempt_files import AttemptLog, read_progress, write_progress
 from terroir.training.config_parser import parse_config
 from terroir.training.driver_order import DriverOrder, Trained

@@ -297,7 +297,7 @@ def test_a_refused_change_has_its_reason_and_leaves_no_trace(
         (Role.STYLIST, lambda r: r.api.RollbackAlias(rolling()), "publisher"),
         (Role.STYLIST, lambda r: r.api.DeleteAlias(deleting()), "publisher"),
         (Role.STYLIST, lambda r: r.api.DeprecateVersion(deprecating(1)), "publisher"),
-        (Role.STYLIST, lambda r: r.publish(A, adapter_bytes(rank=1)), "publisher"),
+        (Role.STYLIST, lambda r: r.publish(A, adapter_bytes(rank=1)), "publisher or service"),
         (Role.SERVICE, lambda r: r.api.SetAlias(setting(1, alias="staging")), "stylist"),
     ],
     ids=["viewer sets", "stylist sets", "stylist rolls back", "stylist deletes", "stylist deprecates",
