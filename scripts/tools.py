@@ -117,7 +117,6 @@ CLUSTER_TOOLS: Final = (
     Tool(
         "prometheus-operator-crds", "v0.95.1", "ServiceMonitor, PrometheusRule and their like",
         GeneratedDefinitions(
-            "github.com/prometheus-operator/prometheus-operator/pkg/apis/monitoring",
             "github.com/prometheus-operator/prometheus-operator/pkg/apis/monitoring/v1", generator="v0.23.0",
         ),
     ),

@@ -96,24 +96,19 @@ class GoModuleFiles:
 class GeneratedDefinitions:
     """CustomResourceDefinitions that controller-gen writes from a module's types, as its authors do for a release."""
 
-    module: str
     package: str
     generator: str
     """Version of sigs.k8s.io/controller-tools."""
 
     def make(self, name: str, version: str, scratch: Path) -> Path:
         """`controller-gen crd` over the package of types."""
-        tools = "sigs.k8s.io/controller-tools"
-        (scratch / "go.mod").write_text(
-            f"module terroir.local/tools\nrequire (\n{self.module} {version}\n{tools} {self.generator}\n)\n"
-        )
-        # Both are imported, so that go.mod comes to require all that the types and the generator need.
-        (scratch / "imports.go").write_text(f'package tools\nimport _ "{self.package}"\n')
-        _go(name, scratch, "mod", "tidy")
-        _go(name, scratch, "get", f"{tools}/cmd/controller-gen@{self.generator}")
+        generator = "sigs.k8s.io/controller-tools/cmd/controller-gen"
+        (scratch / "go.mod").write_text("module terroir.local/tools\n")
+        # Not `go mod tidy`: it fetches what the tests of every module below need, some hundred of them.
+        _go(name, scratch, "get", f"{generator}@{self.generator}", f"{self.package}@{version}")
         target = scratch / "files"
         generate = ("crd:crdVersions=v1", f"paths={self.package}", f"output:crd:dir={target}")
-        _go(name, scratch, "run", "-mod=mod", f"{tools}/cmd/controller-gen", *generate)
+        _go(name, scratch, "run", generator, *generate)
         return target
 
 
