@@ -17,6 +17,7 @@ from terroir.client.presets import Presets
 from terroir.client.regions import Recipes, Regions
 from terroir.client.registry import Registry
 from terroir.client.training import Training
+from terroir.common.credentials import CallerCredentials
 from terroir.common.grpc_client import channel
 
 
@@ -26,10 +27,12 @@ class Client:
     Every method raises terroir.common.errors.TerroirError with the server's reason code.
     """
 
-    def __init__(self, endpoints: Endpoints | None = None) -> None:
+    def __init__(self, endpoints: Endpoints | None = None, credentials: CallerCredentials | None = None) -> None:
+        """`credentials` are those of the environment unless given (TERROIR_TLS_DIR, TERROIR_TOKEN_PATH)."""
         self.endpoints = endpoints or Endpoints.discover()
-        targets = {name: channel(getattr(self.endpoints, name)) for name in ("dataset", "training", "registry")}
-        replicas = {target: channel(target) for target in self.endpoints.inference.split(",")}
+        shown = credentials or CallerCredentials.of_environment()
+        targets = {name: channel(getattr(self.endpoints, name), shown) for name in ("dataset", "training", "registry")}
+        replicas = {target: channel(target, shown) for target in self.endpoints.inference.split(",")}
         self._channels = [*targets.values(), *replicas.values()]
         self.datasets = Datasets(targets["dataset"])
         self.training = Training(targets["training"])

@@ -32,6 +32,11 @@ def ensure_identifier(value: str, field: str) -> str:
     return value
 
 
+def is_region_code(value: str) -> bool:
+    """Whether a text is written like a region's code, such as `CN-ZJ`."""
+    return _REGION_CODE.match(value) is not None
+
+
 def ensure_name(value: str, field: str, pattern: str) -> dict[str, str]:
     """Take a resource name apart: `adapters/{adapter}/versions/{version}` gives its placeholders' values.
 

@@ -61,6 +61,7 @@ async def build(settings: DatasetSettings, server: Server) -> AsyncIterator[None
     )
     domain = build_domain(settings, store, tagger, DatasetMetrics(server.registry), SystemClock())
     name = dataset_pb2.DESCRIPTOR.services_by_name["DatasetService"].full_name
+    server.scope_regions(lambda name: domain.catalogue.get(name.split("/")[1]).fields.region)
     server.add(DatasetServicer(domain), dataset_pb2_grpc.add_DatasetServiceServicer_to_server, name)
     try:
         yield

@@ -9,6 +9,7 @@ from typing import Final
 
 from terroir._proto.inference.v1 import inference_pb2_grpc
 from terroir.common.clock import SystemClock
+from terroir.common.credentials import CallerCredentials
 from terroir.common.grpc_client import aio_channel
 from terroir.common.server import Server
 from terroir.common.service import run_service
@@ -51,7 +52,7 @@ async def build(settings: InferenceSettings, server: Server) -> AsyncIterator[No
     admitting.watch(lambda: engine.jobs)
     pictures = PicturePool()
     async with (
-        aio_channel(settings.registry_target) as channel,
+        aio_channel(settings.registry_target, CallerCredentials.of_settings(settings)) as channel,
         hot_load(
             settings, RegistryGateway(channel, settings.load_timeout_seconds), engine, clock, metrics.tiers
         ) as hot,

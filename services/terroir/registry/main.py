@@ -16,6 +16,7 @@ from terroir.registry.api import RegistryServicer
 from terroir.registry.assembly import assemble
 from terroir.registry.index.api import WatchEnd
 from terroir.registry.metrics import RegistryMetrics
+from terroir.registry.names import parse_reference
 from terroir.registry.regions.api import RegionServicer
 from terroir.registry.settings import RegistrySettings
 from terroir.store.opening import open_for_writing
@@ -38,6 +39,7 @@ async def build(settings: RegistrySettings, server: Server) -> AsyncIterator[Non
     regions = RegionServicer(registry.regions, server.principals)
     server.add(regions, region_pb2_grpc.add_RegionServiceServicer_to_server, REGION_SERVICE)
     server.on_stop(watch_end.reach)
+    server.scope_regions(lambda name: registry.adapters.resolve(parse_reference(name)).manifest.region)
     registry.live.start()
     try:
         yield

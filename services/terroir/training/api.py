@@ -12,6 +12,7 @@ import grpc
 from terroir._proto.training.v1 import training_pb2 as pb
 from terroir._proto.training.v1 import training_pb2_grpc
 from terroir.common.clock import Clock
+from terroir.common.principal import PrincipalSource
 from terroir.common.validation import ensure_name, ensure_range, page
 from terroir.store.interface import ObjectStore
 from terroir.training.attempt_files import LogReader, read_progress
@@ -42,18 +43,20 @@ class Domain:
 class TrainingServicer(training_pb2_grpc.TrainingServiceServicer):
     """Every method of the contract; what blocks runs in threads."""
 
-    def __init__(self, domain: Domain) -> None:
+    def __init__(self, domain: Domain, principals: PrincipalSource) -> None:
         self._domain = domain
+        self._principals = principals
 
     async def ValidateConfig(self, request: pb.ValidateConfigRequest, _: _Context) -> pb.ValidateConfigResponse:
         """Check a configuration and fill in its defaults."""
         config_yaml, warnings = self._domain.submissions.validate(request.config_yaml)
         return pb.ValidateConfigResponse(config_yaml=config_yaml, warnings=warnings)
 
-    async def CreateJob(self, request: pb.CreateJobRequest, _: _Context) -> pb.Job:
+    async def CreateJob(self, request: pb.CreateJobRequest, context: _Context) -> pb.Job:
         """Queue a job."""
+        principal = self._principals.of(context)
         job = await asyncio.to_thread(
-            self._domain.submissions.create, request.config_yaml, request.adapter, request.request_id
+            self._domain.submissions.create, request.config_yaml, request.adapter, request.request_id, principal
         )
         self._domain.metrics.created()
         self._domain.changed(job.id)

@@ -17,6 +17,7 @@ import ray
 from ray.exceptions import RayActorError, RayError, RayTaskError, TaskCancelledError, WorkerCrashedError
 
 from terroir.common.clock import Clock, SystemClock
+from terroir.common.credentials import CallerCredentials
 from terroir.common.errors import TerroirError, Unavailable
 from terroir.common.version import code_version
 from terroir.store.blobs import Blobs
@@ -45,12 +46,20 @@ def store_of(order: DriverOrder) -> ObjectStore:
     return open_store(location_of(own.model_copy(update={**told, "store_region": order.store_region})))
 
 
+def credentials_of_node() -> CallerCredentials:
+    """What drivers and workers show to the services: files of this machine, told by its environment."""
+    own = CallerCredentials.of_settings(TrainingSettings.load())
+    return own if own.tls_dir is not None else CallerCredentials.of_environment()
+
+
 def train_in_worker(order: DriverOrder) -> Trained:
     """The body of the Ray task; torch is imported here, never in the driver."""
     from terroir.training.worker import train_attempt
 
     store = store_of(order)
-    return train_attempt(order, store, lambda: str(ray.get_runtime_context().get_node_id()), SystemClock())
+    return train_attempt(
+        order, store, credentials_of_node(), lambda: str(ray.get_runtime_context().get_node_id()), SystemClock()
+    )
 
 
 class Driver:
@@ -91,7 +100,7 @@ class Driver:
     def _publish(self, job: Job, trained: Trained) -> str:
         config = parse_config(job.config_yaml).config
         self._phase("publishing")
-        registry = RegistryService(self._order.registry_target)
+        registry = RegistryService(self._order.registry_target, credentials_of_node())
         try:
             version = registry.publish(
                 Publication(
@@ -106,6 +115,7 @@ class Driver:
                     config_digest=config_digest(config),
                     code_version=code_version(),
                     file_digest=trained.file_digest,
+                    region=trained.region,
                     data=Blobs(self._store).get(trained.file_digest),
                 )
             )

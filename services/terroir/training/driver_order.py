@@ -44,5 +44,6 @@ class Trained:
     dataset_version: str
     dataset_digest: str
     trigger_word: str
+    region: str
     steps: int
     loss: float

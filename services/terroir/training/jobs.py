@@ -74,6 +74,8 @@ class Job:
     adapter_version: str = ""
     failure: JobFailure | None = None
     ended_at: str = ""
+    creator: str = ""
+    """Name of the principal who asked for it."""
     etag: str = ""
 
     @property
@@ -95,10 +97,12 @@ class Jobs:
         self._clock = clock
         self._sequences = Collection(store, PREFIX, clock)
 
-    def create(self, request_id: str, *, adapter: str, base: str, dataset_version: str, config_yaml: str) -> Job:
+    def create(
+        self, request_id: str, *, adapter: str, base: str, dataset_version: str, config_yaml: str, creator: str = ""
+    ) -> Job:
         """Queue a job; the same `request_id` returns the same job (OperationConflict for other wishes)."""
         job_id = job_id_of(request_id)
-        job = Job(job_id, adapter, base, dataset_version, config_yaml, created_at=self._now())
+        job = Job(job_id, adapter, base, dataset_version, config_yaml, created_at=self._now(), creator=creator)
         self._sequences.sequence(job_id).append_with(
             lambda _: _body(job),
             op_id=f"create/{request_id}",

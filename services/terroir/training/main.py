@@ -11,12 +11,13 @@ from typing import Final
 
 from terroir._proto.training.v1 import training_pb2_grpc
 from terroir.common.clock import SystemClock
+from terroir.common.credentials import CallerCredentials
 from terroir.common.server import Server
 from terroir.common.service import run_service
 from terroir.store.opening import open_for_writing
 from terroir.training.api import Domain, TrainingServicer
 from terroir.training.driver_order import DriverOrder
-from terroir.training.jobs import Attempt, Job, Jobs
+from terroir.training.jobs import PREFIX, Attempt, Job, Jobs
 from terroir.training.metrics import TrainingMetrics
 from terroir.training.queue import Queue, QueueLimits
 from terroir.training.ray_head import LocalRay
@@ -66,10 +67,17 @@ async def build(settings: TrainingSettings, server: Server) -> AsyncIterator[Non
     jobs, ray = Jobs(store, clock), ray_runtime(settings)
     limits = QueueLimits(settings.max_running_jobs, settings.max_lost_attempts)
     queue = Queue(jobs, ray, lambda job, attempt: driver_order(settings, job, attempt), limits, clock)
-    datasets, registry = DatasetService(settings.dataset_target), RegistryService(settings.registry_target)
+    shown = CallerCredentials.of_settings(settings)
+    datasets, registry = (
+        DatasetService(settings.dataset_target, shown),
+        RegistryService(settings.registry_target, shown),
+    )
     submissions = Submissions(jobs, datasets, registry, settings.base_sources.keys())
     domain = Domain(store, clock, jobs, submissions, TrainingMetrics(server.registry), queue.added)
-    server.add(TrainingServicer(domain), training_pb2_grpc.add_TrainingServiceServicer_to_server, SERVICE)
+    server.scope_regions(lambda name: _region_of(name, jobs, registry))
+    server.add(
+        TrainingServicer(domain, server.principals), training_pb2_grpc.add_TrainingServiceServicer_to_server, SERVICE
+    )
     thread = threading.Thread(target=queue.run, name="queue", daemon=True)
     thread.start()
     try:
@@ -81,6 +89,13 @@ async def build(settings: TrainingSettings, server: Server) -> AsyncIterator[Non
         await asyncio.to_thread(ray.close)  # the queue may have been about to start one
         datasets.close()
         registry.close()
+
+
+def _region_of(name: str, jobs: Jobs, registry: RegistryService) -> str:
+    """Of an adapter, or of the one that a job makes."""
+    if name.startswith(f"{PREFIX}/"):
+        name = f"adapters/{jobs.get(name.removeprefix(f'{PREFIX}/')).adapter}"
+    return registry.region_of(name)
 
 
 def main(argv: Sequence[str] | None = None) -> None:

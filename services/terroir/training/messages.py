@@ -34,6 +34,7 @@ def job_message(job: Job, progress: TrainProgress | None) -> pb.Job:
         create_time=_timestamp(job.created_at),
         end_time=_timestamp(job.ended_at) if job.ended_at else None,
         etag=job.etag,
+        creator=job.creator,
     )
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from terroir.common.errors import InvalidArgument
+from terroir.common.principal import Principal
 from terroir.common.validation import ensure_identifier, ensure_name, ensure_text
 from terroir.training.config import TrainConfig
 from terroir.training.config_parser import dump_config, parse_config
@@ -48,11 +49,12 @@ class Submissions:
         _for_service(parsed.config)
         return dump_config(parsed.config), parsed.warnings
 
-    def create(self, config_yaml: str, adapter: str, request_id: str) -> Job:
+    def create(self, config_yaml: str, adapter: str, request_id: str, principal: Principal) -> Job:
         """Queue a job, once for one `request_id`.
 
         Raises ConfigInvalid, InvalidArgument (names), NotFound (dataset, base), RightsNotAttested, NothingToTrain,
-        BaseUnreadable (no folder), OperationConflict (the request_id made another job).
+        BaseUnreadable (no folder), PermissionDenied (a dataset of a region that the principal is not for),
+        OperationConflict (the request_id made another job).
         """
         config = parse_config(config_yaml).config
         _for_service(config)
@@ -66,6 +68,7 @@ class Submissions:
                 reason="BASE_NOT_MOUNTED",
             )
         dataset = self._trainable(config.dataset)
+        principal.require_region(dataset.region, f"train on {dataset.name}")
         resolved = config.model_copy(update={"dataset": dataset.name, "adapter": target, "base_model": base})
         return self.jobs.create(
             ensure_text(request_id, "request_id", 128) or str(uuid.uuid4()),
@@ -73,6 +76,7 @@ class Submissions:
             base=base,
             dataset_version=dataset.name,
             config_yaml=dump_config(resolved),
+            creator=principal.name,
         )
 
     def _trainable(self, name: str) -> FrozenDataset:

@@ -11,7 +11,9 @@ import grpc
 
 from terroir._proto.dataset.v1 import dataset_pb2, dataset_pb2_grpc
 from terroir._proto.registry.v1 import registry_pb2, registry_pb2_grpc
+from terroir.common.credentials import CallerCredentials
 from terroir.common.grpc_client import channel, error_from_rpc
+from terroir.common.validation import is_region_code
 from terroir.training.engine.ports import Picture
 
 _SECONDS: Final = 30.0
@@ -29,6 +31,8 @@ class FrozenDataset:
     digest: str
     trigger_word: str
     rights_statement: str
+    region: str
+    """Code of the region that the style belongs to; may be empty."""
     pictures: tuple[tuple[str, str, str], ...]
     """Digest, file name and caption of every picture that is trained on."""
 
@@ -36,19 +40,22 @@ class FrozenDataset:
 class DatasetService:
     """Reads frozen datasets."""
 
-    def __init__(self, target: str) -> None:
-        self._channel = channel(target)
+    def __init__(self, target: str, credentials: CallerCredentials) -> None:
+        self._channel = channel(target, credentials)
         self._stub = dataset_pb2_grpc.DatasetServiceStub(self._channel)
 
     def version(self, name: str) -> FrozenDataset:
         """A version by name, or a dataset's newest; raises what the service raises."""
         with _typed():
             version = self._stub.GetVersion(dataset_pb2.GetVersionRequest(name=name), timeout=_SECONDS)
+            parent = dataset_pb2.GetDatasetRequest(name=version.name.partition("/versions/")[0])
+            dataset = self._stub.GetDataset(parent, timeout=_SECONDS)
         return FrozenDataset(
             name=version.name,
             digest=version.digest,
             trigger_word=version.trigger_word,
             rights_statement=version.rights_statement,
+            region=dataset.region,
             pictures=tuple(
                 (image.digest, image.file_name, image.caption.text)
                 for image in version.images
@@ -86,20 +93,28 @@ class Publication:
     config_digest: str
     code_version: str
     file_digest: str
+    region: str
+    """Code of the region that the dataset belongs to; may be empty."""
     data: bytes
 
 
 class RegistryService:
     """Reads bases and publishes adapters."""
 
-    def __init__(self, target: str) -> None:
-        self._channel = channel(target)
+    def __init__(self, target: str, credentials: CallerCredentials) -> None:
+        self._channel = channel(target, credentials)
         self._stub = registry_pb2_grpc.RegistryServiceStub(self._channel)
 
     def base_digest(self, base: str) -> str:
         """Digest of `bases/{base}`; raises what the service raises."""
         with _typed():
             return str(self._stub.GetBase(registry_pb2.GetBaseRequest(name=f"bases/{base}"), timeout=_SECONDS).digest)
+
+    def region_of(self, adapter: str) -> str:
+        """Code of the region of the newest version of `adapters/{id}`, empty for none; raises what the service raises."""
+        with _typed():
+            found = self._stub.GetVersion(registry_pb2.GetVersionRequest(name=adapter), timeout=_SECONDS)
+        return str(found.region).removeprefix("regions/")
 
     def publish(self, publication: Publication) -> str:
         """Publish once however often it is called for one job; returns the version's name."""
@@ -128,6 +143,7 @@ def _messages(publication: Publication) -> Iterator[registry_pb2.PublishVersionR
             code_version=publication.code_version,
         ),
         request_id=publication.job,
+        region=f"regions/{publication.region}" if is_region_code(publication.region) else "",
     )
     yield registry_pb2.PublishVersionRequest(header=header)
     for start in range(0, len(publication.data), _CHUNK_BYTES):

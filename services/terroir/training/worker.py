@@ -9,6 +9,7 @@ from pathlib import Path
 
 from terroir.common.base_digest import base_digest, component_digests
 from terroir.common.clock import Clock
+from terroir.common.credentials import CallerCredentials
 from terroir.store.blobs import Blobs
 from terroir.store.interface import ObjectStore
 from terroir.training.adapter_file import kohya_file
@@ -87,7 +88,13 @@ class JobSinks:
         return self._stop
 
 
-def train_attempt(order: DriverOrder, store: ObjectStore, node_id: Callable[[], str], clock: Clock) -> Trained:
+def train_attempt(
+    order: DriverOrder,
+    store: ObjectStore,
+    credentials: CallerCredentials,
+    node_id: Callable[[], str],
+    clock: Clock,
+) -> Trained:
     """Run one attempt in this process; raises what the engine and the upstream services raise."""
     jobs, prefix = Jobs(store, clock), attempt_prefix(order.job_id, order.attempt)
     log = AttemptLog(store, prefix, clock)
@@ -97,7 +104,7 @@ def train_attempt(order: DriverOrder, store: ObjectStore, node_id: Callable[[], 
     log.write(f"attempt {order.attempt} of {job.name} runs in process {os.getpid()}")
     try:
         with Curves(store, prefix, order.attempt, clock) as curves:
-            return _train(order, job, store, JobSinks(store, jobs, order, log, curves, clock), clock)
+            return _train(order, job, store, credentials, JobSinks(store, jobs, order, log, curves, clock), clock)
     except Exception as error:
         log.write(f"{type(error).__name__}: {error}")
         raise
@@ -105,14 +112,16 @@ def train_attempt(order: DriverOrder, store: ObjectStore, node_id: Callable[[], 
         log.flush()
 
 
-def _train(order: DriverOrder, job: Job, store: ObjectStore, sinks: JobSinks, clock: Clock) -> Trained:
+def _train(
+    order: DriverOrder, job: Job, store: ObjectStore, credentials: CallerCredentials, sinks: JobSinks, clock: Clock
+) -> Trained:
     config = parse_config(job.config_yaml).config
     folder = _base_folder(order, job.base)
     components = component_digests(folder)
     digest = base_digest(components)
-    _check_base(order, job.base, digest)
+    _check_base(order, credentials, job.base, digest)
     sinks.progress(TrainProgress("preparing"))
-    service = DatasetService(order.dataset_target)
+    service = DatasetService(order.dataset_target, credentials)
     try:
         dataset = service.version(job.dataset_version)
         data = list(service.pictures(dataset))
@@ -129,7 +138,16 @@ def _train(order: DriverOrder, job: Job, store: ObjectStore, sinks: JobSinks, cl
     result = train(run, data, sinks, StoreArrayCache(store), clock)
     trigger = config.trigger_word or dataset.trigger_word
     file = kohya_file(result, config, title=job.adapter, base_digest=digest, trigger_word=trigger)
-    return Trained(Blobs(store).put(file), digest, dataset.name, dataset.digest, trigger, result.steps, result.loss)
+    return Trained(
+        file_digest=Blobs(store).put(file),
+        base_digest=digest,
+        dataset_version=dataset.name,
+        dataset_digest=dataset.digest,
+        trigger_word=trigger,
+        region=dataset.region,
+        steps=result.steps,
+        loss=result.loss,
+    )
 
 
 def _running(job: Job, order: DriverOrder, pid: int, node_id: str) -> Job:
@@ -148,8 +166,8 @@ def _base_folder(order: DriverOrder, base: str) -> Path:
     return Path(folder)
 
 
-def _check_base(order: DriverOrder, base: str, digest: str) -> None:
-    registry = RegistryService(order.registry_target)
+def _check_base(order: DriverOrder, credentials: CallerCredentials, base: str, digest: str) -> None:
+    registry = RegistryService(order.registry_target, credentials)
     try:
         registered = registry.base_digest(base)
     finally:

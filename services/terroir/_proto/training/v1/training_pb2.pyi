@@ -75,6 +75,7 @@ class Job(_message.Message):
     CREATE_TIME_FIELD_NUMBER: _builtins.int
     END_TIME_FIELD_NUMBER: _builtins.int
     ETAG_FIELD_NUMBER: _builtins.int
+    CREATOR_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Resource name, `jobs/{id}`."""
     state: Global___JobState.ValueType
@@ -91,6 +92,8 @@ class Job(_message.Message):
     """Result once published, `adapters/{id}/versions/{number}`."""
     etag: _builtins.str
     """Changes with every change of the job."""
+    creator: _builtins.str
+    """Who asked for it, such as `oidc:https://login.example.com#ana`; empty for jobs of before this was kept."""
     @_builtins.property
     def progress(self) -> Global___Progress:
         """How far training is."""
@@ -127,10 +130,11 @@ class Job(_message.Message):
         create_time: _timestamp_pb2.Timestamp | None = ...,
         end_time: _timestamp_pb2.Timestamp | None = ...,
         etag: _builtins.str = ...,
+        creator: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "create_time", b"create_time", "end_time", b"end_time", "error", b"error", "progress", b"progress"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["adapter", b"adapter", "adapter_version", b"adapter_version", "attempt", b"attempt", "base", b"base", "config_yaml", b"config_yaml", "create_time", b"create_time", "dataset_version", b"dataset_version", "end_time", b"end_time", "error", b"error", "etag", b"etag", "name", b"name", "progress", b"progress", "state", b"state"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["adapter", b"adapter", "adapter_version", b"adapter_version", "attempt", b"attempt", "base", b"base", "config_yaml", b"config_yaml", "create_time", b"create_time", "creator", b"creator", "dataset_version", b"dataset_version", "end_time", b"end_time", "error", b"error", "etag", b"etag", "name", b"name", "progress", b"progress", "state", b"state"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
