@@ -111,7 +111,7 @@ class RegistryService:
             return str(self._stub.GetBase(registry_pb2.GetBaseRequest(name=f"bases/{base}"), timeout=_SECONDS).digest)
 
     def region_of(self, adapter: str) -> str:
-        """Code of the region of the newest version of `adapters/{id}`, empty for none; raises what the service raises."""
+        """Code of the region of the newest version of `adapters/{id}`, or empty; raises what the service raises."""
         with _typed():
             found = self._stub.GetVersion(registry_pb2.GetVersionRequest(name=adapter), timeout=_SECONDS)
         return str(found.region).removeprefix("regions/")
