@@ -84,11 +84,13 @@ class Issuer:
     def __init__(self, issuer: str = ISSUER) -> None:
         self.issuer = issuer
         self._keys: dict[str, ec.EllipticCurvePrivateKey] = {}
+        self._made = 0
         self.rotate()
 
     def rotate(self) -> str:
         """A new key beside the old ones; returns its id."""
-        self.key_id = f"key-{len(self._keys)}"
+        self._made += 1
+        self.key_id = f"key-{self._made}"
         self._keys[self.key_id] = ec.generate_private_key(ec.SECP256R1())
         return self.key_id
 

@@ -25,8 +25,8 @@ LEEWAY_SECONDS: Final = 30
 """What clocks may differ by."""
 REFRESH_SECONDS: Final = 300.0
 """Age at which keys are fetched again, so that a revoked one does not stay."""
-UNKNOWN_KEY_PAUSE_SECONDS: Final = 10.0
-"""Between two fetches for unknown key ids: invented ones must not turn us against the provider."""
+PAUSE_SECONDS: Final = 10.0
+"""Between two fetches: neither invented key ids nor an outage may turn us against the provider."""
 STALE_SECONDS: Final = 24 * 3600.0
 """Keys that could not be fetched anew hold this long."""
 _FETCH_SECONDS: Final = 5.0
@@ -68,11 +68,10 @@ class KeySet:
 
     def key(self, key_id: str) -> jwt.PyJWK:
         """A key; raises Unauthenticated (TOKEN_KEY_UNKNOWN) or Unavailable (KEYS_UNAVAILABLE). May fetch: blocks."""
-        if self.fresh and (found := self._keys.get(key_id)):
-            return found
-        with self._lock:
-            if not self.fresh or (key_id not in self._keys and self._age(self._tried_at) >= UNKNOWN_KEY_PAUSE_SECONDS):
-                self._read()
+        if self.due(key_id):
+            with self._lock:
+                if self.due(key_id):
+                    self._read()
         if self._good_at is None or self._age(self._good_at) > STALE_SECONDS:
             raise Unavailable(
                 "the issuer's keys cannot be had, so nobody's token can be checked; try again, and tell an operator",
@@ -85,17 +84,10 @@ class KeySet:
             "the token names a key that its issuer does not publish; get a new token", reason="TOKEN_KEY_UNKNOWN"
         )
 
-    @property
-    def fresh(self) -> bool:
-        """Whether a key can be told without asking the issuer."""
-        if self._good_at is None:
-            return False
-        # A provider that is down is asked again after a pause, not at every call.
-        return self._age(self._good_at) < REFRESH_SECONDS or self._age(self._tried_at) < UNKNOWN_KEY_PAUSE_SECONDS
-
-    def knows(self, key_id: str) -> bool:
-        """Whether `key` answers at once."""
-        return self.fresh and key_id in self._keys
+    def due(self, key_id: str) -> bool:
+        """Whether `key` would ask the issuer: keys are old or lack this one, and it was not asked a moment ago."""
+        wanted = self._age(self._good_at) >= REFRESH_SECONDS or key_id not in self._keys
+        return wanted and self._age(self._tried_at) >= PAUSE_SECONDS
 
     def _age(self, at: float | None) -> float:
         return float("inf") if at is None else self._clock.monotonic() - at
@@ -121,7 +113,7 @@ class TokenVerifier:
     def needs_keys(self, token: str, rules: AccessRules) -> bool:
         """Whether `verify` would ask the issuer for keys, and so block."""
         issuer, header = _issuer(token, rules)
-        return not self._key_set(issuer).knows(str(header.get("kid", "")))
+        return self._key_set(issuer).due(str(header.get("kid", "")))
 
     def verify(self, token: str, rules: AccessRules) -> Principal:
         """The principal of a token; raises Unauthenticated (a TOKEN_… reason), or Unavailable (KEYS_UNAVAILABLE)."""
