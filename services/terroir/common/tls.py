@@ -28,7 +28,7 @@ class Identity:
     key: bytes
     authorities: bytes
 
-    def expires(self) -> datetime:
+    def expires(self, folder: Path) -> datetime:
         """When the certificate ends; raises FailedPrecondition (TLS_FILES_INVALID) unless key and certificate match."""
         from cryptography import x509  # a caller that only dials needs none of it
         from cryptography.hazmat.primitives.serialization import load_pem_private_key
@@ -40,7 +40,8 @@ class Identity:
                 raise ValueError("the key is not the certificate's")
         except (ValueError, TypeError) as error:
             raise FailedPrecondition(
-                f"certificate, key and authorities do not make a TLS identity: {error}", reason="TLS_FILES_INVALID"
+                f"{CERTIFICATE}, {KEY} and {AUTHORITIES} of {folder} do not make a TLS identity: {error}",
+                reason="TLS_FILES_INVALID",
             ) from error
         return first.not_valid_after_utc
 
@@ -85,7 +86,7 @@ class ServerIdentity:
         if not self._identity.certificate:
             raise _missing(folder, f"a server needs {CERTIFICATE} and {KEY}")
         self._refused: Identity | None = None
-        self.expires = self._identity.expires()
+        self.expires = self._identity.expires(folder)
 
     def current(self) -> Identity:
         """The identity as the files are now; called at every handshake, on gRPC's threads."""
@@ -103,7 +104,7 @@ class ServerIdentity:
         self._refused = found  # looked at once, if it is wrong
         if not found.certificate:
             raise _missing(self._folder, f"a server needs {CERTIFICATE} and {KEY}")
-        self.expires, self._identity = found.expires(), found
+        self.expires, self._identity = found.expires(self._folder), found
         _log.info("certificate read again", expires=self.expires.astimezone(UTC).isoformat())
 
     def credentials(self, *, require_client_certificate: bool) -> grpc.ServerCredentials:
