@@ -37,6 +37,9 @@ class NativeLog:
         os.dup2(self._real, _STANDARD_ERROR)
         # A child that outlives us may still hold the pipe's other end: it is not waited for.
         self._thread.join(1.0)
+        if not self._thread.is_alive():
+            self._lines.close()
+            os.close(self._real)
 
     def _read(self) -> None:
         for line in self._lines:
