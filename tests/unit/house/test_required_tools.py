@@ -24,6 +24,8 @@ def run_suite(folder: Path, required: str) -> subprocess.CompletedProcess[str]:
         "-p",
         "tests.conftest",
         "-p",
+        "tests.integration.cluster.conftest",
+        "-p",
         "no:cacheprovider",
         "--rootdir",
         str(folder),
@@ -60,3 +62,20 @@ def test_so_it_is_with_the_servers_that_tests_share(
         assert f"{name} is required here" in result.stdout
     else:
         assert result.stdout.count(f"NOT TESTED: {name} is missing") == 1
+
+
+@pytest.mark.parametrize("required", [True, False])
+def test_so_it_is_with_the_control_plane(required: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its programs take minutes to build, so they are asked for by a name of their own: cluster."""
+    monkeypatch.setenv("TERROIR_TOOLS_CACHE", str(tmp_path / "empty"))
+    monkeypatch.setenv("PATH", str(tmp_path / "empty"))
+    (tmp_path / "test_cluster.py").write_text(
+        "def test_one(cluster):\n    assert False\n\ndef test_two(cluster):\n    assert False\n"
+    )
+    result = run_suite(tmp_path, required="cluster" if required else "")
+    if required:
+        assert result.returncode == 1
+        assert "required here (TERROIR_REQUIRE_TOOLS=cluster); run make tools-cluster" in result.stdout
+    else:
+        assert "3 skipped" in result.stdout  # run_suite has a test of its own
+        assert result.stdout.count("NOT TESTED: the chart on a Kubernetes control plane; etcd, kube-apiserver") == 1
