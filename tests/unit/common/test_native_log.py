@@ -29,4 +29,5 @@ def test_a_child_that_outlives_us_keeps_nobody_waiting(capfd: pytest.CaptureFixt
     assert child.stdin is not None
     child.stdin.close()
     assert child.wait(10) == 0
+    log.close()
     assert "still here" in capfd.readouterr().err
