@@ -36,6 +36,13 @@ class ClusterClient:
         """The same where a failure is what the test asks for."""
         return self._run(self.kubectl_program, arguments, stdin)
 
+    def start_kubectl(self, *arguments: str) -> subprocess.Popen[str]:
+        """A kubectl that goes on, such as a watch; the caller ends it."""
+        return subprocess.Popen(
+            [self.kubectl_program, *arguments], env=self._environment(), text=True,
+            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        )  # fmt: skip
+
     def helm(self, *arguments: str) -> str:
         """What Helm says; fails with its error."""
         done = self.try_helm(*arguments)
@@ -48,13 +55,13 @@ class ClusterClient:
 
     def create(self, manifests: Iterable[Manifest], *, namespace: str = "default", dry_run: bool = False) -> str:
         """Create them; a field that the server does not know is an error."""
-        return self.kubectl(*self._creation(namespace, dry_run), stdin=_list(manifests))
+        return self.kubectl(*self._creation(namespace, dry_run), stdin=_documents(manifests))
 
     def try_create(
         self, manifests: Iterable[Manifest], *, namespace: str = "default", dry_run: bool = False
     ) -> subprocess.CompletedProcess[str]:
         """The same where a refusal is what the test asks for."""
-        return self.try_kubectl(*self._creation(namespace, dry_run), stdin=_list(manifests))
+        return self.try_kubectl(*self._creation(namespace, dry_run), stdin=_documents(manifests))
 
     def get(self, kind: str, name: str, namespace: str) -> Manifest:
         """One object."""
@@ -79,14 +86,17 @@ class ClusterClient:
         dry = ["--dry-run=server"] if dry_run else []
         return ["create", "--filename=-", f"--namespace={namespace}", "--validate=strict", "--output=name", *dry]
 
-    def _run(self, program: str, arguments: tuple[str, ...], stdin: str | None) -> subprocess.CompletedProcess[str]:
-        ours = {
+    def _environment(self) -> dict[str, str]:
+        return {
+            **os.environ,
             "HOME": str(self.home),
             "KUBECONFIG": str(self.kubeconfig),
             **{f"HELM_{name}_HOME": str(self.home / "helm" / name.lower()) for name in ("CACHE", "CONFIG", "DATA")},
         }
+
+    def _run(self, program: str, arguments: tuple[str, ...], stdin: str | None) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            [program, *arguments], env={**os.environ, **ours}, input=stdin,
+            [program, *arguments], env=self._environment(), input=stdin,
             stdin=subprocess.DEVNULL if stdin is None else None,
             capture_output=True, text=True, check=False, timeout=_COMMAND_SECONDS,
         )  # fmt: skip
@@ -100,5 +110,6 @@ def wait_until(condition: Callable[[], object], what: str, seconds: float = 30.0
         time.sleep(0.1)
 
 
-def _list(manifests: Iterable[Manifest]) -> str:
-    return json.dumps({"apiVersion": "v1", "kind": "List", "items": list(manifests)})
+def _documents(manifests: Iterable[Manifest]) -> str:
+    # Not one List: for that kubectl validates itself, by a published schema, instead of asking the server to be strict.
+    return "\n---\n".join(json.dumps(manifest) for manifest in manifests)

@@ -108,6 +108,7 @@ class ControlPlane:
         quick = ["--kube-api-qps=200", "--kube-api-burst=400"]
         self._processes.start("kube-controller-manager", [
             str(self._paths["kube-controller-manager"]), *connection, *quick,
+            "--horizontal-pod-autoscaler-sync-period=2s",
             f"--service-account-private-key-file={self._folder / 'service-account.key'}",
             f"--root-ca-file={self._authority}",
         ])  # fmt: skip

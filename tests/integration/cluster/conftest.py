@@ -5,18 +5,29 @@ from __future__ import annotations
 import os
 import shutil
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from scripts.tools import TOOLS, path_of
+from tests.integration.cluster.release import Release, scenarios
 from tests.tools.cluster_client import ClusterClient
 from tests.tools.control_plane import ControlPlane, missing_tools
 
 _HERE = Path(__file__).parent
+_USUAL = ("one-gpu",)
 _LACKING = pytest.StashKey[list[str]]()
 _RAY_DEFINITION = Path(__file__).resolve().parents[2] / "chart" / "crds" / "raycluster.yaml"
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """`release` is each scenario of the chart; two of them unless TERROIR_CLUSTER_SCENARIOS=all."""
+    if "release" in metafunc.fixturenames:
+        chosen = scenarios() if os.environ.get("TERROIR_CLUSTER_SCENARIOS") == "all" else list(_USUAL)
+        metafunc.parametrize("release", chosen, indirect=True, scope="session")
+    if "scenario" in metafunc.fixturenames:
+        metafunc.parametrize("scenario", scenarios())
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -54,16 +65,19 @@ def cluster(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
         pytest.skip(f"{', '.join(lacking)} missing")
     control_plane = ControlPlane(tmp_path_factory.mktemp("control-plane"), helm)
     try:
-        control_plane.start(definitions=(_RAY_DEFINITION,))
+        control_plane.start(definitions=(_RAY_DEFINITION,) if _RAY_DEFINITION.exists() else ())
         yield control_plane.client
     finally:
         control_plane.stop()
 
 
-@pytest.fixture
-def new_namespace(cluster: ClusterClient) -> Callable[[], str]:
-    """Makes a namespace that enforces the restricted level; left to the control plane's end."""
-    return lambda: make_namespace(cluster)
+@pytest.fixture(scope="session")
+def release(request: pytest.FixtureRequest, cluster: ClusterClient) -> Iterator[Release]:
+    """The chart as installed with one scenario's values; tests leave it as they found it."""
+    made = Release(cluster, request.param, make_namespace(cluster))
+    made.install()
+    yield made
+    made.uninstall()
 
 
 @pytest.fixture

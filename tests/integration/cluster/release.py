@@ -1,0 +1,82 @@
+"""The chart, installed with the values of one of its scenarios."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import yaml
+
+from tests.tools.cluster_client import ClusterClient, Manifest
+
+ROOT: Final = Path(__file__).resolve().parents[3]
+CHART: Final = Path(os.environ.get("TERROIR_CLUSTER_CHART", ROOT / "charts" / "terroir"))
+_WAIT: Final = ("--wait", "--timeout=90s")
+
+
+def scenarios() -> list[str]:
+    """Names of the chart's scenarios: charts/terroir/ci/<name>-values.yaml."""
+    return sorted(path.name.removesuffix("-values.yaml") for path in (CHART / "ci").glob("*-values.yaml"))
+
+
+@dataclass(frozen=True)
+class Release:
+    """One name in one namespace, installed or not."""
+
+    cluster: ClusterClient
+    scenario: str
+    namespace: str
+    name: str = "style"
+
+    def install(self, *extra: str) -> None:
+        """Returns once all that it made is ready."""
+        self.cluster.helm("install", self.name, *self._what(), *_WAIT, *extra)
+
+    def try_upgrade(self, *extra: str, chart: Path = CHART) -> subprocess.CompletedProcess[str]:
+        """An upgrade, with the scenario's values and those of `extra`."""
+        return self.cluster.try_helm("upgrade", self.name, *self._what(chart), *extra)
+
+    def upgrade(self, *extra: str, chart: Path = CHART) -> None:
+        """The same, until it is ready."""
+        done = self.try_upgrade(*_WAIT, *extra, chart=chart)
+        assert done.returncode == 0, done.stderr
+
+    def uninstall(self) -> None:
+        """Returns once its objects are gone."""
+        self.cluster.helm("uninstall", self.name, f"--namespace={self.namespace}", *_WAIT)
+
+    def test(self) -> None:
+        """`helm test`: its pods are admitted, placed and said to complete (nothing runs in them)."""
+        self.cluster.helm("test", self.name, f"--namespace={self.namespace}", "--timeout=60s")
+
+    def rendered(self, *extra: str) -> list[Manifest]:
+        """All objects, those of hooks among them, as the chart renders them for this cluster."""
+        text = self.cluster.helm("template", self.name, *self._what(), "--skip-tests=false", *extra)
+        return [document for document in yaml.safe_load_all(text) if document]
+
+    def history(self) -> list[dict[str, Any]]:
+        """Revisions, the oldest first."""
+        told = self.cluster.helm("history", self.name, f"--namespace={self.namespace}", "--output=json")
+        revisions: list[dict[str, Any]] = yaml.safe_load(told)
+        return revisions
+
+    def items(self, kind: str, component: str = "") -> list[Manifest]:
+        """Objects of a kind that belong to the release, or to one component of it."""
+        labels = f"app.kubernetes.io/instance={self.name}"
+        if component:
+            labels += f",app.kubernetes.io/component={component}"
+        return self.cluster.items(kind, self.namespace, labels)
+
+    def _what(self, chart: Path = CHART) -> tuple[str, ...]:
+        values = CHART / "ci" / f"{self.scenario}-values.yaml"
+        return (str(chart), f"--namespace={self.namespace}", f"--values={values}")
+
+
+def is_ready(pod: Manifest) -> bool:
+    """Whether a pod serves: ready, and not about to end."""
+    conditions = pod["status"].get("conditions", [])
+    ready = any(one["type"] == "Ready" and one["status"] == "True" for one in conditions)
+    return ready and "deletionTimestamp" not in pod["metadata"]
