@@ -18,7 +18,9 @@ def test_each_object_is_accepted_without_a_warning(scenario: str, cluster: Clust
     assert len(answer.stdout.splitlines()) == len(objects)
 
 
-def test_a_field_that_a_kind_does_not_have_is_refused_in_each_kind(scenario, cluster, namespace) -> None:
+def test_a_field_that_a_kind_does_not_have_is_refused_in_each_kind(
+    scenario: str, cluster: ClusterClient, namespace: str
+) -> None:
     """Else the acceptance above would mean little, least of all for kinds whose definitions came from elsewhere."""
     kinds = {one["kind"]: one for one in Release(cluster, scenario, namespace, name="dry").rendered() if "spec" in one}
     assert len(kinds) > 3

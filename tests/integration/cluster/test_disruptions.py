@@ -38,9 +38,11 @@ def test_a_drain_of_all_nodes_stops_where_a_budget_says(release: Release, nodes_
         name = budget["metadata"]["name"]
         assert ready_pods(release, budget) == promised[name] < before[name], name
     release.cluster.kubectl("uncordon", *NAMES)
-    for budget in budgets:
-        name = budget["metadata"]["name"]
-        wait_until(lambda b=budget, n=name: ready_pods(release, b) == before[n], f"all pods of {name} are back")
+
+    def are_back() -> bool:
+        return all(ready_pods(release, one) == before[one["metadata"]["name"]] for one in budgets)
+
+    wait_until(are_back, "all evicted pods are back")
 
 
 def ours(release: Release) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from tests.integration.cluster.pod_templates import pods_of
 from tests.integration.cluster.release import Release
 from tests.tools.cluster_client import Manifest, wait_until
@@ -51,7 +53,7 @@ def test_each_autoscaler_finds_what_it_scales(release: Release) -> None:
 
     for scaler in release.items("horizontalpodautoscalers"):
         name = scaler["metadata"]["name"]
-        wait_until(lambda name=name: able(name), f"{name} finds {scaler['spec']['scaleTargetRef']}")
+        wait_until(partial(able, name), f"{name} finds {scaler['spec']['scaleTargetRef']}")
     deployments = {one["metadata"]["name"] for one in release.items("deployments")}
     for scaled in release.items("scaledobjects.keda.sh"):
         assert scaled["spec"]["scaleTargetRef"]["name"] in deployments
