@@ -55,6 +55,10 @@ SOAKS: Final = (
         "ghz", "64 clients of ghz at an inference server, seconds",
         "tests/integration/inference/test_many_clients.py", "TERROIR_SOAK_GHZ_SECONDS", 300,
     ),
+    Soak(
+        "rolling", "requests while every inference replica is replaced again and again, requests",
+        "tests/integration/inference/test_rolling_restart.py", "TERROIR_SOAK_ROLLING_REQUESTS", 1000,
+    ),
 )  # fmt: skip
 
 

@@ -15,7 +15,7 @@ import structlog
 from terroir.common import errors
 from terroir.common.access.gate import Gate
 from terroir.common.grpc_errors import from_exception, to_status
-from terroir.common.telemetry import RpcMetrics
+from terroir.common.telemetry import RpcMetrics, frames_of
 from terroir.store.deadline import set_deadline
 
 REQUEST_ID: Final = "x-request-id"
@@ -24,6 +24,8 @@ _log = structlog.get_logger()
 _Handler = Callable[..., Any]
 
 if TYPE_CHECKING:  # generic in the stubs alone
+    from terroir.common.otel import ServedCall, Tracing
+
     _Interceptor = grpc.aio.ServerInterceptor[Any, Any]
 else:
     _Interceptor = grpc.aio.ServerInterceptor
@@ -68,10 +70,11 @@ class RunningCalls:
 class CallInterceptor(_Interceptor):
     """Wraps all four kinds of handlers."""
 
-    def __init__(self, metrics: RpcMetrics, running: RunningCalls, gate: Gate) -> None:
+    def __init__(self, metrics: RpcMetrics, running: RunningCalls, gate: Gate, tracing: Tracing | None = None) -> None:
         self._metrics = metrics
         self._running = running
         self._gate = gate
+        self._tracing = tracing
 
     async def intercept_service(
         self,
@@ -84,7 +87,10 @@ class CallInterceptor(_Interceptor):
             return handler
         given = str(dict(details.invocation_metadata or ()).get(REQUEST_ID, ""))
         request_id = given if 0 < len(given) <= 128 else str(uuid.uuid4())
-        call = _Call(details.method, request_id, self._metrics, self._running, self._gate, handler.request_streaming)
+        call = _Call(
+            details.method, request_id, self._metrics, self._running, self._gate, handler.request_streaming,
+            self._tracing,
+        )  # fmt: skip
         inner: _Handler | None
         if inner := handler.unary_unary or handler.stream_unary:
             make = grpc.unary_unary_rpc_method_handler if handler.unary_unary else grpc.stream_unary_rpc_method_handler
@@ -104,9 +110,10 @@ class _Call:
         running: RunningCalls,
         gate: Gate,
         request_streaming: bool,
+        tracing: Tracing | None,
     ) -> None:
         self._method, self._request_id, self._metrics, self._running = method, request_id, metrics, running
-        self._gate, self._request_streaming = gate, request_streaming
+        self._gate, self._request_streaming, self._tracing = gate, request_streaming, tracing
 
     async def _admitted(self, request: Any, context: _Context) -> Any:
         """The request, once its caller may make it; raises what refuses them."""
@@ -119,7 +126,7 @@ class _Call:
         return request
 
     def _around(self, context: _Context) -> _Surround:
-        return _Surround(self._method, self._request_id, self._metrics, self._running, context)
+        return _Surround(self._method, self._request_id, self._metrics, self._running, context, self._tracing)
 
     async def _refuse_if_stopping(self, context: _Context) -> None:
         # Not counted as running, or callers who try again and again would keep the server from ending.
@@ -158,10 +165,12 @@ class _Call:
 
 class _Surround:
     def __init__(
-        self, method: str, request_id: str, metrics: RpcMetrics, running: RunningCalls, context: _Context
-    ) -> None:
+        self, method: str, request_id: str, metrics: RpcMetrics, running: RunningCalls, context: _Context,
+        tracing: Tracing | None,
+    ) -> None:  # fmt: skip
         self._method, self._request_id, self._metrics, self._context = method, request_id, metrics, context
-        self._running = running
+        self._running, self._tracing = running, tracing
+        self._span: ServedCall | None = None
         self._since = 0.0
 
     async def __aenter__(self) -> None:
@@ -169,6 +178,8 @@ class _Surround:
         structlog.contextvars.bind_contextvars(request_id=self._request_id)
         set_deadline(self._context.time_remaining())
         await self._context.send_initial_metadata(((REQUEST_ID, self._request_id),))
+        if self._tracing is not None:  # not before that: a caller who is gone by then would leave it open
+            self._span = self._tracing.begin_call(self._method, self._context.invocation_metadata(), self._request_id)
         self._metrics.running.labels(self._method).inc()
         self._running.begin()
 
@@ -185,7 +196,8 @@ class _Surround:
             return False
         seen = from_exception(error, self._request_id)
         if isinstance(seen, errors.Internal) and seen is not error:
-            _log.error("call failed", method=self._method, exc_info=error)
+            # Without the texts of exceptions that nobody foresaw: they may quote prompts, captions or credentials.
+            _log.error("call failed", method=self._method, exception=frames_of(error))
         self._finish(seen.code.value, seconds, reason=seen.reason)
         await self._context.abort_with_status(to_status(seen, self._request_id))  # type: ignore[attr-defined]  # not in the stubs
         return False
@@ -193,3 +205,5 @@ class _Surround:
     def _finish(self, code: str, seconds: float, **fields: str) -> None:
         self._metrics.handled.labels(self._method, code).inc()
         _log.info("call", method=self._method, code=code, seconds=round(seconds, 4), **fields)
+        if self._span is not None:
+            self._span.end(code, **fields)

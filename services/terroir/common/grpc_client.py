@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import Final, cast
+from typing import TYPE_CHECKING, Any, Final, cast
 
 import grpc
 
@@ -12,12 +12,18 @@ from terroir.common.errors import Cancelled, TerroirError, Unavailable
 from terroir.common.grpc_errors import from_rpc
 from terroir.common.rotating_channel import AioRotatingChannel, RotatingChannel
 from terroir.common.tls import Identity
+from terroir.common.tracing import callers_tracing
+
+if TYPE_CHECKING:
+    from terroir.common.otel import Tracing
 
 _MESSAGE_BYTES: Final = 8 * 1024 * 1024
 """Streams carry at most 1 MiB a message; lists and headers stay far below this too."""
 _SERVICE_CONFIG: Final = {
     # Of a name with several addresses (a headless Service) every one is used, and one that is down is passed over.
     "loadBalancingConfig": [{"round_robin": {}}],
+    # One that loads its model or drains says so by its health, and gets nothing.
+    "healthCheckConfig": {"serviceName": ""},
     "methodConfig": [
         {
             # Drawing changes nothing, so that a replica which stops may be passed over without asking anybody.
@@ -49,35 +55,58 @@ _PLAIN: Final = CallerCredentials()
 
 def _options(target: str, credentials: CallerCredentials) -> list[tuple[str, str | int]]:
     options: list[tuple[str, str | int]] = list(_OPTIONS)
-    if target.startswith("dns:"):
+    if target.startswith(("dns:", "ipv4:", "ipv6:")):
         options.append(("grpc.service_config", json.dumps(_SERVICE_CONFIG)))
     if credentials.server_name:
         options.append(("grpc.ssl_target_name_override", credentials.server_name))
     return options
 
 
-def channel(target: str, credentials: CallerCredentials = _PLAIN) -> grpc.Channel:
-    """A channel for blocking callers; connects lazily and again by itself, with its certificates as they are then."""
+def channel(target: str, credentials: CallerCredentials = _PLAIN, tracing: Tracing | None = None) -> grpc.Channel:
+    """A channel for blocking callers; connects lazily and again by itself, with its certificates as they are then.
+
+    Its calls are spans of `tracing`, or else of the OpenTelemetry that the program has loaded by now, if it has.
+    """
     options = _options(target, credentials)
     if credentials.tls_dir is None:
-        return grpc.insecure_channel(target, options=options)
+        return _traced(grpc.insecure_channel(target, options=options), tracing)
 
     def dial(identity: Identity) -> grpc.Channel:
-        return grpc.secure_channel(target, credentials.channel_credentials(identity), options=options)
+        opened = grpc.secure_channel(target, credentials.channel_credentials(identity), options=options)
+        return _traced(opened, tracing)
 
     return cast(grpc.Channel, RotatingChannel(lambda: _identity(credentials), dial))
 
 
-def aio_channel(target: str, credentials: CallerCredentials = _PLAIN) -> grpc.aio.Channel:
-    """A channel for asyncio callers."""
-    options = _options(target, credentials)
+def aio_channel(
+    target: str, credentials: CallerCredentials = _PLAIN, tracing: Tracing | None = None
+) -> grpc.aio.Channel:
+    """A channel for asyncio callers; traced as `channel` is."""
+    options, interceptors = _options(target, credentials), _aio_interceptors(tracing)
     if credentials.tls_dir is None:
-        return grpc.aio.insecure_channel(target, options=options)
+        return grpc.aio.insecure_channel(target, options=options, interceptors=interceptors)
 
     def dial(identity: Identity) -> grpc.aio.Channel:
-        return grpc.aio.secure_channel(target, credentials.channel_credentials(identity), options=options)
+        shown = credentials.channel_credentials(identity)
+        return grpc.aio.secure_channel(target, shown, options=options, interceptors=interceptors)
 
     return cast(grpc.aio.Channel, AioRotatingChannel(lambda: _identity(credentials), dial))
+
+
+def _traced(opened: grpc.Channel, tracing: Tracing | None) -> grpc.Channel:
+    if (tracing := tracing or callers_tracing()) is None:
+        return opened
+    from terroir.common.traced_channels import traced
+
+    return traced(opened, tracing)
+
+
+def _aio_interceptors(tracing: Tracing | None) -> list[Any] | None:
+    if (tracing := tracing or callers_tracing()) is None:
+        return None
+    from terroir.common.traced_channels import aio_interceptors
+
+    return aio_interceptors(tracing)
 
 
 def _identity(credentials: CallerCredentials) -> Identity:

@@ -30,6 +30,7 @@ from terroir.common.probes import ProbeServer
 from terroir.common.settings import ServiceSettings
 from terroir.common.telemetry import RpcMetrics, ServerMetrics, new_registry
 from terroir.common.tls import ServerIdentity
+from terroir.common.tracing import open_tracing
 from terroir.common.version import code_version
 
 _MESSAGE_BYTES: Final = 8 * 1024 * 1024
@@ -52,6 +53,7 @@ class Server:
         self.principals = CallPrincipals()
         self._probes: ProbeServer | None = None
         self._metrics = ServerMetrics(self.registry, service_name, code_version())
+        self.tracing = open_tracing(settings, service_name, self._metrics.lost_spans.inc)
         self._identity = self._server_identity()
         self._gate = Gate(
             self._authenticator(SystemClock()),
@@ -67,7 +69,7 @@ class Server:
         self._calls = RunningCalls()
         self._health = health.aio.HealthServicer()  # type: ignore[attr-defined]  # not in the stubs
         self._server = grpc.aio.server(
-            interceptors=[CallInterceptor(RpcMetrics(self.registry), self._calls, self._gate)],
+            interceptors=[CallInterceptor(RpcMetrics(self.registry), self._calls, self._gate, self.tracing)],
             options=(
                 *_connection_age(settings.max_connection_age_seconds),
                 # Without this two servers share one port and each gets half of the calls.
@@ -130,16 +132,20 @@ class Server:
 
     async def set_serving(self, name: str, *, serving: bool) -> None:
         """Set one service's health; the overall health (the empty name) is SERVING once none is held back."""
-        status = health_pb2.HealthCheckResponse.SERVING if serving else health_pb2.HealthCheckResponse.NOT_SERVING
-        self._serving[name] = serving
-        await self._health.set(name, status)
+        await self._tell(name, serving)
         if name in self._held and serving:
             self._held.discard(name)
             if not self._held:
-                await self._health.set("", status)
+                await self._tell("", serving)
         elif name and not serving and name not in ("", health.SERVICE_NAME):
             self._held.add(name)
-            await self._health.set("", status)
+            await self._tell("", serving)
+
+    async def _tell(self, name: str, serving: bool) -> None:
+        """To callers by the health service, and to the kubelet by /readyz."""
+        self._serving[name] = serving
+        status = health_pb2.HealthCheckResponse.SERVING if serving else health_pb2.HealthCheckResponse.NOT_SERVING
+        await self._health.set(name, status)
 
     async def serve_until_stopped(self) -> None:
         """Serve until SIGTERM, SIGINT or `request_stop`, then drain."""
@@ -190,6 +196,8 @@ class Server:
             await asyncio.wait_for(self._calls.ended(), _CLEANUP_SECONDS)
         except TimeoutError:
             _log.warning("handlers outlive their cancelled calls", count=self._calls.count)
+        if self.tracing is not None:
+            await asyncio.to_thread(self.tracing.close)
         if self._probes is not None:
             await asyncio.to_thread(self._probes.close)
         if self._native_log is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
+import traceback
 from collections.abc import Callable
 from typing import Final
 
@@ -14,15 +15,20 @@ from prometheus_client.platform_collector import PlatformCollector
 from prometheus_client.process_collector import ProcessCollector
 from structlog.typing import EventDict, WrappedLogger
 
+from terroir.common.tracing import trace_ids
+
 _SECONDS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
 
 
 def configure_logging(service: str, level: str) -> None:
-    """Log structured events as JSON lines to standard error, each with service and, in a call, request identifier."""
+    """Log structured events as JSON lines to standard error.
+
+    Each names the service, and in a call the request identifier and, where it is traced, trace and span.
+    """
 
     def add_service(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
         # Not a context variable: threads start without them.
-        return {**event, "service": service}
+        return {**event, "service": service, **trace_ids()}
 
     structlog.configure(
         processors=[
@@ -37,6 +43,17 @@ def configure_logging(service: str, level: str) -> None:
         logger_factory=structlog.WriteLoggerFactory(file=sys.stderr),
         cache_logger_on_first_use=False,
     )
+
+
+def frames_of(error: BaseException) -> str:
+    """Where an exception and its causes came from, and of which classes they are; without their texts."""
+    found = []
+    cause: BaseException | None = error
+    while cause is not None:
+        frames = "".join(traceback.format_list(traceback.extract_tb(cause.__traceback__)))
+        found.append(f"{type(cause).__module__}.{type(cause).__qualname__}\n{frames}")
+        cause = cause.__cause__ or (None if cause.__suppress_context__ else cause.__context__)
+    return "caused by ".join(found)
 
 
 class RpcMetrics:
@@ -66,6 +83,9 @@ class ServerMetrics:
         )
         self.handshake_failures = Counter(
             "terroir_tls_handshake_failures", "Connections whose TLS handshake failed.", registry=registry
+        )
+        self.lost_spans = Counter(
+            "terroir_trace_spans_lost", "Spans that no collector took: it was away, or too slow.", registry=registry
         )
         self._registry = registry
 

@@ -420,8 +420,10 @@ def test_probes_answer_over_plain_http_beside_tls(site: Site, in_loop: InLoop) -
             assert (await asyncio.to_thread(ask, port, "/other"))[0] == 404
             status, text = await asyncio.to_thread(ask, port, "/metrics")
             assert status == 200 and b"terroir_tls_certificate_expiry_timestamp_seconds 1." in text
-            await server.set_serving("", serving=False)
+            await server.set_serving(DATASET, serving=False)  # as inference does while it loads its model
             assert await asyncio.to_thread(ask, port, "/readyz") == (503, b"not now\n")
+            await server.set_serving(DATASET, serving=True)
+            assert await asyncio.to_thread(ask, port, "/readyz") == (200, b"ok\n")
 
     in_loop(run())
 

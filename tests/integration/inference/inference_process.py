@@ -6,6 +6,7 @@ import json
 import signal
 import subprocess
 import sys
+import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -47,7 +48,7 @@ class InferenceProcess:
             self.process.kill()
             raise
         self.target = f"127.0.0.1:{ports['grpc']}"
-        self._metrics = f"http://127.0.0.1:{ports['metrics']}/metrics"
+        self._watched = f"http://127.0.0.1:{ports['metrics']}"
 
     @property
     def log(self) -> str:
@@ -56,7 +57,7 @@ class InferenceProcess:
 
     def metric(self, name: str, **labels: str) -> float:
         """A sample's value, 0 if there is none; labels that are not given add up."""
-        with urllib.request.urlopen(self._metrics, timeout=10) as answer:
+        with urllib.request.urlopen(f"{self._watched}/metrics", timeout=10) as answer:
             text = answer.read().decode()
         return sum(
             sample.value
@@ -64,6 +65,14 @@ class InferenceProcess:
             for sample in family.samples
             if sample.name == name and labels.items() <= sample.labels.items()
         )
+
+    def ready(self) -> bool:
+        """What /readyz says."""
+        try:
+            with urllib.request.urlopen(f"{self._watched}/readyz", timeout=10):
+                return True
+        except urllib.error.HTTPError:
+            return False
 
     def at_rest(self) -> bool:
         """Whether nothing draws, waits, or is listened to."""
