@@ -104,11 +104,15 @@ class CommandLine:
     data_dir: Path
     pids: Mapping[str, int] = field(default_factory=dict)
     """Processes of the services."""
+    extra: Mapping[str, str] = field(default_factory=dict)
+    """Environment of every command."""
 
     def run(self, *arguments: str, status: int = 0) -> subprocess.CompletedProcess[str]:
         """A command that must end with `status`."""
         command = [*TERROIR, "--data-dir", str(self.data_dir), *arguments]
-        done = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=280, check=False)
+        done = subprocess.run(
+            command, env=environment(self.extra), capture_output=True, text=True, timeout=280, check=False
+        )
         assert done.returncode == status, f"{arguments} ended with {done.returncode}:\n{done.stdout}\n{done.stderr}"
         return done
 

@@ -27,6 +27,7 @@ import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from terroir.client.endpoints import Endpoints
+from terroir.common.credentials import CallerCredentials
 from terroir.common.errors import FailedPrecondition, TerroirError, Unavailable
 from terroir.common.folder_lock import FolderLock
 from terroir.common.grpc_client import channel
@@ -121,7 +122,7 @@ class Embedded:
         """Block until the service's health says SERVING; raises Unavailable (SERVICE_NOT_READY, SERVICE_FAILED)."""
         service = self._services[name]
         until = time.monotonic() + timeout_seconds
-        with channel(getattr(self.endpoints, name)) as opened:
+        with channel(getattr(self.endpoints, name), CallerCredentials.of_environment()) as opened:
             health = health_pb2_grpc.HealthStub(opened)
             while time.monotonic() < until:
                 self._check_alive(service)
