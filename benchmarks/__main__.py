@@ -25,6 +25,7 @@ PAGE: Final = CHECKOUT / "docs" / "benchmarks.md"
 AREAS: Final = {
     "store": "documents and blobs against the library beneath, seconds",
     "registry": "start-up of all services, adapter files over gRPC, under a minute",
+    "access": "what authentication, encryption, metrics and traces cost a metadata call, under a minute",
     "inference": "pictures and mixed batches against diffusers and PEFT, hot loading, churn, ten minutes",
     "katz": "7,000 adapters with a long tail for ten minutes, and how replicas share them, fifteen minutes",
     "training": "our engine against a plain diffusers and PEFT loop, a minute",

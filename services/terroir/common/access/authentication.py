@@ -48,6 +48,8 @@ class Credentials:
         """See Authenticator."""
         rules = self._access.rules
         if (token := _token(context.invocation_metadata())) is not None:
+            if (known := self._verifier.remembered(token, rules)) is not None:
+                return known
             if self._verifier.needs_keys(token, rules):
                 return await asyncio.to_thread(self._verifier.verify, token, rules)
             return self._verifier.verify(token, rules)

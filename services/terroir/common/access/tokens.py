@@ -6,10 +6,13 @@ has the set fetched again, and a provider that is down keeps nobody out as long 
 
 from __future__ import annotations
 
+import hashlib
 import json
 import threading
 import urllib.request
-from collections.abc import Callable
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -32,6 +35,8 @@ STALE_SECONDS: Final = 24 * 3600.0
 _FETCH_SECONDS: Final = 5.0
 _SET_BYTES: Final = 1024 * 1024
 _TOKEN_BYTES: Final = 16 * 1024
+_REMEMBERED: Final = 1024
+"""Verified tokens kept at once."""
 _log = structlog.get_logger()
 
 _REASONS: Final[tuple[tuple[type[jwt.PyJWTError], str, str], ...]] = (
@@ -65,6 +70,8 @@ class KeySet:
         self._good_at: float | None = None
         self._tried_at: float | None = None
         self._lock = threading.Lock()
+        self.generation = 0
+        """Grows with each set that was read: what was verified before is verified again."""
 
     def key(self, key_id: str) -> jwt.PyJWK:
         """A key; raises Unauthenticated (TOKEN_KEY_UNKNOWN) or Unavailable (KEYS_UNAVAILABLE). May fetch: blocks."""
@@ -101,14 +108,42 @@ class KeySet:
             _log.error("keys of an issuer could not be read", location=self._location, error=type(error).__name__)
             return
         self._keys, self._good_at = keys, self._clock.monotonic()
+        self.generation += 1
+
+
+@dataclass(frozen=True)
+class _Verified:
+    """What a token said, once its signature was seen to hold."""
+
+    issuer: Issuer
+    key_id: str
+    generation: int
+    claims: Mapping[str, Any]
 
 
 class TokenVerifier:
-    """Tokens of every issuer of the access file."""
+    """Tokens of every issuer of the access file.
+
+    A verified token is remembered, by digest, as long as it and its issuer's keys last: checking a signature costs as
+    much as the rest of a small call.
+    """
 
     def __init__(self, clock: Clock, fetch: Callable[[str], bytes] = fetch) -> None:
         self._clock, self._fetch = clock, fetch
         self._sets: dict[str, KeySet] = {}
+        self._verified: OrderedDict[bytes, _Verified] = OrderedDict()
+
+    def remembered(self, token: str, rules: AccessRules) -> Principal | None:
+        """The principal of a token that `verify` has seen and that still holds; None if it must be verified."""
+        known = self._verified.get(_digest(token))
+        if known is None or known.issuer not in rules.issuers:
+            return None
+        keys = self._key_set(known.issuer)
+        if keys.generation != known.generation or keys.due(known.key_id):
+            return None
+        if known.claims["exp"] + LEEWAY_SECONDS <= self._clock.now().timestamp():
+            return None
+        return _principal(known.issuer, known.claims, rules)
 
     def needs_keys(self, token: str, rules: AccessRules) -> bool:
         """Whether `verify` would ask the issuer for keys, and so block."""
@@ -123,7 +158,8 @@ class TokenVerifier:
                 f"the token is signed by an algorithm that is not accepted; {', '.join(issuer.algorithms)} are",
                 reason="TOKEN_ALGORITHM_REFUSED",
             )
-        key = self._key_set(issuer).key(str(header.get("kid", "")))
+        key_id, keys = str(header.get("kid", "")), self._key_set(issuer)
+        key, generation = keys.key(key_id), keys.generation
         try:
             claims = jwt.decode(
                 token,
@@ -136,15 +172,26 @@ class TokenVerifier:
             )
         except jwt.PyJWTError as error:
             raise _refusal(error) from None  # its text may quote the token
-        stated = _strings(claims.get(issuer.roles_claim)) if issuer.roles_claim else frozenset()
-        limits = _strings(claims[issuer.regions_claim]) if issuer.regions_claim in claims else None
-        roles = frozenset(role for role in Role if role.value in stated)
-        return rules.principal(f"oidc:{issuer.issuer}#{claims['sub']}", roles, limits)
+        self._verified[_digest(token)] = _Verified(issuer, key_id, generation, claims)
+        if len(self._verified) > _REMEMBERED:
+            self._verified.popitem(last=False)
+        return _principal(issuer, claims, rules)
 
     def _key_set(self, issuer: Issuer) -> KeySet:
         if issuer.jwks not in self._sets:
             self._sets[issuer.jwks] = KeySet(issuer.jwks, self._clock, self._fetch)
         return self._sets[issuer.jwks]
+
+
+def _digest(token: str) -> bytes:
+    return hashlib.sha256(token.encode("utf-8", "surrogatepass")).digest()
+
+
+def _principal(issuer: Issuer, claims: Mapping[str, Any], rules: AccessRules) -> Principal:
+    stated = _strings(claims.get(issuer.roles_claim)) if issuer.roles_claim else frozenset()
+    limits = _strings(claims[issuer.regions_claim]) if issuer.regions_claim in claims else None
+    roles = frozenset(role for role in Role if role.value in stated)
+    return rules.principal(f"oidc:{issuer.issuer}#{claims['sub']}", roles, limits)
 
 
 def _issuer(token: str, rules: AccessRules) -> tuple[Issuer, dict[str, Any]]:

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from terroir.common.access.access_file import AccessRules
-from terroir.common.access.tokens import PAUSE_SECONDS, REFRESH_SECONDS, STALE_SECONDS, TokenVerifier
+from terroir.common.access.tokens import LEEWAY_SECONDS, PAUSE_SECONDS, REFRESH_SECONDS, STALE_SECONDS, TokenVerifier
 from terroir.common.clock import FixedClock
 from terroir.common.errors import TerroirError, Unauthenticated, Unavailable
 from terroir.common.principal import Role
@@ -37,7 +37,8 @@ class House:
         return self.issuer.jwks()
 
     def verify(self, token: str) -> Any:
-        return self.verifier.verify(token, self.rules)
+        """As the server does: what is remembered is not verified again."""
+        return self.verifier.remembered(token, self.rules) or self.verifier.verify(token, self.rules)
 
     def reason(self, token: str) -> str:
         with pytest.raises(TerroirError) as refused:
@@ -151,6 +152,35 @@ def test_a_withdrawn_key_stops_working_at_the_next_refresh() -> None:
     house.verify(old)  # the keys are not five minutes old
     house.clock.advance(REFRESH_SECONDS)
     assert house.reason(old) == "TOKEN_KEY_UNKNOWN"
+
+
+def test_a_remembered_token_is_not_verified_again_and_ends_with_itself() -> None:
+    house = House()
+    house.clock = FixedClock(datetime.now(UTC))
+    house.verifier = TokenVerifier(house.clock, house._fetch)
+    token = house.issuer.token(exp=datetime.now(UTC) + timedelta(seconds=100), terroir_roles=["viewer"])
+    house.verify(token)
+    assert house.verifier.remembered(token, house.rules) == house.verify(token)
+    house.clock.advance(100 + LEEWAY_SECONDS)
+    assert house.verifier.remembered(token, house.rules) is None
+
+
+def test_what_is_remembered_heeds_the_rules_as_they_are_now() -> None:
+    house = House()
+    token = house.issuer.token(terroir_roles=["viewer"])
+    house.verify(token)
+    granted = {"principals": [f"oidc:{ISSUER}#ana"], "roles": ["operator"]}
+    house.rules = AccessRules.model_validate({"issuers": [house.issuer.rules()], "grants": [granted]})
+    assert Role.OPERATOR in house.verify(token).roles
+    house.rules = AccessRules.model_validate({"issuers": [house.issuer.rules(audience="other")]})
+    assert house.reason(token) == "TOKEN_AUDIENCE_WRONG"
+
+
+def test_memory_of_tokens_is_bounded() -> None:
+    house = House()
+    for number in range(1100):
+        house.verify(house.issuer.token(jti=str(number)))
+    assert len(house.verifier._verified) == 1024
 
 
 def test_invented_key_ids_do_not_turn_us_against_the_issuer() -> None:

@@ -1,0 +1,1 @@
+"""What protecting a call costs."""
