@@ -8,7 +8,10 @@ from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, aclosing
 from typing import Final, Protocol
 
+import structlog
+
 from terroir.common.clock import Clock
+from terroir.common.tracing import span
 from terroir.inference.adapters.styling import Base, Style
 from terroir.inference.admission.admission import Admission, Demand
 from terroir.inference.admission.cost_model import Work
@@ -25,6 +28,7 @@ from terroir.inference.delivery.progress import (
     Waiting,
 )
 from terroir.inference.delivery.provenance import AppliedAdapter, Provenance, ProvenanceProfile
+from terroir.inference.drawing_spans import DrawingSpans
 from terroir.inference.engine.messages import DrawJob, Drawn, EngineInfo, Finished, JobEvent, Previewed, Start, Stepped
 from terroir.inference.request.init_picture import read_init_picture
 from terroir.inference.request.safety import Safety
@@ -33,6 +37,7 @@ from terroir.lora.adapter import Adapter
 
 GUIDANCE_OFF: Final = 1.0
 """At this scale a picture takes one row of a tick instead of two."""
+_log = structlog.get_logger()
 
 
 class Engine(Protocol):
@@ -103,12 +108,14 @@ class Generator:
         demand = Demand(_work(wish), wish.priority, deadline)
         async with self._admission.enter(demand) as place, AsyncExitStack() as held:
             yield Waiting(place.position, place.predicted_seconds)
-            # Adapters load while the request waits for its turn, so the queue hides the load.
-            style = await place.while_waiting(held.enter_async_context(self._stylist.dress(wish, self.base())))
-            waits = Waits(place, loaded=self._clock.monotonic())
-            await self._safety.allow_prompt(style.prompt, style.negative_prompt)
-            await place.turn()
-            waits.turn = self._clock.monotonic()
+            with span("wait for turn", position=place.position, priority=wish.priority.name) as waiting:
+                # Adapters load while the request waits for its turn, so the queue hides the load.
+                style = await place.while_waiting(held.enter_async_context(self._stylist.dress(wish, self.base())))
+                waits = Waits(place, loaded=self._clock.monotonic())
+                await self._safety.allow_prompt(style.prompt, style.negative_prompt)
+                await place.turn()
+                waits.turn = self._clock.monotonic()
+                waiting.set(load_seconds=waits.load_seconds, hidden_load_seconds=waits.hidden_load_seconds)
             self._admission.loaded(waits.load_seconds, waits.hidden_load_seconds)
             async with aclosing(self._draw(wish, start, style, picture_format, deadline, waits)) as events:
                 async for progress in events:
@@ -139,8 +146,13 @@ class Generator:
     ) -> AsyncGenerator[Progress]:  # fmt: skip
         job = _job(wish, start, style, deadline)
         applied, base = _applied(style), self.base()
-        async with self._device.hold(style.adapters), self._engine.draw(job) as events:
+        async with (
+            self._device.hold(style.adapters),
+            self._engine.draw(job) as events,
+            DrawingSpans(job, waits.turn, self._clock) as spans,
+        ):
             async for event in events:
+                spans.take(event)
                 if isinstance(event, Stepped):
                     waits.stepped(event, self._clock.monotonic())
                     self._admission.learn(event.tick)
@@ -153,9 +165,12 @@ class Generator:
                     await self._safety.allow_picture(event.raster)
                     seed = wish.seeds[event.index]
                     about = _provenance(base, applied, wish, style, seed)
-                    data = await self._pictures.run(
-                        encode_picture, event.raster, picture_format, about, wish.provenance_profile
-                    )
+                    with span("encode picture", picture_id=about.picture_id, format=picture_format.value):
+                        data = await self._pictures.run(
+                            encode_picture, event.raster, picture_format, about, wish.provenance_profile
+                        )
+                    # Leads from a file, which holds this identifier, to the call and its trace.
+                    _log.info("picture made", picture_id=about.picture_id, index=event.index, size_bytes=len(data))
                     yield PictureMade(event.index, seed, data, about.picture_id, about.to_json())
                 elif isinstance(event, Finished):
                     self._admission.drawn(waits.place, waits.before_ticks, waits.after_ticks)

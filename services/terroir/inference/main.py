@@ -52,7 +52,7 @@ async def build(settings: InferenceSettings, server: Server) -> AsyncIterator[No
     admitting.watch(lambda: engine.jobs)
     pictures = PicturePool()
     async with (
-        aio_channel(settings.registry_target, CallerCredentials.of_settings(settings)) as channel,
+        aio_channel(settings.registry_target, CallerCredentials.of_settings(settings), server.tracing) as channel,
         hot_load(
             settings, RegistryGateway(channel, settings.load_timeout_seconds), engine, clock, metrics.tiers
         ) as hot,

@@ -9,6 +9,7 @@ import structlog
 
 from terroir.common.clock import Clock
 from terroir.common.errors import DeadlineExceeded, FailedPrecondition, Unavailable
+from terroir.common.tracing import span
 from terroir.inference.adapters.disk_cache import DiskCache
 from terroir.inference.adapters.residency import LoadedAdapter
 from terroir.inference.adapters.signature_policy import SignaturePolicy
@@ -53,11 +54,15 @@ class AdapterLoader:
                 f"{self._max_bytes}; raise TERROIR_INFERENCE_ADAPTER_MEMORY_BYTES"
             )
         began = self._clock.monotonic()
-        data = await self._from_disk(version)
-        if data is None:
-            loaded = await self._fetch_and_accept(version, key_table)
-        else:
-            loaded = await asyncio.to_thread(self._accept, version, data, key_table, Tier.DISK)
+        with span("load adapter", adapter=version.name, digest=version.file_digest) as loading:
+            with span("read disk"):
+                data = await self._from_disk(version)
+            if data is None:
+                loaded = await self._fetch_and_accept(version, key_table)
+            else:
+                with span("parse adapter"):
+                    loaded = await asyncio.to_thread(self._accept, version, data, key_table, Tier.DISK)
+            loading.set(tier=loaded.found.value, size_bytes=version.size_bytes)
         seconds = self._clock.monotonic() - began
         self._metrics.loaded(loaded.found, seconds)
         _log.info("adapter loaded", version=version.name, source=loaded.found.value, seconds=round(seconds, 4))
@@ -66,11 +71,12 @@ class AdapterLoader:
     async def _fetch_and_accept(self, version: VersionInfo, key_table: KeyTable) -> LoadedAdapter:
         """Digest beside parsing: a cold load waits for the longer one only, and not for the disk."""
         data = await self._download(version)
-        verified, accepted = await asyncio.gather(
-            asyncio.to_thread(_verify, version, data),
-            asyncio.to_thread(self._accept, version, data, key_table, Tier.REGISTRY),
-            return_exceptions=True,
-        )
+        with span("verify and parse adapter"):
+            verified, accepted = await asyncio.gather(
+                asyncio.to_thread(_verify, version, data),
+                asyncio.to_thread(self._accept, version, data, key_table, Tier.REGISTRY),
+                return_exceptions=True,
+            )
         if isinstance(verified, BaseException):
             raise verified  # first: a wrong digest explains whatever parsing found
         if isinstance(accepted, BaseException):

@@ -8,6 +8,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 from typing import Final
 
+from terroir.common.tracing import span
 from terroir.inference.adapters.device_tier import DeviceTier
 from terroir.inference.adapters.directory import Directory
 from terroir.inference.adapters.popularity import Popularity
@@ -104,7 +105,8 @@ class Stylist:
         notices: list[str] = []
         _ensure_few(asked)
         if wish.region:
-            known = await self._directory.recipe(wish.region)
+            with span("find recipe", region=wish.region):
+                known = await self._directory.recipe(wish.region)
             recipe = known.value
             self._popularity.count(wish.region)
             notices += [known.warning] if known.warning else []
@@ -128,7 +130,8 @@ class Stylist:
         return versions
 
     async def _resolve(self, names: Sequence[str], base: Base) -> tuple[list[VersionInfo], list[str]]:
-        found = await asyncio.gather(*(self._directory.version(name) for name in dict.fromkeys(names)))
+        with span("find adapters", adapters=len(names)):
+            found = await asyncio.gather(*(self._directory.version(name) for name in dict.fromkeys(names)))
         by_name = dict(zip(dict.fromkeys(names), found, strict=True))
         for known in found:
             _ensure_same_base(known.value, base)
@@ -144,8 +147,10 @@ class Stylist:
         async with AsyncExitStack() as held:
             loaded = {}
             for version in versions:
-                adapter = await held.enter_async_context(self._residency.hold(version, base.key_table))
-                adapter = replace(adapter, found=found.get(adapter.digest, adapter.found))
+                with span("hold adapter", adapter=version.name, digest=version.file_digest) as holding:
+                    adapter = await held.enter_async_context(self._residency.hold(version, base.key_table))
+                    adapter = replace(adapter, found=found.get(adapter.digest, adapter.found))
+                    holding.set(tier=adapter.found.value, size_bytes=version.size_bytes)
                 self._metrics.hit(adapter.found)
                 loaded[adapter.digest] = adapter
             yield loaded

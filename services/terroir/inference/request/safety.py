@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Protocol
 
 from terroir.common.errors import FailedPrecondition
+from terroir.common.tracing import span
 from terroir.inference.delivery.picture_pool import PicturePool
 from terroir.inference.engine.messages import Raster
 from terroir.inference.errors import PictureRefused, PromptRefused
@@ -74,14 +75,16 @@ class Safety:
 
     async def allow_prompt(self, prompt: str, negative_prompt: str) -> None:
         """Raise PromptRefused."""
-        refusal = await self._pool.run(self._check.check_prompt, prompt, negative_prompt)
+        with span("check prompt"):
+            refusal = await self._pool.run(self._check.check_prompt, prompt, negative_prompt)
         if refusal is not None:
             self._refused("prompt")
             raise PromptRefused(refusal.message, field="prompt")
 
     async def allow_picture(self, raster: Raster) -> None:
         """Raise PictureRefused."""
-        refusal = await self._pool.run(self._check.check_picture, raster)
+        with span("check picture"):
+            refusal = await self._pool.run(self._check.check_picture, raster)
         if refusal is not None:
             self._refused("picture")
             raise PictureRefused(refusal.message)
