@@ -20,7 +20,9 @@ app = typer.Typer(
     rich_markup_mode="markdown",
     pretty_exceptions_enable=False,
     help="Teach an image model the look of a place from a few dozen pictures, and draw with it.\n\n"
-    "Start with `terroir demo`, or run `terroir up` in one terminal and the other commands in another.",
+    "Start with `terroir demo`, or run `terroir up` in one terminal and the other commands in another.\n\n"
+    "For a cluster set TERROIR_ENDPOINTS (where its services are), TERROIR_TLS_DIR (a folder with tls.crt, tls.key and "
+    "ca.crt) and, where it takes tokens, TERROIR_TOKEN_PATH.",
 )
 app.add_typer(dataset.app, name="dataset")
 app.add_typer(train.app, name="train")

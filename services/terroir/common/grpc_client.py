@@ -120,7 +120,8 @@ def error_from_rpc(error: grpc.RpcError) -> TerroirError:
     restored = from_rpc(error)
     if isinstance(restored, Unavailable) and restored.reason == "UNAVAILABLE":
         return Unavailable(
-            f"no answer from the service: {restored}. Is it running? Start everything with `terroir up`",
+            f"no answer from the service: {restored}. Is it running? Start everything with `terroir up`; a cluster's "
+            "services want a certificate or a token (TERROIR_TLS_DIR, TERROIR_TOKEN_PATH)",
             reason="SERVICE_UNREACHABLE",
         )
     # A call that meets a stopping server after its last accepted one gets this bare status; callers' own cancellations
