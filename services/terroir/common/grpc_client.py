@@ -12,7 +12,7 @@ from terroir.common.errors import Cancelled, TerroirError, Unavailable
 from terroir.common.grpc_errors import from_rpc
 from terroir.common.rotating_channel import AioRotatingChannel, RotatingChannel
 from terroir.common.tls import Identity
-from terroir.common.tracing import callers_tracing
+from terroir.common.tracing import callers_tracing, current_tracing
 
 if TYPE_CHECKING:
     from terroir.common.otel import Tracing
@@ -65,7 +65,8 @@ def _options(target: str, credentials: CallerCredentials) -> list[tuple[str, str
 def channel(target: str, credentials: CallerCredentials = _PLAIN, tracing: Tracing | None = None) -> grpc.Channel:
     """A channel for blocking callers; connects lazily and again by itself, with its certificates as they are then.
 
-    Its calls are spans of `tracing`, or else of the OpenTelemetry that the program has loaded by now, if it has.
+    Its calls are spans of `tracing`, or else of what traces where this is called, or else of the OpenTelemetry that the
+    program has loaded by now, if it has.
     """
     options = _options(target, credentials)
     if credentials.tls_dir is None:
@@ -94,7 +95,7 @@ def aio_channel(
 
 
 def _traced(opened: grpc.Channel, tracing: Tracing | None) -> grpc.Channel:
-    if (tracing := tracing or callers_tracing()) is None:
+    if (tracing := tracing or current_tracing() or callers_tracing()) is None:
         return opened
     from terroir.common.traced_channels import traced
 
@@ -102,7 +103,7 @@ def _traced(opened: grpc.Channel, tracing: Tracing | None) -> grpc.Channel:
 
 
 def _aio_interceptors(tracing: Tracing | None) -> list[Any] | None:
-    if (tracing := tracing or callers_tracing()) is None:
+    if (tracing := tracing or current_tracing() or callers_tracing()) is None:
         return None
     from terroir.common.traced_channels import aio_interceptors
 

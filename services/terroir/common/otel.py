@@ -104,6 +104,10 @@ class Tracing:
         made = self._tracer.start_span(method[1:], kind=SpanKind.CLIENT, attributes=_rpc(method))
         return SentCall(made, _headers(trace.set_span_in_context(made)))
 
+    def fail_current(self, reason: str) -> None:
+        """See `tracing.fail_current`."""
+        _fail(trace.get_current_span(), reason)
+
     def headers(self) -> dict[str, str]:
         """The current span for whoever goes on with its trace; empty without one."""
         return _headers(context.get_current())

@@ -101,6 +101,11 @@ def use_tracing(tracing: Tracing | None) -> None:
     _current.set(tracing)
 
 
+def current_tracing() -> Tracing | None:
+    """Where the spans of this context go."""
+    return _current.get()
+
+
 def tracing_on() -> bool:
     """Whether anybody asks for spans here."""
     return _current.get() is not None
@@ -129,6 +134,13 @@ def following(
     if tracing is None or not traceparent:
         return _NO_SPAN
     return tracing.following(traceparent, name, kind, attributes)
+
+
+def fail_current(reason: str) -> None:
+    """Mark the current span failed, for errors that do not leave it as exceptions; `reason` is their code."""
+    tracing = _current.get()
+    if tracing is not None:
+        tracing.fail_current(reason)
 
 
 def current_traceparent() -> str:

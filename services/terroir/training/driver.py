@@ -10,6 +10,7 @@ from __future__ import annotations
 import sys
 import traceback
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
@@ -19,6 +20,7 @@ from ray.exceptions import RayActorError, RayError, RayTaskError, TaskCancelledE
 from terroir.common.clock import Clock, SystemClock
 from terroir.common.credentials import CallerCredentials
 from terroir.common.errors import TerroirError, Unavailable
+from terroir.common.tracing import current_traceparent, fail_current, reason_of, span
 from terroir.common.version import code_version
 from terroir.store.blobs import Blobs
 from terroir.store.errors import StoreError
@@ -30,6 +32,7 @@ from terroir.training.config_parser import parse_config
 from terroir.training.driver_order import DriverOrder, Trained
 from terroir.training.engine.ports import Stopped, TrainProgress
 from terroir.training.errors import AttemptSuperseded
+from terroir.training.job_tracing import traced_part
 from terroir.training.jobs import Job, JobFailure, Jobs, JobState, attempt_prefix
 from terroir.training.settings import TrainingSettings
 from terroir.training.upstream import Publication, RegistryService
@@ -57,9 +60,10 @@ def train_in_worker(order: DriverOrder) -> Trained:
     from terroir.training.worker import train_attempt
 
     store = store_of(order)
-    return train_attempt(
-        order, store, credentials_of_node(), lambda: str(ray.get_runtime_context().get_node_id()), SystemClock()
-    )
+    with traced_part(order, "worker", "train attempt"):
+        return train_attempt(
+            order, store, credentials_of_node(), lambda: str(ray.get_runtime_context().get_node_id()), SystemClock()
+        )
 
 
 class Driver:
@@ -86,6 +90,7 @@ class Driver:
             self._log.write(str(error))
         except (Unavailable, StoreError, RayError) as error:
             self._log.write(f"this attempt is lost: {type(error).__name__}: {error}")
+            fail_current(reason_of(error))
             return _TRY_AGAIN
         except TerroirError as error:
             self._end(JobState.FAILED, failure=JobFailure(error.reason, str(error)))
@@ -135,6 +140,7 @@ class Driver:
         self, state: JobState, *, line: str = "", failure: JobFailure | None = None, adapter_version: str = ""
     ) -> None:
         if failure:
+            fail_current(failure.reason)
             line = f"failed: {failure.reason}: {failure.message}"
         if line:
             self._log.write(line)
@@ -151,7 +157,8 @@ class Driver:
 
 def train_on_ray(order: DriverOrder, jobs: Jobs) -> Trained:
     """Run the attempt in a Ray worker of its own; raises what it raised there, Stopped if it never began."""
-    task = ray.remote(num_cpus=order.cpus, num_gpus=order.gpus, max_retries=0)(train_in_worker).remote(order)
+    told = replace(order, traceparent=current_traceparent())
+    task = ray.remote(num_cpus=order.cpus, num_gpus=order.gpus, max_retries=0)(train_in_worker).remote(told)
     while True:
         ready, _ = ray.wait([task], timeout=_ASK_SECONDS)
         if ready:
@@ -173,9 +180,12 @@ def main() -> None:
     """Run the attempt named on the command line."""
     order = DriverOrder.from_json(sys.argv[1])
     clock, store = SystemClock(), store_of(order)
-    ray.init(address="auto", log_to_driver=False)
-    jobs = Jobs(store, clock)
-    sys.exit(Driver(order, store, clock, lambda: train_on_ray(order, jobs)).run())
+    with traced_part(order, "driver", "drive attempt"):
+        with span("join ray"):
+            ray.init(address="auto", log_to_driver=False)
+        jobs = Jobs(store, clock)
+        status = Driver(order, store, clock, lambda: train_on_ray(order, jobs)).run()
+    sys.exit(status)
 
 
 if __name__ == "__main__":

@@ -5,6 +5,10 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from typing import Final
+
+_MAY_LACK: Final = ("otlp_endpoint", "traceparent")
+"""Left out where empty: images of drivers that are older than the service know them not."""
 
 
 @dataclass(frozen=True)
@@ -23,10 +27,15 @@ class DriverOrder:
     base_sources: Mapping[str, str]
     cpus: int
     gpus: float
+    otlp_endpoint: str = ""
+    """Collector of the service, for machines whose settings name none; empty: no traces."""
+    traceparent: str = ""
+    """The span that the attempt goes on from, as W3C Trace Context writes it; empty: no trace."""
 
     def to_json(self) -> str:
         """One line."""
-        return json.dumps(asdict(self), sort_keys=True)
+        told = asdict(self)
+        return json.dumps({name: told[name] for name in told if told[name] or name not in _MAY_LACK}, sort_keys=True)
 
     @classmethod
     def from_json(cls, text: str) -> DriverOrder:

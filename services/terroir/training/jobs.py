@@ -76,6 +76,8 @@ class Job:
     ended_at: str = ""
     creator: str = ""
     """Name of the principal who asked for it."""
+    traceparent: str = ""
+    """The span of the call that created it, as W3C Trace Context writes it; empty: no trace."""
     etag: str = ""
 
     @property
@@ -98,11 +100,15 @@ class Jobs:
         self._sequences = Collection(store, PREFIX, clock)
 
     def create(
-        self, request_id: str, *, adapter: str, base: str, dataset_version: str, config_yaml: str, creator: str = ""
-    ) -> Job:
+        self, request_id: str, *, adapter: str, base: str, dataset_version: str, config_yaml: str, creator: str = "",
+        traceparent: str = "",
+    ) -> Job:  # fmt: skip
         """Queue a job; the same `request_id` returns the same job (OperationConflict for other wishes)."""
         job_id = job_id_of(request_id)
-        job = Job(job_id, adapter, base, dataset_version, config_yaml, created_at=self._now(), creator=creator)
+        job = Job(
+            job_id, adapter, base, dataset_version, config_yaml, created_at=self._now(), creator=creator,
+            traceparent=traceparent,
+        )  # fmt: skip
         self._sequences.sequence(job_id).append_with(
             lambda _: _body(job),
             op_id=f"create/{request_id}",

@@ -21,7 +21,7 @@ from terroir.training.jobs import PREFIX, Attempt, Job, Jobs
 from terroir.training.metrics import TrainingMetrics
 from terroir.training.queue import Queue, QueueLimits
 from terroir.training.ray_head import LocalRay
-from terroir.training.ray_runtime import ClusterRay, LocalRayRuntime, RayRuntime
+from terroir.training.ray_runtime import ClusterRay, LocalRayRuntime, RayRuntime, TracedRay
 from terroir.training.settings import TrainingSettings
 from terroir.training.submissions import Submissions
 from terroir.training.upstream import DatasetService, RegistryService
@@ -57,6 +57,8 @@ def driver_order(settings: TrainingSettings, job: Job, attempt: Attempt) -> Driv
         base_sources={base: str(folder.resolve()) for base, folder in settings.base_sources.items()},
         cpus=settings.cpus_per_job,
         gpus=settings.gpus_per_job,
+        otlp_endpoint=settings.otlp_endpoint,
+        traceparent=job.traceparent,
     )
 
 
@@ -65,12 +67,14 @@ async def build(settings: TrainingSettings, server: Server) -> AsyncIterator[Non
     """Add the servicer and run the queue beside it; a local Ray ends with the service."""
     store, clock = open_for_writing(settings), SystemClock()
     jobs, ray = Jobs(store, clock), ray_runtime(settings)
+    if server.tracing is not None:
+        ray = TracedRay(ray, server.tracing)
     limits = QueueLimits(settings.max_running_jobs, settings.max_lost_attempts)
     queue = Queue(jobs, ray, lambda job, attempt: driver_order(settings, job, attempt), limits, clock)
     shown = CallerCredentials.of_settings(settings)
     datasets, registry = (
-        DatasetService(settings.dataset_target, shown),
-        RegistryService(settings.registry_target, shown),
+        DatasetService(settings.dataset_target, shown, server.tracing),
+        RegistryService(settings.registry_target, shown, server.tracing),
     )
     submissions = Submissions(jobs, datasets, registry, settings.base_sources.keys())
     domain = Domain(store, clock, jobs, submissions, TrainingMetrics(server.registry), queue.added)

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import shlex
 import sys
-from typing import Protocol
+from dataclasses import replace
+from typing import TYPE_CHECKING, Protocol
 
+from terroir.common.tracing import current_traceparent, following
 from terroir.training.driver_order import DriverOrder
 from terroir.training.jobs import Attempt
 from terroir.training.ray_head import LocalRay
 from terroir.training.ray_jobs import RayEndpoint, RayJobs, Submission
+
+if TYPE_CHECKING:
+    from terroir.common.otel import Tracing
 
 
 class RayRuntime(Protocol):
@@ -93,6 +98,21 @@ class LocalRayRuntime:
     def close(self) -> None:
         """See RayRuntime."""
         self._local.stop()
+
+
+class TracedRay:
+    """Another one whose submissions are spans in the traces of their jobs; drivers go on from there."""
+
+    def __init__(self, ray: RayRuntime, tracing: Tracing) -> None:
+        self._ray, self._tracing = ray, tracing
+        self.session, self.look, self.close = ray.session, ray.look, ray.close
+        self.stop_submission = ray.stop_submission
+
+    def submit(self, order: DriverOrder) -> None:
+        """See RayRuntime."""
+        job, attempt, trace = f"jobs/{order.job_id}", order.attempt, order.traceparent
+        with following(self._tracing, trace, "dispatch attempt", "producer", job=job, attempt=attempt):
+            self._ray.submit(replace(order, traceparent=current_traceparent()))
 
 
 def entrypoint(python: str, order: DriverOrder) -> str:

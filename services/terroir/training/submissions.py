@@ -9,6 +9,7 @@ from typing import Protocol
 
 from terroir.common.errors import InvalidArgument
 from terroir.common.principal import Principal
+from terroir.common.tracing import current_traceparent
 from terroir.common.validation import ensure_identifier, ensure_name, ensure_text
 from terroir.training.config import TrainConfig
 from terroir.training.config_parser import dump_config, parse_config
@@ -77,6 +78,7 @@ class Submissions:
             dataset_version=dataset.name,
             config_yaml=dump_config(resolved),
             creator=principal.name,
+            traceparent=current_traceparent(),
         )
 
     def _trainable(self, name: str) -> FrozenDataset:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import grpc
 
@@ -15,6 +15,9 @@ from terroir.common.credentials import CallerCredentials
 from terroir.common.grpc_client import channel, error_from_rpc
 from terroir.common.validation import is_region_code
 from terroir.training.engine.ports import Picture
+
+if TYPE_CHECKING:
+    from terroir.common.otel import Tracing
 
 _SECONDS: Final = 30.0
 _STREAM_SECONDS: Final = 300.0
@@ -40,8 +43,8 @@ class FrozenDataset:
 class DatasetService:
     """Reads frozen datasets."""
 
-    def __init__(self, target: str, credentials: CallerCredentials) -> None:
-        self._channel = channel(target, credentials)
+    def __init__(self, target: str, credentials: CallerCredentials, tracing: Tracing | None = None) -> None:
+        self._channel = channel(target, credentials, tracing)
         self._stub = dataset_pb2_grpc.DatasetServiceStub(self._channel)
 
     def version(self, name: str) -> FrozenDataset:
@@ -101,8 +104,8 @@ class Publication:
 class RegistryService:
     """Reads bases and publishes adapters."""
 
-    def __init__(self, target: str, credentials: CallerCredentials) -> None:
-        self._channel = channel(target, credentials)
+    def __init__(self, target: str, credentials: CallerCredentials, tracing: Tracing | None = None) -> None:
+        self._channel = channel(target, credentials, tracing)
         self._stub = registry_pb2_grpc.RegistryServiceStub(self._channel)
 
     def base_digest(self, base: str) -> str:

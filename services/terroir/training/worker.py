@@ -10,6 +10,7 @@ from pathlib import Path
 from terroir.common.base_digest import base_digest, component_digests
 from terroir.common.clock import Clock
 from terroir.common.credentials import CallerCredentials
+from terroir.common.tracing import span, trace_ids
 from terroir.store.blobs import Blobs
 from terroir.store.interface import ObjectStore
 from terroir.training.adapter_file import kohya_file
@@ -101,7 +102,8 @@ def train_attempt(
     job = jobs.change(
         order.job_id, f"running/{order.attempt}", lambda job: _running(job, order, os.getpid(), node_id())
     )
-    log.write(f"attempt {order.attempt} of {job.name} runs in process {os.getpid()}")
+    trace = f", trace {ids['trace_id']}" if (ids := trace_ids()) else ""
+    log.write(f"attempt {order.attempt} of {job.name} runs in process {os.getpid()}{trace}")
     try:
         with Curves(store, prefix, order.attempt, clock) as curves:
             return _train(order, job, store, credentials, JobSinks(store, jobs, order, log, curves, clock), clock)
@@ -117,14 +119,17 @@ def _train(
 ) -> Trained:
     config = parse_config(job.config_yaml).config
     folder = _base_folder(order, job.base)
-    components = component_digests(folder)
-    digest = base_digest(components)
-    _check_base(order, credentials, job.base, digest)
+    with span("check base", base=job.base):
+        components = component_digests(folder)
+        digest = base_digest(components)
+        _check_base(order, credentials, job.base, digest)
     sinks.progress(TrainProgress("preparing"))
     service = DatasetService(order.dataset_target, credentials)
     try:
-        dataset = service.version(job.dataset_version)
-        data = list(service.pictures(dataset))
+        with span("fetch dataset", dataset=job.dataset_version) as fetching:
+            dataset = service.version(job.dataset_version)
+            data = list(service.pictures(dataset))
+            fetching.set(pictures=len(data))
     finally:
         service.close()
     run = TrainRun(
@@ -135,11 +140,16 @@ def _train(
         device="cuda" if order.gpus else "cpu",
         threads=order.cpus,
     )
-    result = train(run, data, sinks, StoreArrayCache(store), clock)
+    with span("train", pictures=len(data), device=run.device, threads=run.threads) as training:
+        result = train(run, data, sinks, StoreArrayCache(store), clock)
+        training.set(steps=result.steps, loss=result.loss)
     trigger = config.trigger_word or dataset.trigger_word
-    file = kohya_file(result, config, title=job.adapter, base_digest=digest, trigger_word=trigger)
+    with span("write adapter", adapter=job.adapter) as writing:
+        file = kohya_file(result, config, title=job.adapter, base_digest=digest, trigger_word=trigger)
+        file_digest = Blobs(store).put(file)
+        writing.set(size_bytes=len(file), digest=file_digest)
     return Trained(
-        file_digest=Blobs(store).put(file),
+        file_digest=file_digest,
         base_digest=digest,
         dataset_version=dataset.name,
         dataset_digest=dataset.digest,
