@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Iterator
+import re
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
-from typing import Any, Literal, Self, get_type_hints
+from typing import Any, Final, Literal, Self, get_type_hints
 
 from pydantic import BaseModel, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
@@ -15,11 +16,13 @@ from terroir.common.errors import InvalidArgument
 from terroir.common.principal import Role
 from terroir.common.validation import did_you_mean
 
+_USER_IN_ADDRESS: Final = re.compile(r"//[^/@\s]*@")
+
 
 class ServiceSettings(BaseSettings):
     """Common settings; variables are TERROIR_<SERVICE>_<NAME>."""
 
-    model_config = SettingsConfigDict(env_prefix="TERROIR_", extra="forbid")
+    model_config = SettingsConfigDict(env_prefix="TERROIR_", extra="forbid", hide_input_in_errors=True)
 
     host: str = Field(
         default="127.0.0.1",
@@ -117,7 +120,11 @@ class ServiceSettings(BaseSettings):
 
     @classmethod
     def load(cls) -> Self:
-        """Read the environment; raises InvalidArgument (UNKNOWN_SETTING, INVALID_SETTING) that names the variable."""
+        """Read the environment; raises InvalidArgument that names the variable, never the value of a secret.
+
+        UNKNOWN_SETTING, INVALID_SETTING, or SECRET_IN_ADDRESS for a user or password in an address: those are shown in
+        logs, errors and command lines.
+        """
         prefix = cls.model_config.get("env_prefix", "")
         known = set(_variables(cls, prefix, cls.model_config.get("env_nested_delimiter")))
         for variable in sorted(os.environ):
@@ -132,13 +139,20 @@ class ServiceSettings(BaseSettings):
             first = error.errors()[0]
             where = "__".join(str(part) for part in first["loc"]).upper()
             raise InvalidArgument(
-                f"setting {prefix}{where} is wrong: {first['msg']} (got {first.get('input')!r})",
+                f"setting {prefix}{where} is wrong: {first['msg']} ({_given(cls, first)})",
                 reason="INVALID_SETTING",
             ) from error
         except SettingsError as error:  # a value of several parts that is no JSON; it names the field alone
             raise InvalidArgument(
                 f"a setting {prefix}… is not JSON: {error}: {error.__cause__}", reason="INVALID_SETTING"
             ) from error
+        for name in cls.model_fields:
+            if isinstance(value := getattr(settings, name), str) and _USER_IN_ADDRESS.search(value):
+                raise InvalidArgument(
+                    f"setting {prefix}{name.upper()} holds a user or password before its @, where logs would show it; "
+                    "leave it out and use the settings for keys and tokens",
+                    reason="SECRET_IN_ADDRESS",
+                )
         return settings.model_copy(update={"data_dir": settings.data_dir.expanduser()})
 
 
@@ -164,6 +178,14 @@ def describe(settings: type[ServiceSettings]) -> Iterator[SettingRow]:
             default=_default(field.default),
             description=field.description or "",
         )
+
+
+def _given(model: type[BaseSettings], error: Mapping[str, Any]) -> str:
+    """The value that was refused, as far as it may be shown."""
+    field = model.model_fields.get(str(error["loc"][0])) if error["loc"] else None
+    if field is not None and "Secret" in _type_name(field.annotation):
+        return "its value is a secret and not shown"
+    return _USER_IN_ADDRESS.sub("//…@", f"got {error.get('input')!r}")
 
 
 def _variables(model: type, prefix: str, delimiter: str | None) -> Iterator[str]:

@@ -32,7 +32,8 @@ SERVICE: Final = "terroir.training.v1.TrainingService"
 def ray_runtime(settings: TrainingSettings) -> RayRuntime:
     """The Ray that the settings name; nothing starts yet."""
     if settings.ray_dashboard_url:
-        return ClusterRay(settings.ray_dashboard_url, settings.ray_auth_token, settings.driver_python)
+        token = settings.ray_auth_token.get_secret_value()
+        return ClusterRay(settings.ray_dashboard_url, token, settings.driver_python)
     local = LocalRay(
         settings.data_dir,
         cpus=settings.max_running_jobs * settings.cpus_per_job,

@@ -16,7 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Final
 
@@ -40,7 +40,7 @@ class _Running:
     """Start time of the process, which tells it from another one with the same identifier."""
     folder: str
     url: str
-    token: str
+    token: str = field(repr=False)
     session: str
 
 

@@ -6,7 +6,7 @@ import json
 import urllib.error
 import urllib.request
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Final
 
@@ -44,7 +44,7 @@ class RayEndpoint:
 
     url: str
     """Of the dashboard, `http://host:port`."""
-    token: str
+    token: str = field(repr=False)
     session: str
     """Names this Ray; a Ray that was started anew has another."""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from pydantic import Field
+from pydantic import Field, SecretStr
 from pydantic_settings import SettingsConfigDict
 
 from terroir.common.settings import ServiceSettings
@@ -34,7 +34,7 @@ class TrainingSettings(ServiceSettings):
         default="",
         description="http://host:port of a Ray cluster's dashboard. Empty: a local Ray starts with the first job.",
     )
-    ray_auth_token: str = Field(default="", description="Token of that cluster, if it asks for one.")
+    ray_auth_token: SecretStr = Field(default=SecretStr(""), description="Token of that cluster, if it asks for one.")
     driver_python: str = Field(
         default="",
         description="Python that runs drivers on the cluster. Empty: this one on a local Ray, else `python`.",
