@@ -36,7 +36,7 @@ SERVICES: Final[dict[str, type[ServiceSettings]]] = {
 _MARK: Final = "# -- "
 # What the chart derives from typed values, so that nobody can set it twice.
 COMMON: Final = frozenset({
-    "host", "port", "insecure_listen", "metrics_host", "metrics_port", "tls_dir", "tls_require_client_certificate",
+    "host", "port", "insecure_listen", "metrics_port", "tls_dir", "tls_require_client_certificate",
     "access_path", "token_path", "rate_limit_calls_per_second", "rate_limit_burst_calls", "otlp_endpoint",
     "trace_sample_ratio", "log_level", "drain_timeout_seconds", "drain_delay_seconds", "data_dir", "store",
     "store_endpoint", "store_region", "store_access_key_id", "store_secret_access_key", "store_insecure_http",
