@@ -56,22 +56,26 @@ class DrawingSpans:
             return
         self._asked_for = False
         now, newest = self._clock.monotonic(), self._newest
+        ended = {"cancelled": True} if cancelled else {}
         if newest is None or self._first is None:
-            record("prepare drawing", self._turn, now, failed=failed, cancelled=cancelled)
+            record("prepare drawing", self._turn, now, failed=failed, **ended)
             return
         record("prepare drawing", self._turn, self._first)
-        job, ticks, rows = self._job, self._ticks, [tick.rows for tick in self._ticks]
-        over = newest.step == newest.total
+        denoised = newest.step == newest.total
+        self._tell_ticks(newest, self._first, self._last if denoised else now, "" if denoised else failed)
+        if not denoised:
+            return
+        if self._decoded is not None:
+            record("decode", self._last, self._decoded, pictures=len(self._job.seeds))
+        else:
+            record("decode", self._last, now, failed=failed, **ended)
+
+    def _tell_ticks(self, newest: Stepped, begun: float, ended: float, failed: str) -> None:
+        """One that was cancelled is told by its `steps` below `total_steps`."""
+        job, rows = self._job, [tick.rows for tick in self._ticks]
         record(
-            "denoise", self._first, self._last if over else now, failed="" if over else failed,
-            cancelled=cancelled and not over, steps=newest.step, total_steps=newest.total, sampler=job.sampler,
+            "denoise", begun, ended, failed=failed, steps=newest.step, total_steps=newest.total, sampler=job.sampler,
             width=job.width, height=job.height, pictures=len(job.seeds), adapters=len(job.composition.parts),
-            plan=newest.plan, compute_seconds=sum(tick.seconds for tick in ticks), batch_rows_most=max(rows),
+            plan=newest.plan, compute_seconds=sum(tick.seconds for tick in self._ticks), batch_rows_most=max(rows),
             batch_rows_mean=sum(rows) / len(rows),
         )  # fmt: skip
-        if over:
-            decoded = self._decoded
-            record(
-                "decode", self._last, now if decoded is None else decoded, failed="" if decoded else failed,
-                cancelled=cancelled and decoded is None, pictures=len(job.seeds),
-            )  # fmt: skip
