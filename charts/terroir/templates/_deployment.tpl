@@ -9,8 +9,8 @@ env, mounts, volumes, initContainers; rollout (surge and missing pods), autoscal
 apiVersion: apps/v1
 kind: Deployment
 metadata:
-  name: {{ include "terroir.componentName" $which }}
-  namespace: {{ $root.Release.Namespace }}
+  name: {{ include "terroir.componentName" $which | quote }}
+  namespace: {{ $root.Release.Namespace | quote }}
   labels:
     {{- include "terroir.labels" $which | nindent 4 }}
 spec:
@@ -48,9 +48,9 @@ spec:
         {{- . | nindent 8 }}
       {{- end }}
       containers:
-        - name: {{ .component }}
-          image: {{ include "terroir.image" . }}
-          imagePullPolicy: {{ $root.Values.images.pullPolicy }}
+        - name: {{ .component | quote }}
+          image: {{ include "terroir.image" . | quote }}
+          imagePullPolicy: {{ $root.Values.images.pullPolicy | quote }}
           command: [python, -m, terroir.{{ .component }}.main]
           env:
             {{- include "terroir.serviceEnv" (dict "root" $root "component" .component "values" $values) | trim | nindent 12 }}
@@ -96,7 +96,7 @@ spec:
       volumes:
         - name: data
           emptyDir:
-            sizeLimit: {{ $values.cacheSizeLimit }}
+            sizeLimit: {{ $values.cacheSizeLimit | quote }}
         - name: tmp
           emptyDir:
             sizeLimit: 2Gi
@@ -117,8 +117,8 @@ spec:
 apiVersion: v1
 kind: Service
 metadata:
-  name: {{ include "terroir.componentName" . }}
-  namespace: {{ .root.Release.Namespace }}
+  name: {{ include "terroir.componentName" . | quote }}
+  namespace: {{ .root.Release.Namespace | quote }}
   labels:
     {{- include "terroir.labels" . | nindent 4 }}
   {{- with .values.serviceAnnotations }}
@@ -146,8 +146,8 @@ spec:
 apiVersion: v1
 kind: ServiceAccount
 metadata:
-  name: {{ include "terroir.componentName" . }}
-  namespace: {{ .root.Release.Namespace }}
+  name: {{ include "terroir.componentName" . | quote }}
+  namespace: {{ .root.Release.Namespace | quote }}
   labels:
     {{- include "terroir.labels" . | nindent 4 }}
   {{- with .annotations }}
@@ -163,8 +163,8 @@ automountServiceAccountToken: false
 apiVersion: policy/v1
 kind: PodDisruptionBudget
 metadata:
-  name: {{ include "terroir.componentName" . }}
-  namespace: {{ .root.Release.Namespace }}
+  name: {{ include "terroir.componentName" . | quote }}
+  namespace: {{ .root.Release.Namespace | quote }}
   labels:
     {{- include "terroir.labels" . | nindent 4 }}
 spec:

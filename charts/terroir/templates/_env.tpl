@@ -79,8 +79,8 @@
 - name: TERROIR_{{ upper $.service }}_{{ $setting }}
   valueFrom:
     secretKeyRef:
-      name: {{ include "terroir.storeSecret" $root }}
-      key: {{ $key }}
+      name: {{ include "terroir.storeSecret" $root | quote }}
+      key: {{ $key | quote }}
 {{- end }}
 {{- end }}
 {{- end -}}

@@ -26,17 +26,17 @@
 {{- if eq $model.source "pvc" }}
 - name: model
   persistentVolumeClaim:
-    claimName: {{ $model.pvc.claimName }}
+    claimName: {{ $model.pvc.claimName | quote }}
     readOnly: true
 {{- else if eq $model.source "image" }}
 - name: model
   image:
-    reference: {{ $model.image.reference }}
-    pullPolicy: {{ $model.image.pullPolicy }}
+    reference: {{ $model.image.reference | quote }}
+    pullPolicy: {{ $model.image.pullPolicy | quote }}
 {{- else if eq $model.source "bucket" }}
 - name: model
   emptyDir:
-    sizeLimit: {{ $model.bucket.sizeLimit }}
+    sizeLimit: {{ $model.bucket.sizeLimit | quote }}
 {{- end }}
 {{- end -}}
 
@@ -48,8 +48,8 @@
 {{- $region := default .root.Values.store.external.region $bucket.region -}}
 {{- $secret := default (include "terroir.storeSecret" .root) $bucket.existingSecret }}
 - name: model
-  image: {{ include "terroir.image" . }}
-  imagePullPolicy: {{ .root.Values.images.pullPolicy }}
+  image: {{ include "terroir.image" . | quote }}
+  imagePullPolicy: {{ .root.Values.images.pullPolicy | quote }}
   command: [python, -m, terroir.store.fetch]
   args:
     - {{ $bucket.url }}
@@ -70,12 +70,12 @@
     - name: AWS_ACCESS_KEY_ID
       valueFrom:
         secretKeyRef:
-          name: {{ . }}
+          name: {{ . | quote }}
           key: access-key-id
     - name: AWS_SECRET_ACCESS_KEY
       valueFrom:
         secretKeyRef:
-          name: {{ . }}
+          name: {{ . | quote }}
           key: secret-access-key
     {{- end }}
   resources:

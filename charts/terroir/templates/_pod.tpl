@@ -28,7 +28,7 @@ seccompProfile:
 
 {{/* Takes (dict "root" . "component" NAME "values" VALUES "account" NAME "gpu" bool). */}}
 {{- define "terroir.podCommon" -}}
-serviceAccountName: {{ .account }}
+serviceAccountName: {{ .account | quote }}
 automountServiceAccountToken: false
 # Kubernetes would set TERROIR_REGISTRY_PORT and its like from Services, and a service refuses settings that it does not know.
 enableServiceLinks: false
@@ -37,7 +37,7 @@ securityContext:
 {{- with .root.Values.images.pullSecrets }}
 imagePullSecrets:
   {{- range . }}
-  - name: {{ . }}
+  - name: {{ . | quote }}
   {{- end }}
 {{- end }}
 {{- with .values.nodeSelector }}
@@ -49,10 +49,10 @@ tolerations:
   {{- . | nindent 2 }}
 {{- end }}
 {{- with .values.runtimeClassName }}
-runtimeClassName: {{ . }}
+runtimeClassName: {{ . | quote }}
 {{- end }}
 {{- with (include "terroir.priorityClass" .) }}
-priorityClassName: {{ . }}
+priorityClassName: {{ . | quote }}
 {{- end }}
 {{- end -}}
 
@@ -71,7 +71,7 @@ priorityClassName: {{ . }}
 {{- end }}
 {{- with .gpu }}
 {{- if .count }}
-- key: {{ .resourceName }}
+- key: {{ .resourceName | quote }}
   operator: Exists
   effect: NoSchedule
 {{- end }}
@@ -100,8 +100,8 @@ limits:
 topologySpreadConstraints:
   {{- range $key := list "topology.kubernetes.io/zone" "kubernetes.io/hostname" }}
   - maxSkew: 1
-    topologyKey: {{ $key }}
-    whenUnsatisfiable: {{ $.root.Values.topologySpread.whenUnsatisfiable }}
+    topologyKey: {{ $key | quote }}
+    whenUnsatisfiable: {{ $.root.Values.topologySpread.whenUnsatisfiable | quote }}
     labelSelector:
       matchLabels:
         {{- include "terroir.selectorLabels" $ | nindent 8 }}
@@ -140,7 +140,7 @@ topologySpreadConstraints:
 # Whole folders, not single files, which Kubernetes would not replace when the secret changes.
 - name: tls
   secret:
-    secretName: {{ include "terroir.tlsSecret" . }}
+    secretName: {{ include "terroir.tlsSecret" . | quote }}
     defaultMode: 0440
 {{- if .access }}
 - name: access
@@ -149,7 +149,7 @@ topologySpreadConstraints:
 {{- with .root.Values.access.jwksConfigMap }}
 - name: jwks
   configMap:
-    name: {{ . }}
+    name: {{ . | quote }}
 {{- end }}
 {{- end }}
 {{- if .root.Values.serviceAccountTokens.enabled }}

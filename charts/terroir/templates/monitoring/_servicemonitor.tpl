@@ -4,8 +4,8 @@
 apiVersion: monitoring.coreos.com/v1
 kind: ServiceMonitor
 metadata:
-  name: {{ include "terroir.componentName" . }}
-  namespace: {{ .root.Release.Namespace }}
+  name: {{ include "terroir.componentName" . | quote }}
+  namespace: {{ .root.Release.Namespace | quote }}
   labels:
     {{- include "terroir.labels" . | nindent 4 }}
     {{- with $monitor.labels }}
@@ -18,7 +18,7 @@ spec:
   endpoints:
     - port: metrics
       path: /metrics
-      interval: {{ $monitor.interval }}
+      interval: {{ $monitor.interval | quote }}
       relabelings:
         # Rules and dashboards know jobs by these names, whatever the release is called.
         - targetLabel: job

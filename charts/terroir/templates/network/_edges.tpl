@@ -4,7 +4,7 @@
 {{- define "terroir.ourPods" -}}
 - podSelector:
     matchLabels:
-      app.kubernetes.io/instance: {{ .root.Release.Name }}
+      app.kubernetes.io/instance: {{ .root.Release.Name | quote }}
     matchExpressions:
       - {key: app.kubernetes.io/component, operator: In, values: {{ .components | toJson }}}
 {{- end -}}
@@ -24,7 +24,7 @@
 {{- define "terroir.addresses" -}}
 {{- range . }}
 - ipBlock:
-    cidr: {{ . }}
+    cidr: {{ . | quote }}
 {{- end }}
 {{- end -}}
 
@@ -32,16 +32,16 @@
 apiVersion: networking.k8s.io/v1
 kind: NetworkPolicy
 metadata:
-  name: {{ include "terroir.componentName" . }}
-  namespace: {{ .root.Release.Namespace }}
+  name: {{ include "terroir.componentName" . | quote }}
+  namespace: {{ .root.Release.Namespace | quote }}
   labels:
     {{- include "terroir.labels" . | nindent 4 }}
 spec:
   policyTypes: [Ingress, Egress]
   podSelector:
     matchLabels:
-      app.kubernetes.io/instance: {{ .root.Release.Name }}
-      app.kubernetes.io/component: {{ .component }}
+      app.kubernetes.io/instance: {{ .root.Release.Name | quote }}
+      app.kubernetes.io/component: {{ .component | quote }}
 {{- end -}}
 
 {{/* Callers of a service: those of this release, those of elsewhere, `helm test`, and who scrapes it. */}}

@@ -1,8 +1,8 @@
 {{/* What head and workers have in common. Takes root, values, and model: whether it reads the weights. */}}
 {{- define "terroir.rayContainer" -}}
 {{- $root := .root -}}
-image: {{ include "terroir.image" (dict "root" $root "image" "trainer") }}
-imagePullPolicy: {{ $root.Values.images.pullPolicy }}
+image: {{ include "terroir.image" (dict "root" $root "image" "trainer") | quote }}
+imagePullPolicy: {{ $root.Values.images.pullPolicy | quote }}
 env:
   {{- include "terroir.callerEnv" (dict "root" $root "service" "training" "values" $root.Values.training) | trim | nindent 2 }}
   {{- if ne $root.Values.tls.source "none" }}
@@ -53,14 +53,14 @@ volumeMounts:
 {{- define "terroir.rayVolumes" -}}
 - name: data
   emptyDir:
-    sizeLimit: {{ .root.Values.training.cacheSizeLimit }}
+    sizeLimit: {{ .root.Values.training.cacheSizeLimit | quote }}
 - name: tmp
   emptyDir:
     sizeLimit: 10Gi
 - name: shared-memory
   emptyDir:
     medium: Memory
-    sizeLimit: {{ .sharedMemory }}
+    sizeLimit: {{ .sharedMemory | quote }}
 {{- with (include "terroir.credentialVolumes" (dict "root" .root "component" "training") | trim) }}
 {{ . }}
 {{- end }}
