@@ -1,7 +1,9 @@
 # Terroir. `make` lists the targets.
 PYTHON ?= python3
 VENV := .venv/bin
-PYTEST := $(VENV)/python -m pytest
+# Two files of tests at a time; more cores take more, and 0 runs them one after the other.
+WORKERS ?= 2
+PYTEST := $(VENV)/python -m pytest -n $(WORKERS) --dist loadfile
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo demo-minio test test-fast lint types proto proto-accept docs lock tools tools-cluster test-cluster bench bench-gpu soak clean
