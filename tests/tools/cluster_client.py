@@ -6,7 +6,8 @@ import json
 import os
 import subprocess
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -62,6 +63,16 @@ class ClusterClient:
     ) -> subprocess.CompletedProcess[str]:
         """The same where a refusal is what the test asks for."""
         return self.try_kubectl(*self._creation(namespace, dry_run), stdin=_documents(manifests))
+
+    @contextmanager
+    def created(self, manifests: Iterable[Manifest], *, namespace: str = "default") -> Iterator[None]:
+        """They are there meanwhile, and gone at the end."""
+        wanted = list(manifests)
+        self.create(wanted, namespace=namespace)
+        try:
+            yield
+        finally:
+            self.kubectl("delete", "--filename=-", f"--namespace={namespace}", "--wait", stdin=_documents(wanted))
 
     def get(self, kind: str, name: str, namespace: str) -> Manifest:
         """One object."""

@@ -16,18 +16,20 @@ from tests.tools.cluster_client import ClusterClient
 from tests.tools.control_plane import ControlPlane, missing_tools
 
 _HERE = Path(__file__).parent
-_USUAL = ("one-gpu",)
+_USUAL = ("cpu-kind", "many-gpus")
 _LACKING = pytest.StashKey[list[str]]()
 _RAY_DEFINITION = Path(__file__).resolve().parents[2] / "chart" / "crds" / "raycluster.yaml"
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """`release` is each scenario of the chart; two of them unless TERROIR_CLUSTER_SCENARIOS=all."""
+    """Tests that install take two scenarios unless TERROIR_CLUSTER_SCENARIOS=all; those that only ask take each."""
+    chosen = scenarios() if os.environ.get("TERROIR_CLUSTER_SCENARIOS") == "all" else list(_USUAL)
     if "release" in metafunc.fixturenames:
-        chosen = scenarios() if os.environ.get("TERROIR_CLUSTER_SCENARIOS") == "all" else list(_USUAL)
         metafunc.parametrize("release", chosen, indirect=True, scope="session")
     if "scenario" in metafunc.fixturenames:
-        metafunc.parametrize("scenario", scenarios())
+        metafunc.parametrize("scenario", chosen)
+    if "each_scenario" in metafunc.fixturenames:
+        metafunc.parametrize("each_scenario", scenarios())
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -65,7 +67,7 @@ def cluster(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
         pytest.skip(f"{', '.join(lacking)} missing")
     control_plane = ControlPlane(tmp_path_factory.mktemp("control-plane"), helm)
     try:
-        control_plane.start(definitions=(_RAY_DEFINITION,) if _RAY_DEFINITION.exists() else ())
+        control_plane.start(definitions=(_RAY_DEFINITION,))
         yield control_plane.client
     finally:
         control_plane.stop()

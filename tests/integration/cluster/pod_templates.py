@@ -20,9 +20,9 @@ def pods_of(manifest: Manifest) -> list[Manifest]:
     return []
 
 
-def accounts_of(objects: Iterable[Manifest]) -> list[Manifest]:
-    """The service accounts, without which no pod that names them is admitted."""
-    return [one for one in objects if one["kind"] == "ServiceAccount"]
+def needed_for_admission(objects: Iterable[Manifest]) -> list[Manifest]:
+    """Service accounts and priority classes, without which no pod that names them is admitted."""
+    return [one for one in objects if one["kind"] in {"ServiceAccount", "PriorityClass"}]
 
 
 def gpus_of(pod: Manifest) -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,13 +12,28 @@ import yaml
 from tests.tools.cluster_client import ClusterClient, Manifest
 
 ROOT: Final = Path(__file__).resolve().parents[3]
-CHART: Final = Path(os.environ.get("TERROIR_CLUSTER_CHART", ROOT / "charts" / "terroir"))
+CHART: Final = ROOT / "charts" / "terroir"
+# Without it pods stay pending; secrets and config maps that do not exist would keep only a kubelet from starting them.
+PREREQUISITES: Final[dict[str, Manifest]] = {
+    "one-gpu": {
+        "apiVersion": "v1",
+        "kind": "PersistentVolumeClaim",
+        "metadata": {"name": "base-models"},
+        "spec": {"accessModes": ["ReadOnlyMany"], "resources": {"requests": {"storage": "10Gi"}}},
+    },
+}
 _WAIT: Final = ("--wait", "--timeout=90s")
 
 
 def scenarios() -> list[str]:
     """Names of the chart's scenarios: charts/terroir/ci/<name>-values.yaml."""
     return sorted(path.name.removesuffix("-values.yaml") for path in (CHART / "ci").glob("*-values.yaml"))
+
+
+def values_of(scenario: str) -> dict[str, Any]:
+    """What a scenario sets."""
+    found: dict[str, Any] = yaml.safe_load((CHART / "ci" / f"{scenario}-values.yaml").read_text())
+    return found
 
 
 @dataclass(frozen=True)
@@ -33,7 +47,30 @@ class Release:
 
     def install(self, *extra: str) -> None:
         """Returns once all that it made is ready."""
+        self.prepare()
         self.cluster.helm("install", self.name, *self._what(), *_WAIT, *extra)
+        self._scale_to_the_least()
+
+    def _scale_to_the_least(self) -> None:
+        """What autoscalers do at once; HPAs work here, KEDA, which would make one of a ScaledObject, does not."""
+        least = {
+            one["spec"]["scaleTargetRef"]["name"]: one["spec"][field]
+            for kind, field in (("horizontalpodautoscalers", "minReplicas"), ("scaledobjects", "minReplicaCount"))
+            for one in self.items(kind)
+        }
+        for name, count in least.items():
+            self.cluster.kubectl(
+                "scale", f"deployment/{name}", f"--replicas={count}", f"--namespace={self.namespace}", "--timeout=30s"
+            )
+        if least:
+            self.cluster.kubectl(
+                "rollout", "status", *(f"deployment/{name}" for name in least), f"--namespace={self.namespace}"
+            )
+
+    def prepare(self) -> None:
+        """Make what the scenario's values say is there already."""
+        if found := PREREQUISITES.get(self.scenario):
+            self.cluster.kubectl("apply", "--filename=-", f"--namespace={self.namespace}", stdin=yaml.safe_dump(found))
 
     def try_upgrade(self, *extra: str, chart: Path = CHART) -> subprocess.CompletedProcess[str]:
         """An upgrade, with the scenario's values and those of `extra`."""

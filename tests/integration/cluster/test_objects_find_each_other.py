@@ -10,9 +10,16 @@ from tests.tools.cluster_client import Manifest, wait_until
 
 
 def matches(selector: Manifest, labels: dict[str, str]) -> bool:
-    wanted = selector.get("matchLabels", {})
-    assert not selector.get("matchExpressions"), "matchExpressions are not read by this test"
-    return all(labels.get(key) == value for key, value in wanted.items())
+    holds = [labels.get(key) == value for key, value in selector.get("matchLabels", {}).items()]
+    for one in selector.get("matchExpressions", ()):
+        match one["operator"]:
+            case "In":
+                holds.append(labels.get(one["key"]) in one["values"])
+            case "NotIn":
+                holds.append(labels.get(one["key"]) not in one["values"])
+            case other:
+                raise NotImplementedError(other)
+    return all(holds)
 
 
 def labels_of(one: Manifest) -> dict[str, str]:
@@ -71,7 +78,8 @@ def test_each_monitor_selects_a_port_that_a_service_has(release: Release) -> Non
 
 def test_each_network_policy_selects_a_pod(release: Release) -> None:
     ray = [pod for one in release.items("rayclusters.ray.io") for pod in pods_of(one)]  # no KubeRay makes them here
-    everybody = [labels_of(pod) for pod in (*release.items("pods"), *ray)]
+    hooks = [one for one in release.rendered() if one["kind"] == "Pod"]
+    everybody = [labels_of(pod) for pod in (*release.items("pods"), *ray, *hooks)]
     for policy in release.items("networkpolicies"):
         selector = policy["spec"]["podSelector"]
         assert any(matches(selector, labels) for labels in everybody), policy["metadata"]["name"]
