@@ -25,7 +25,7 @@ from scripts.images_base import BASE_IMAGE, MINIO_IMAGE, make_base, make_minio  
 from scripts.images_build import IMAGES, BuildOptions, build, layers, project_version  # noqa: E402
 from scripts.images_compose import Composition, make_secrets  # noqa: E402
 from scripts.images_engine import Engine, ImagesError, find_engine  # noqa: E402
-from scripts.images_sizes import ImageSize, measure  # noqa: E402
+from scripts.images_sizes import ImageSize, Layer, measure  # noqa: E402
 
 _LARGEST: Final = 12
 
@@ -39,8 +39,9 @@ def main() -> int:
             case "build":
                 _build(engine, options)
             case "size":
+                known: dict[str, Layer] = {}
                 for image in IMAGES:
-                    print(told(measure(engine, image.tag(options.version), options.base)), flush=True)
+                    print(told(measure(engine, image.tag(options.version), options.base, known)), flush=True)
             case "reproduce":
                 return _reproduce(engine, options)
             case "up":

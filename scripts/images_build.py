@@ -172,7 +172,9 @@ def _build_environment() -> dict[str, str]:
 
 def _hint(said: str) -> str:
     if re.search(r"(pinging container registry|initializing source|failed to resolve source|dial tcp)", said):
-        return "the base image could not be pulled: log in to its registry, or `python scripts/images.py base` makes one"
+        return (
+            "the base image could not be pulled: log in to its registry, or `python scripts/images.py base` makes one"
+        )
     if "CERTIFICATE_VERIFY_FAILED" in said or "invalid peer certificate" in said:
         return "a certificate was not trusted: name your network's bundle in SSL_CERT_FILE"
     if "No space left" in said:

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Final
 
 import yaml
@@ -23,9 +24,12 @@ _LOOK_SECONDS: Final = 0.5
 _VARIABLE: Final = re.compile(r"\$\{(\w+)(?::-([^}]*))?\}")
 _MINIO_VARIABLE: Final = "TERROIR_MINIO_IMAGE"
 _UNDERSTOOD: Final = frozenset(
-    "build cap_drop command depends_on env_file environment healthcheck image init networks ports read_only restart "
-    "security_opt shm_size stop_grace_period tmpfs user volumes".split()
-)
+    {
+        "build", "cap_drop", "command", "depends_on", "env_file", "environment", "healthcheck", "image", "init",
+        "networks", "ports", "read_only", "restart", "security_opt", "shm_size", "stop_grace_period", "tmpfs", "user",
+        "volumes",
+    }
+)  # fmt: skip
 """Keys of a service; another one would be left out silently, so it is refused."""
 
 
@@ -107,9 +111,11 @@ class Composition:
     volumes: tuple[str, ...]
 
     @classmethod
-    def load(cls, root: Path, project: str = "") -> Composition:
+    def load(
+        cls, root: Path, project: str = "", environment: Mapping[str, str] = MappingProxyType(os.environ)
+    ) -> Composition:
         """Read it; `project` other than the file's own keeps a second set of containers apart. Raises ImagesError."""
-        told = yaml.safe_load(_with_variables((root / _FILE).read_text(encoding="utf-8")))
+        told = yaml.safe_load(_with_variables((root / _FILE).read_text(encoding="utf-8"), environment))
         name = project or str(told["name"])
         services = {
             service: Service(service, f"{name}_{service}", fields) for service, fields in told["services"].items()
@@ -145,7 +151,9 @@ class Composition:
             say(f"{service.name} started after {time.monotonic() - began:.1f} s")
         for service in self.services:
             self._await(engine, service)
-        say(f"all services are ready after {time.monotonic() - began:.1f} s; `terroir --help` on this machine asks them")
+        say(
+            f"all services are ready after {time.monotonic() - began:.1f} s; `terroir --help` on this machine asks them"
+        )
 
     def down(self, engine: Engine, *, volumes: bool = False) -> None:
         """End and remove containers and networks, and with `volumes` what they stored."""
@@ -183,13 +191,13 @@ class Composition:
         until = time.monotonic() + _READY_SECONDS
         while service.health_command and engine.status("exec", service.container, *service.health_command):
             if time.monotonic() > until:
-                log = engine.run("logs", "--tail", "15", service.container)
+                log = engine.logs(service.container)
                 raise ImagesError(f"{service.name} was not ready after {_READY_SECONDS:.0f} s; its last lines:\n{log}")
             time.sleep(_LOOK_SECONDS)
 
 
-def _with_variables(text: str) -> str:
-    return _VARIABLE.sub(lambda found: os.environ.get(found[1]) or found[2] or "", text)
+def _with_variables(text: str, environment: Mapping[str, str]) -> str:
+    return _VARIABLE.sub(lambda found: environment.get(found[1]) or found[2] or "", text)
 
 
 def _in_order(services: Mapping[str, Service]) -> Iterator[Service]:

@@ -32,15 +32,17 @@ class Engine:
     name: Literal["docker", "podman"]
     environment: Mapping[str, str] = field(default_factory=dict)
 
-    def run(self, *arguments: str, quiet: bool = False, input_file: Path | None = None) -> str:
+    def run(self, *arguments: str) -> str:
         """Run a command; its standard output, which is not shown. Raises ImagesError with the end of its messages."""
-        with input_file.open("rb") if input_file else open(os.devnull, "rb") as given:  # noqa: PTH123 (no path has it)
-            done = subprocess.run(
-                [self.name, *arguments], env=self.all_environment(), stdin=given, capture_output=True, text=True, check=False
-            )
-        if done.returncode and not quiet:
+        done = self._captured(*arguments)
+        if done.returncode:
             raise ImagesError(_failure(self.name, arguments, done.stderr or done.stdout))
-        return done.stdout if done.returncode == 0 else ""
+        return done.stdout
+
+    def logs(self, container: str) -> str:
+        """The last lines that a container wrote, to either of its outputs."""
+        done = self._captured("logs", "--tail", str(_LAST_LINES), container)
+        return done.stdout + done.stderr
 
     def show(self, *arguments: str) -> None:
         """Run a command whose messages are for the person that waits."""
@@ -49,14 +51,18 @@ class Engine:
 
     def status(self, *arguments: str) -> int:
         """Exit status of a command of which nothing else matters."""
-        done = subprocess.run([self.name, *arguments], env=self.all_environment(), capture_output=True, check=False)
-        return done.returncode
+        return self._captured(*arguments).returncode
 
     def has(self, image: str) -> bool:
         """Whether the image is on this machine."""
         return self.status("image", "inspect", image) == 0
 
-    def _all(self) -> dict[str, str]:
+    def _captured(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        command = [self.name, *arguments]
+        return subprocess.run(command, env=self.all_environment(), capture_output=True, text=True, check=False)
+
+    def all_environment(self) -> dict[str, str]:
+        """What its processes get."""
         return {**os.environ, **self.environment}
 
 

@@ -7,8 +7,9 @@ import subprocess
 import tarfile
 import zlib
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from pathlib import PurePosixPath
 from typing import IO, Final
 
 from scripts.images_build import layers
@@ -69,17 +70,20 @@ class ImageSize:
         return total
 
 
-def measure(engine: Engine, image: str, base: str) -> ImageSize:
-    """Read the whole image once; raises ImagesError if it is missing or stands on another base."""
+def measure(engine: Engine, image: str, base: str, known: dict[str, Layer]) -> ImageSize:
+    """Read the whole image once, but for layers that are `known` by their digest; it adds those that it reads.
+
+    Raises ImagesError if the image is missing or stands on another base.
+    """
     order, beneath = layers(engine, image), layers(engine, base)
     if order[: len(beneath)] != beneath:
         raise ImagesError(f"{image} was not built on this {base}; build it again")
-    found = {layer.digest: layer for layer in _read(engine, image)}
-    every = tuple(found[digest] for digest in order)
+    known.update({layer.digest: layer for layer in _read(engine, image, known)})
+    every = tuple(known[digest] for digest in order)
     return ImageSize(image, every[: len(beneath)], every[len(beneath) :])
 
 
-def _read(engine: Engine, image: str) -> Iterator[Layer]:
+def _read(engine: Engine, image: str, known: Mapping[str, Layer]) -> Iterator[Layer]:
     command = [engine.name, "save", image]
     with subprocess.Popen(
         command, env=engine.all_environment(), stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
@@ -87,7 +91,8 @@ def _read(engine: Engine, image: str) -> Iterator[Layer]:
         assert process.stdout is not None
         with tarfile.open(fileobj=process.stdout, mode="r|") as archive:
             for member in archive:
-                packed = archive.extractfile(member) if member.isreg() else None
+                named = f"sha256:{PurePosixPath(member.name).name.removesuffix('.tar')}"  # Podman names them so
+                packed = archive.extractfile(member) if member.isreg() and named not in known else None
                 if packed is not None and not member.name.endswith(".json"):
                     layer = _layer(packed)
                     if layer is not None:
@@ -159,6 +164,7 @@ def _layer(packed: IO[bytes]) -> Layer | None:
     except tarfile.ReadError:
         return None
     layer.digest = counting.finish()
+    layer.packed_bytes = counting.packed_bytes
     return layer
 
 

@@ -1,7 +1,7 @@
 """Take out of an image what no service runs; runs in the build, with the Python of the image and nothing else.
 
-    python images_strip.py base                   the Python beneath: installers go, its own library is compiled
-    python images_strip.py packages /opt/terroir  an environment: tests, headers, compilers' inputs; the rest is compiled
+python images_strip.py base                   the Python beneath: installers go, its own library is compiled
+python images_strip.py packages /opt/terroir  an environment: tests, headers and their like; the rest is compiled
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from pathlib import Path
 INSTALLERS = ("pip", "setuptools", "wheel", "pkg_resources", "_distutils_hack", "ensurepip")
 KEPT_COMMANDS = ("python", "python3", f"python3.{sys.version_info[1]}", "terroir", "ray")
 TESTS = ("tests", "test", "SelfTest")
-BUILD_FOLDERS = ("numpy/f2py", "numpy/distutils", "torch/include", "torch/share/cmake", "torch/test")
-"""They are of use with a compiler alone, and there is none."""
-BUILD_SUFFIXES = frozenset({".a", ".c", ".cc", ".cpp", ".cu", ".cuh", ".h", ".hpp", ".pxd", ".pyi", ".pyx"})
+USELESS_FOLDERS = ("numpy/f2py", "numpy/distutils", "torch/include", "torch/share/cmake", "torch/test", "ray/jars")
+"""Of use with a compiler or Java alone, and there is none."""
+USELESS_SUFFIXES = frozenset({".a", ".c", ".cc", ".cpp", ".cu", ".cuh", ".h", ".hpp", ".map", ".pxd", ".pyi", ".pyx"})
 NEEDED_TESTS = frozenset({"numpy/_core/tests/_natype.py"})
 """numpy.testing imports it, and other packages import numpy.testing outside of tests."""
 # The standard library's own tests and programs; a copy of every module in bytecode would double them.
@@ -59,18 +59,20 @@ def _remove_installers(packages: Path) -> None:
 
 
 def strip_packages(environment: Path) -> None:
-    """Remove tests, build inputs and other packages' commands, then compile what is left."""
+    """Remove tests, what needs a compiler, and other packages' commands, then compile what is left."""
     (packages,) = (environment / "lib").glob("python3.*/site-packages")
     (environment / ".lock").unlink(missing_ok=True)  # uv's, for everybody to write
-    for folder in BUILD_FOLDERS:
+    for folder in USELESS_FOLDERS:
         shutil.rmtree(packages / folder, ignore_errors=True)
+    for compiler in packages.glob("torch/bin/protoc*"):
+        compiler.unlink()
     for path in list(_unwanted(packages)):
         path.unlink()
     for command in (environment / "bin").iterdir():
         if command.name not in KEPT_COMMANDS:
             command.unlink()
     for folder, _, _ in os.walk(packages, topdown=False):
-        if not os.listdir(folder):
+        if not any(Path(folder).iterdir()):
             Path(folder).rmdir()
     # Unchecked: nobody edits sources in a read-only image, and a start need not look at each of them. Files that are
     # for another version of Python fail to compile, and that is no reason to stop.
@@ -85,8 +87,8 @@ def _unwanted(packages: Path) -> Iterator[Path]:
         if path.is_dir() and not path.is_symlink():
             continue
         in_tests = any(part in TESTS for part in relative.parts[1:-1])
-        builds = path.suffix in BUILD_SUFFIXES or "include" in relative.parts[:-1] or path.name.startswith("protoc")
-        if (in_tests or builds or path.suffix == ".pyc") and relative.as_posix() not in NEEDED_TESTS:
+        useless = path.suffix in USELESS_SUFFIXES or "include" in relative.parts[:-1]
+        if (in_tests or useless or path.suffix == ".pyc") and relative.as_posix() not in NEEDED_TESTS:
             yield path
 
 
