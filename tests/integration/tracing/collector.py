@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Final
 
 import grpc
@@ -48,12 +49,15 @@ class Collector(trace_service_pb2_grpc.TraceServiceServicer):
         self.spans: list[Received] = []
         self.raw: list[bytes] = []
         """Whole messages, for whoever looks for what must not be there."""
+        self.metadata: dict[str, Any] = {}
+        """Of the newest export."""
         self._lock = threading.Lock()
         self.endpoint = ""
 
     def Export(self, request: Any, context: Any) -> Any:
         with self._lock:
             self.raw.append(request.SerializeToString())
+            self.metadata = dict(context.invocation_metadata())
             for of_resource in request.resource_spans:
                 service = _values(of_resource.resource.attributes)["service.name"]
                 for scope in of_resource.scope_spans:
@@ -77,11 +81,16 @@ class Collector(trace_service_pb2_grpc.TraceServiceServicer):
 
 
 @contextmanager
-def collecting(port: int = 0) -> Iterator[Collector]:
-    """A collector on a free port, or on this one."""
+def collecting(port: int = 0, tls_dir: Path | None = None) -> Iterator[Collector]:
+    """A collector on a free port, or on this one; with TLS if it has a folder with tls.crt and tls.key."""
     collector, server = Collector(), grpc.server(ThreadPoolExecutor(4), options=[("grpc.so_reuseport", 0)])
     trace_service_pb2_grpc.add_TraceServiceServicer_to_server(collector, server)
-    collector.endpoint = f"http://127.0.0.1:{server.add_insecure_port(f'127.0.0.1:{port}')}"
+    if tls_dir is None:
+        collector.endpoint = f"http://127.0.0.1:{server.add_insecure_port(f'127.0.0.1:{port}')}"
+    else:
+        pair = ((tls_dir / "tls.key").read_bytes(), (tls_dir / "tls.crt").read_bytes())
+        credentials = grpc.ssl_server_credentials([pair])
+        collector.endpoint = f"https://localhost:{server.add_secure_port(f'127.0.0.1:{port}', credentials)}"
     server.start()
     try:
         yield collector

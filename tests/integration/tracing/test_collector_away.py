@@ -1,4 +1,4 @@
-"""A collector that is away, comes back, or takes calls and never answers: nobody but operators notices."""
+"""A collector that is away, comes back, takes calls and never answers, or wants TLS and credentials."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import socket
 import time
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,6 +17,7 @@ from terroir.common.otlp import QUEUE_SPANS
 from terroir.common.server import Server
 from tests.integration.common.probe_service import running_probe
 from tests.integration.tracing.collector import collecting
+from tests.tools.authority import Authority
 
 InLoop = Callable[[Coroutine[Any, Any, Any]], Any]
 CALLS = QUEUE_SPANS + 1500
@@ -95,3 +97,32 @@ def test_a_collector_that_comes_back_gets_what_is_new(in_loop: InLoop, capfd: py
     events = [line["event"] for line in lines if "traces" in line["event"]]
     assert events == ["traces are not delivered", "traces are delivered again"]
     assert "opentelemetry" not in capfd.readouterr().err.lower(), "the library says nothing of its own beside our lines"
+
+
+def test_a_collector_may_want_tls_and_credentials(
+    in_loop: InLoop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    authority = Authority()
+    files = authority.write(tmp_path / "collector", "collector")
+    (tmp_path / "ca.crt").write_bytes(authority.pem)
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_CERTIFICATE", str(tmp_path / "ca.crt"))
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_HEADERS", "authorization=Bearer%20of-the-collector")
+
+    async def run(endpoint: str) -> float:
+        async with running_probe(otlp_endpoint=endpoint) as running:
+            await running.ask("unary_unary")
+            await running.server.stop(0)
+            return lost(running.server)
+
+    with collecting(tls_dir=files) as collector:
+        assert in_loop(run(collector.endpoint)) == 0
+        assert len(collector.spans) == 1
+        assert collector.metadata["authorization"] == "Bearer of-the-collector"
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_CERTIFICATE", str(other_authority(tmp_path)))
+        assert in_loop(run(collector.endpoint)) == 1, "a collector of another authority gets nothing"
+        assert len(collector.spans) == 1
+
+
+def other_authority(folder: Path) -> Path:
+    (folder / "other.crt").write_bytes(Authority("other").pem)
+    return folder / "other.crt"
