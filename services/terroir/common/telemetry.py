@@ -43,6 +43,14 @@ def configure_logging(service: str, level: str) -> None:
         logger_factory=structlog.WriteLoggerFactory(file=sys.stderr),
         cache_logger_on_first_use=False,
     )
+    logging.getLogger("terroir").handlers = [_Plain()]
+
+
+class _Plain(logging.Handler):
+    """Passes on what parts that know of no structured log (the store) write to Python's own."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        structlog.get_logger().log(record.levelno, record.getMessage(), logger=record.name)
 
 
 def frames_of(error: BaseException) -> str:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable, Coroutine, Iterator
 from typing import Any
 
@@ -15,6 +16,7 @@ from tests.integration.tracing.collector import Collector, collecting
 def _clean() -> Iterator[None]:
     yield
     structlog.reset_defaults()
+    logging.getLogger("terroir").handlers = []
     use_tracing(None)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Callable, Coroutine
 from typing import Any
 
@@ -25,6 +26,7 @@ def work() -> None:
     with span("part", adapter="adapters/ink/versions/1"):
         log.info("in the part")
     record("over", 0.0, 0.0)
+    logging.getLogger("terroir.store.documents").warning("markers of %s are behind", "jobs/a")
     log.info("after the part")
 
 
@@ -43,7 +45,8 @@ def test_each_line_of_a_call_names_its_trace_and_span(
     lines = {line["event"]: line for line in map(json.loads, capsys.readouterr().err.splitlines())}
     spans = {span.name.rpartition("/")[2] if span.kind == "server" else span.name: span for span in collector.spans}
     served = next(span for span in collector.spans if span.kind == "server")
-    for event in ("in the call", "after the part", "call"):
+    assert lines["markers of jobs/a are behind"]["logger"] == "terroir.store.documents"
+    for event in ("in the call", "markers of jobs/a are behind", "after the part", "call"):
         assert (lines[event]["trace_id"], lines[event]["span_id"]) == (TRACE, served.id)
         assert lines[event]["request_id"] == served.about["terroir.request_id"] == "order-7"
     assert (lines["in the part"]["trace_id"], lines["in the part"]["span_id"]) == (TRACE, spans["part"].id)
