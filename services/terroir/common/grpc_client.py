@@ -65,8 +65,8 @@ def _options(target: str, credentials: CallerCredentials) -> list[tuple[str, str
 def channel(target: str, credentials: CallerCredentials = _PLAIN, tracing: Tracing | None = None) -> grpc.Channel:
     """A channel for blocking callers; connects lazily and again by itself, with its certificates as they are then.
 
-    Its calls are spans of `tracing`, or else of what traces where this is called, or else of the OpenTelemetry that the
-    program has loaded by now, if it has.
+    Its calls are spans of `tracing`, or else of what traces where this is called, or else of the program's own tracer
+    provider, if it has set one by now.
     """
     options = _options(target, credentials)
     if credentials.tls_dir is None:

@@ -48,7 +48,7 @@ class Tracing:
     """Makes the spans of one server, one job, or the program that uses the client."""
 
     def __init__(self, destination: Destination | None) -> None:
-        """None: the program's own tracer provider, which may be set later."""
+        """None: the program's own tracer provider."""
         self._destination = destination
         provider = trace.get_tracer_provider() if destination is None else destination.provider
         self._tracer = provider.get_tracer("terroir", code_version())

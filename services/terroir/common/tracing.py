@@ -88,9 +88,10 @@ def open_tracing(settings: TraceSettings, service: str, lost: Callable[[int], No
 
 
 def callers_tracing() -> Tracing | None:
-    """That of the program which uses this library, if it has loaded OpenTelemetry."""
-    if "opentelemetry.trace" not in sys.modules:
-        return None
+    """That of the program which uses this library, if it has set a tracer provider of OpenTelemetry."""
+    loaded = sys.modules.get("opentelemetry.trace")
+    if loaded is None or isinstance(loaded.get_tracer_provider(), loaded.ProxyTracerProvider):
+        return None  # or only some library has loaded it
     from terroir.common.otel import Tracing
 
     return Tracing(None)

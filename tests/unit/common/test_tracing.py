@@ -57,6 +57,20 @@ def test_without_a_collector_nothing_of_opentelemetry_is_loaded(program: str) ->
     assert "terroir.common.otel" not in loaded
 
 
+@pytest.mark.parametrize("sets_a_provider", [False, True])
+def test_channels_of_a_program_are_traced_once_it_has_a_tracer_provider(sets_a_provider: bool) -> None:
+    """That some library has loaded OpenTelemetry is no reason to pay for it."""
+    source = "import grpc, opentelemetry.trace as trace, opentelemetry.sdk.trace as sdk\n"
+    source += "trace.set_tracer_provider(sdk.TracerProvider())\n" if sets_a_provider else ""
+    source += (
+        "from terroir.common.grpc_client import channel\n"
+        "print(type(channel('127.0.0.1:1')) is not grpc._channel.Channel)"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(SERVICES)}
+    ran = subprocess.run([sys.executable, "-c", source], env=environment, capture_output=True, text=True, check=True)
+    assert ran.stdout.strip() == str(sets_a_provider)
+
+
 @pytest.mark.parametrize(
     "endpoint", ["collector:4317", "grpc://collector:4317", "https://ana:s3cret@collector:4317", "/var/run/otel.sock"]
 )
