@@ -13,7 +13,8 @@ from tests.chart.scenarios import PEM
 Leaf = tuple[tuple[str, ...], dict[str, Any]]
 _SCHEMA: Final = schema()
 _MOST_CHANGES: Final = 14
-_TEXT: Final = st.text(st.characters(min_codepoint=32, max_codepoint=0x2FFF, exclude_categories=("Cs",)), max_size=12)
+_LONGEST: Final = 60
+_TEXT: Final = st.text(st.characters(min_codepoint=32, max_codepoint=0x2FFF), max_size=12)
 
 
 def resolved(part: dict[str, Any]) -> dict[str, Any]:
@@ -69,10 +70,11 @@ def _strings(part: dict[str, Any]) -> st.SearchStrategy[str]:
     if part.get("pattern", "").startswith("^-----BEGIN"):
         return st.just(PEM)
     if "pattern" in part:
-        # Patterns allow what is longer than a name may be; their lengths are limited as those of names are.
-        return st.from_regex(part["pattern"].replace("$", r"\Z").replace("[^\\s]", "[a-z0-9./]").replace("[^\\s/]", "[a-z0-9.]"),
-                             alphabet=st.characters(codec="ascii")).filter(lambda text: len(text) < 60)  # fmt: skip
-    return _TEXT.filter(lambda text: len(text) >= part.get("minLength", 0))
+        # In Python `$` also stands before a line's end, and `[^\s]` is any sign of any script.
+        pattern = part["pattern"].replace("$", r"\Z").replace(r"[^\s/]", "[a-z0-9.]").replace(r"[^\s]", "[a-z0-9./]")
+        drawn = st.from_regex(pattern, alphabet=st.characters(codec="ascii"))
+        return drawn.filter(lambda text: part.get("minLength", 0) <= len(text) < _LONGEST)
+    return _TEXT
 
 
 def _objects(part: dict[str, Any]) -> st.SearchStrategy[dict[str, Any]]:
@@ -154,7 +156,10 @@ def _tls(values: dict[str, Any]) -> None:
     elif not tls["requireClientCertificate"] and not access["issuers"]:
         tls["requireClientCertificate"] = True
     if tokens["enabled"]:
-        tokens["issuer"], tokens["jwks"] = tokens["issuer"] or "https://cluster", tokens["jwks"] or "https://cluster/jwks"
+        tokens["issuer"], tokens["jwks"] = (
+            tokens["issuer"] or "https://cluster",
+            tokens["jwks"] or "https://cluster/jwks",
+        )
         access["issuers"] = [one for one in access["issuers"] if one["issuer"] != tokens["issuer"]]
         tls["requireClientCertificate"] = tls["requireClientCertificate"] or not access["issuers"]
     if any(one["jwks"].startswith("/") for one in (*access["issuers"], tokens)):
@@ -181,7 +186,9 @@ def _inference(inference: dict[str, Any]) -> None:
     if scaling["hpa"]["enabled"]:
         scaling["keda"]["enabled"] = False
         scaling["hpa"]["queueDepth"] = scaling["hpa"]["queueDepth"] or 3
-    scaling["maxReplicas"] = max(scaling["maxReplicas"], scaling["minReplicas"], scaling["keda"]["fallback"]["replicas"])
+    scaling["maxReplicas"] = max(
+        scaling["maxReplicas"], scaling["minReplicas"], scaling["keda"]["fallback"]["replicas"]
+    )
     if scaling["keda"]["enabled"]:
         inference["startupSeconds"] = min(inference["startupSeconds"], 3000)
         scaling["keda"]["cooldownSeconds"] = max(scaling["keda"]["cooldownSeconds"], inference["startupSeconds"] + 1)

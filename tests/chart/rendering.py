@@ -8,6 +8,7 @@ import subprocess
 import tempfile
 import threading
 from collections.abc import Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -34,19 +35,25 @@ class Chart:
     """The chart and a Helm program. What was rendered once is kept: tests ask many questions of few value sets."""
 
     helm: str
-    _kept: dict[tuple[str, ...], tuple[Document, ...] | Refused] = field(default_factory=dict)
+    _kept: dict[tuple[str, str], Future[tuple[Document, ...]]] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
+    _threads: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(2, thread_name_prefix="helm"))
 
     def render(self, values: Values | None = None, *, kube_version: str = NEWEST) -> tuple[Document, ...]:
         """Every document, those of tests too; raises Refused."""
-        key = (json.dumps(values or {}, sort_keys=True), kube_version)
-        if (found := self._kept.get(key)) is None:
-            found = self._render(values or {}, kube_version)
-            with self._lock:
-                self._kept[key] = found
-        if isinstance(found, Refused):
-            raise found
-        return found
+        return self.begin(values or {}, kube_version).result(_SECONDS)
+
+    def begin(self, values: Values, kube_version: str = NEWEST) -> Future[tuple[Document, ...]]:
+        """Have it rendered by a thread, unless it was before."""
+        key = (json.dumps(values, sort_keys=True), kube_version)
+        with self._lock:
+            if key not in self._kept:
+                self._kept[key] = self._threads.submit(self._render, values, kube_version)
+            return self._kept[key]
+
+    def end(self) -> None:
+        """Forget what nobody waits for."""
+        self._threads.shutdown(cancel_futures=True)
 
     def refusal(self, values: Values, *, kube_version: str = NEWEST) -> str:
         """What Helm says where it must not render."""
@@ -67,10 +74,10 @@ class Chart:
         with _file(values) as path:
             return self._call("lint", "--strict", str(CHART), f"--values={path}")
 
-    def _render(self, values: Values, kube_version: str) -> tuple[Document, ...] | Refused:
+    def _render(self, values: Values, kube_version: str) -> tuple[Document, ...]:
         done = self._run("template", values, f"--kube-version={kube_version}.0")
         if done.returncode:
-            return Refused(done.stderr)
+            raise Refused(done.stderr)
         return tuple(one for one in yaml.load_all(done.stdout, Loader=yaml.CSafeLoader) if one)
 
     def _run(self, command: str, values: Values, *options: str) -> subprocess.CompletedProcess[str]:

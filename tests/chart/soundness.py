@@ -105,7 +105,9 @@ def _references(documents: Sequence[Document]) -> Iterator[str]:
     made |= {("Secret", one["spec"]["secretName"]) for one in of_kind(documents, "Certificate")}
     # KubeRay makes one of the cluster's name.
     made |= {("Secret", one["metadata"]["name"]) for one in of_kind(documents, "RayCluster")}
-    prefix = next(one["metadata"]["name"] for one in of_kind(documents, "NetworkPolicy") or of_kind(documents, "Service"))
+    prefix = next(
+        one["metadata"]["name"] for one in of_kind(documents, "NetworkPolicy") or of_kind(documents, "Service")
+    )
     prefix = prefix.rsplit("-dataset")[0].rsplit("-default-deny")[0]
     for pods in pod_templates(documents):
         for kind, name in _referred(pods.spec, pods.containers()):

@@ -16,7 +16,9 @@ from tests.chart.scenarios import ALL, CI
 
 
 def test_the_readme_and_the_schema_are_those_of_the_values() -> None:
-    done = subprocess.run([sys.executable, "scripts/chart_readme.py", "--check"], cwd=ROOT, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "scripts/chart_readme.py", "--check"], cwd=ROOT, capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stderr
 
 
@@ -58,7 +60,13 @@ def test_the_notes_name_objects_that_there_are(scenario: str, chart: Chart) -> N
 
 def test_the_notes_say_what_is_not_safe(chart: Chart) -> None:
     told = chart.notes({})
-    for part in ("has the authority's key", "one pod without redundancy", "plain HTTP", "does not encrypt", "Port 9090"):
+    for part in (
+        "has the authority's key",
+        "one pod without redundancy",
+        "plain HTTP",
+        "does not encrypt",
+        "Port 9090",
+    ):
         assert part in told
     external = chart.notes(CI["external-s3"])
     assert "without redundancy" not in external

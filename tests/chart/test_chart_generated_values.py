@@ -26,7 +26,8 @@ COMMON: dict[str, Any] = {
     "database": None,
     # The same in each `make test`; a soak looks elsewhere.
     "derandomize": "TERROIR_CHART_EXAMPLES" not in os.environ,
-    "suppress_health_check": [HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.function_scoped_fixture, HealthCheck.filter_too_much],
+    # Much is drawn for each, by patterns; and the chart is the same for all of them.
+    "suppress_health_check": list(HealthCheck),
     # Without shrinking: the message names what is wrong, and each step would be a call of Helm.
     "phases": [Phase.generate],
 }  # fmt: skip
@@ -43,6 +44,7 @@ def check(documents: tuple[dict[str, Any], ...], values: dict[str, Any]) -> None
     assert {pods.component for pods in pod_templates(documents)} >= set(SERVICES)
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(3600)
 def test_every_value_set_that_agrees_with_itself_renders(chart: Chart) -> None:
     rendered = 0
@@ -51,13 +53,18 @@ def test_every_value_set_that_agrees_with_itself_renders(chart: Chart) -> None:
     @given(values=agreeing_values())
     def run(values: dict[str, Any]) -> None:
         nonlocal rendered
-        check(chart.render(values), values)
+        try:
+            documents = chart.render(values)
+        except Refused as refused:
+            raise AssertionError(f"{refused}\n{json.dumps(values)}") from None
+        check(documents, values)
         rendered += 1
 
     run()
     assert rendered >= EXAMPLES
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(3600)
 def test_any_other_value_set_renders_or_is_refused_in_words(chart: Chart) -> None:
     """Not by a failure of a template, which would name a line of ours and not a key of theirs."""

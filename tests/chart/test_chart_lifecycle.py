@@ -37,7 +37,10 @@ def test_callers_have_time_to_look_elsewhere_before_calls_are_refused(chart: Cha
     for pods in pod_templates(chart.render({})):
         if pods.component == "inference":
             probe = pods.main()["readinessProbe"]
-            assert seconds(environment(pods.main())["TERROIR_INFERENCE_DRAIN_DELAY_SECONDS"]) >= probe["periodSeconds"] * probe["failureThreshold"]
+            assert (
+                seconds(environment(pods.main())["TERROIR_INFERENCE_DRAIN_DELAY_SECONDS"])
+                >= probe["periodSeconds"] * probe["failureThreshold"]
+            )
 
 
 @pytest.mark.parametrize("scenario", ALL)
@@ -49,16 +52,24 @@ def test_probes_ask_the_plain_port_and_a_model_has_time_to_load(scenario: str, c
             ports = {port["name"]: port["containerPort"] for port in container["ports"]}
             assert ports["metrics"] == int(environment(container)[f"TERROIR_{pods.component.upper()}_METRICS_PORT"])
             assert ports["grpc"] == int(environment(container)[f"TERROIR_{pods.component.upper()}_PORT"])
-            for probe, path in (("startupProbe", "/readyz"), ("readinessProbe", "/readyz"), ("livenessProbe", "/healthz")):
+            for probe, path in (
+                ("startupProbe", "/readyz"),
+                ("readinessProbe", "/readyz"),
+                ("livenessProbe", "/healthz"),
+            ):
                 assert container[probe]["httpGet"] == {"path": path, "port": "metrics"}
             start = container["startupProbe"]
-            stated = values.get(pods.component, {}).get("startupSeconds", {"registry": 300, "inference": 300}.get(pods.component, 120))
+            stated = values.get(pods.component, {}).get(
+                "startupSeconds", {"registry": 300, "inference": 300}.get(pods.component, 120)
+            )
             assert start["periodSeconds"] * start["failureThreshold"] >= stated
 
 
 def test_a_budget_leaves_all_but_one_pod_and_one_pod_alone_has_none(chart: Chart) -> None:
     """A budget for a single pod either says nothing or blocks every drain."""
-    budgets = {one["metadata"]["name"]: one["spec"] for one in of_kind(chart.render(CI["many-gpus"]), "PodDisruptionBudget")}
+    budgets = {
+        one["metadata"]["name"]: one["spec"] for one in of_kind(chart.render(CI["many-gpus"]), "PodDisruptionBudget")
+    }
     assert sorted(budgets) == [f"style-terroir-{name}" for name in ("dataset", "inference", "registry", "training")]
     for spec in budgets.values():
         assert spec["maxUnavailable"] == 1
@@ -107,7 +118,10 @@ def test_an_autoscaler_of_kubernetes_takes_processor_or_queue(chart: Chart) -> N
 
 
 def test_each_replica_of_inference_has_an_address_and_the_others_share_one(chart: Chart) -> None:
-    services = {one["metadata"]["labels"]["app.kubernetes.io/component"]: one["spec"] for one in of_kind(chart.render({}), "Service")}
+    services = {
+        one["metadata"]["labels"]["app.kubernetes.io/component"]: one["spec"]
+        for one in of_kind(chart.render({}), "Service")
+    }
     assert services["inference"]["clusterIP"] == "None"
     for component, spec in services.items():
         assert spec["type"] == "ClusterIP"
@@ -126,7 +140,10 @@ def test_ray_asks_for_a_token_and_shows_its_head_to_nobody_outside(chart: Chart)
         stated = environment(training.main())
         secret = spec["authOptions"].get("secretName", cluster["metadata"]["name"])
         assert stated["TERROIR_TRAINING_RAY_AUTH_TOKEN"] == f"secret {secret}/auth_token"
-        assert stated["TERROIR_TRAINING_RAY_DASHBOARD_URL"] == f"http://{cluster['metadata']['name']}-head-svc.demo.svc:8265"
+        assert (
+            stated["TERROIR_TRAINING_RAY_DASHBOARD_URL"]
+            == f"http://{cluster['metadata']['name']}-head-svc.demo.svc:8265"
+        )
 
 
 def test_kuberay_finds_the_head_by_labels_that_the_chart_leaves_alone(chart: Chart) -> None:
@@ -192,7 +209,11 @@ def test_services_go_before_training_where_classes_are_made(chart: Chart) -> Non
     used = {pods.component: pods.spec.get("priorityClassName") for pods in pod_templates(documents)}
     assert classes[used["ray-worker"] or ""] < classes[used["inference"] or ""]
     assert set(used.values()) == set(classes)
-    (own,) = {pods.spec["priorityClassName"] for pods in pod_templates(chart.render(OPTIONS["placed"])) if pods.component in SERVICES}
+    (own,) = {
+        pods.spec["priorityClassName"]
+        for pods in pod_templates(chart.render(OPTIONS["placed"]))
+        if pods.component in SERVICES
+    }
     assert own == "high"
 
 

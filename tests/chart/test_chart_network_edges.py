@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from tests.chart.manifests import SERVICES, of_kind, pod_templates
-from tests.chart.rendering import Chart, Document, merged
+from tests.chart.rendering import Chart, Document, merged, nested
 from tests.chart.scenarios import ALL, CI, OPTIONS
 
 ANY = "any port"
@@ -55,7 +55,9 @@ def edges(documents: Iterable[Document]) -> set[Edge]:
                 for rule in spec.get("egress") or ():
                     out[name] |= {(name, end, port) for end in _ends(rule["to"], components) for port in _ports(rule)}
                 for rule in spec.get("ingress") or ():
-                    into[name] |= {(end, name, port) for end in _ends(rule["from"], components) for port in _ports(rule)}
+                    into[name] |= {
+                        (end, name, port) for end in _ends(rule["from"], components) for port in _ports(rule)
+                    }
     leaving, entering = set().union(*out.values()), set().union(*into.values())
     inner = {edge for edge in leaving | entering if edge[0] in components and edge[1] in components}
     lonely = inner - (leaving & entering)
@@ -98,7 +100,9 @@ def test_every_pod_denies_what_no_edge_allows(chart: Chart) -> None:
         if scenario == "without-network-policy":
             continue
         documents = chart.render(ALL[scenario])
-        (deny,) = (one["spec"] for one in of_kind(documents, "NetworkPolicy") if "default-deny" in one["metadata"]["name"])
+        (deny,) = (
+            one["spec"] for one in of_kind(documents, "NetworkPolicy") if "default-deny" in one["metadata"]["name"]
+        )
         assert deny["policyTypes"] == ["Ingress", "Egress"]
         assert "ingress" not in deny
         assert "egress" not in deny
@@ -144,9 +148,9 @@ def test_without_certificates_nobody_asks_issuers_for_keys(chart: Chart) -> None
 
 
 def test_peers_are_chosen_by_the_labels_of_the_values(chart: Chart) -> None:
-    values = merged(CI["cpu-kind"], {"networkPolicy": {
-        "recommenders": {"namespaceLabels": {"terroir.dev/recommender": None, "team": "shop"}, "podLabels": {"app": "feed"}},
-    }})  # fmt: skip
+    labels = {"terroir.dev/recommender": None, "team": "shop"}
+    peer = {"namespaceLabels": labels, "podLabels": {"app": "feed"}}
+    values = merged(CI["cpu-kind"], nested("networkPolicy.recommenders", peer))
     (policy,) = (
         one for one in of_kind(chart.render(values), "NetworkPolicy") if one["metadata"]["name"].endswith("-inference")
     )

@@ -71,7 +71,11 @@ def test_the_key_of_the_authority_is_mounted_nowhere(chart: Chart) -> None:
 def test_each_identity_is_mounted_where_it_belongs_and_as_a_folder(chart: Chart) -> None:
     """A single file mounted by subPath never changes, so that a rotation would not reach the pod."""
     expected = {name: f"style-terroir-{name}-tls" for name in IDENTITIES[:4]}
-    expected |= {"ray-head": expected["training"], "ray-worker": expected["training"], "test": "style-terroir-operator-tls"}
+    expected |= {
+        "ray-head": expected["training"],
+        "ray-worker": expected["training"],
+        "test": "style-terroir-operator-tls",
+    }
     found: dict[str, str] = {}
     for pods in pod_templates(chart.render({})):
         for volume in pods.spec.get("volumes", ()):
@@ -113,7 +117,7 @@ def test_issuers_and_grants_of_the_values_are_added(chart: Chart, tmp_path: Path
     (issuer,) = read.issuers
     assert (issuer.algorithms, issuer.roles_claim) == (("RS256",), "terroir_roles")
     ana = read.principal("oidc:https://login.example.com#ana")
-    assert (ana.roles, ana.regions) == ({Role.PUBLISHER}, {"CN-ZJ"})
+    assert (ana.roles, ana.regions) == (frozenset({Role.PUBLISHER}), frozenset({"CN-ZJ"}))
 
 
 def test_tokens_of_service_accounts_are_those_of_the_pods(chart: Chart, tmp_path: Path) -> None:
@@ -143,7 +147,9 @@ def test_no_secret_value_stands_outside_of_a_secret(scenario: str, chart: Chart)
     private = {
         value
         for document in of_kind(documents, "Secret")
-        for value in secret_values({"data": {key: one for key, one in document["data"].items() if not key.endswith(".crt")}})
+        for value in secret_values(
+            {"data": {key: one for key, one in document["data"].items() if not key.endswith(".crt")}}
+        )
     }
     others = json.dumps([document for document in documents if document["kind"] != "Secret"])
     assert not [value for value in private if json.dumps(value)[1:-1] in others]
@@ -156,7 +162,10 @@ def test_a_variable_that_sounds_like_a_secret_comes_from_one(scenario: str, char
     for pods in pod_templates(chart.render(ALL[scenario])):
         for container in pods.containers():
             for name, value in environment(container).items():
-                if name.endswith(("_KEY", "_KEY_ID", "_PASSWORD", "_AUTH_TOKEN", "_ROOT_USER")) and name != "TERROIR_REGISTRY_SIGNING_KEY":
+                if (
+                    name.endswith(("_KEY", "_KEY_ID", "_PASSWORD", "_AUTH_TOKEN", "_ROOT_USER"))
+                    and name != "TERROIR_REGISTRY_SIGNING_KEY"
+                ):
                     assert value.startswith("secret "), f"{pods.where}: {name}"
 
 
@@ -208,7 +217,9 @@ def test_public_keys_and_rules_are_read_only(chart: Chart) -> None:
 
 
 def test_signing_and_trusted_keys_are_where_the_settings_look(chart: Chart) -> None:
-    found: dict[str, dict[str, Any]] = {pods.component: pods.spec["containers"][0] for pods in pod_templates(chart.render(ALL["signed-and-guarded"]))}
+    found: dict[str, dict[str, Any]] = {
+        pods.component: pods.spec["containers"][0] for pods in pod_templates(chart.render(ALL["signed-and-guarded"]))
+    }
     signing = environment(found["registry"])["TERROIR_REGISTRY_SIGNING_KEY"]
     trusted = yaml.safe_load(environment(found["inference"])["TERROIR_INFERENCE_TRUSTED_KEYS"])
     words = environment(found["inference"])["TERROIR_INFERENCE_BLOCKED_WORDS_FILE"]

@@ -103,7 +103,9 @@ def test_every_typed_setting_exists(service: str) -> None:
         ("dataset", {"gates": {"minimum_side": 256}}, "GATES", {"minimum_side": 256}),
     ],
 )
-def test_a_value_arrives_as_it_was_written(service: str, settings: object, variable: str, value: object, chart: Chart) -> None:
+def test_a_value_arrives_as_it_was_written(
+    service: str, settings: object, variable: str, value: object, chart: Chart
+) -> None:
     """Helm reads numbers as floats, and writes large ones as 1.073741824e+10 unless told not to."""
     values = nested(f"{service}.settings", settings)
     (pods,) = (one for one in pod_templates(chart.render(values)) if one.component == service)

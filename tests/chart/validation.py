@@ -106,7 +106,5 @@ def closed(part: Any, *, top: bool = False) -> Any:
     return made
 
 
-CUSTOM: Final = frozenset(
-    {"ray.io/v1", "monitoring.coreos.com/v1", "keda.sh/v1alpha1", "cert-manager.io/v1"}
-)
+CUSTOM: Final = frozenset({"ray.io/v1", "monitoring.coreos.com/v1", "keda.sh/v1alpha1", "cert-manager.io/v1"})
 """API versions whose kinds are operators'."""
