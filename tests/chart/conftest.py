@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -20,7 +21,8 @@ def _charts(request: pytest.FixtureRequest) -> Iterator[Callable[[str], Chart]]:
     def chart(helm: str) -> Chart:
         if helm not in made:
             made[helm] = Chart(helm)
-            if request.session.testscollected > _MANY:
+            # Workers of pytest-xdist have a few files each, and each other.
+            if request.session.testscollected > _MANY and "PYTEST_XDIST_WORKER" not in os.environ:
                 for version in (OLDEST, NEWEST):
                     for values in ALL.values():
                         made[helm].begin(values, version)

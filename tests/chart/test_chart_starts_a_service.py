@@ -63,7 +63,7 @@ def registry(chart: Chart, tmp_path: Path) -> Iterator[Running]:
         "TERROIR_REGISTRY_METRICS_PORT": str(running.metrics_port),
         "TERROIR_REGISTRY_TLS_DIR": str(tmp_path / "registry"),
         "TERROIR_REGISTRY_ACCESS_PATH": str(tmp_path / "access.yaml"),
-        "TERROIR_REGISTRY_DATA_DIR": str(tmp_path / "data"),
+        "TERROIR_REGISTRY_DATA_DIR": str(tmp_path / "data"), "TERROIR_REGISTRY_DRAIN_DELAY_SECONDS": "0",
         "TERROIR_REGISTRY_ANNOUNCE_PATH": str(tmp_path / "announced"),
         "HOME": str(tmp_path), "PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT / "services"),
     }  # fmt: skip
