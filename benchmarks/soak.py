@@ -59,6 +59,10 @@ SOAKS: Final = (
         "rolling", "requests while every inference replica is replaced again and again, requests",
         "tests/integration/inference/test_rolling_restart.py", "TERROIR_SOAK_ROLLING_REQUESTS", 1000,
     ),
+    Soak(
+        "rpc-fuzz", "random bytes and random fields at every method, of each a method",
+        "tests/robustness/rpc/test_rpc_fuzz.py", "TERROIR_SOAK_RPC_FUZZ", 500,
+    ),
 )  # fmt: skip
 
 

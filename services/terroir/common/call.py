@@ -14,6 +14,7 @@ import structlog
 
 from terroir.common import errors
 from terroir.common.access.gate import Gate
+from terroir.common.deserializing import all_well_formed, tolerant, well_formed
 from terroir.common.grpc_errors import from_exception, to_status
 from terroir.common.telemetry import RpcMetrics, frames_of
 from terroir.store.deadline import set_deadline
@@ -94,11 +95,11 @@ class CallInterceptor(_Interceptor):
         inner: _Handler | None
         if inner := handler.unary_unary or handler.stream_unary:
             make = grpc.unary_unary_rpc_method_handler if handler.unary_unary else grpc.stream_unary_rpc_method_handler
-            return make(call.answering(inner), handler.request_deserializer, handler.response_serializer)
+            return make(call.answering(inner), tolerant(handler.request_deserializer), handler.response_serializer)
         inner = handler.unary_stream or handler.stream_stream
         assert inner is not None, "a handler is of one of the four kinds"
         make = grpc.unary_stream_rpc_method_handler if handler.unary_stream else grpc.stream_stream_rpc_method_handler
-        return make(call.streaming(inner), handler.request_deserializer, handler.response_serializer)
+        return make(call.streaming(inner), tolerant(handler.request_deserializer), handler.response_serializer)
 
 
 class _Call:
@@ -118,11 +119,12 @@ class _Call:
     async def _admitted(self, request: Any, context: _Context) -> Any:
         """The request, once its caller may make it; raises what refuses them."""
         principal = await self._gate.admit(self._method, context)
-        if principal.regions is None:
-            return request
         if self._request_streaming:
-            return self._gate.checked(principal, self._method, request)
-        await self._gate.check(principal, self._method, request)
+            messages = all_well_formed(request)
+            return messages if principal.regions is None else self._gate.checked(principal, self._method, messages)
+        well_formed(request)
+        if principal.regions is not None:
+            await self._gate.check(principal, self._method, request)
         return request
 
     def _around(self, context: _Context) -> _Surround:

@@ -19,7 +19,7 @@ from opentelemetry.sdk.trace.sampling import ParentBased, TraceIdRatioBased
 from terroir.common.version import code_version
 
 QUEUE_SPANS: Final = 2048
-"""Most that wait for a collector; then the oldest are lost. About 2 KB each."""
+"""Most that wait for a collector; what comes then is lost. About 3 KB each."""
 _BATCH_SPANS: Final = 512
 _DELAY_SECONDS: Final = 1.0
 _EXPORT_SECONDS: Final = 5.0
@@ -70,16 +70,19 @@ class Collector:
 
 
 class _Queue(BatchSpanProcessor):
-    """Counts what it must forget: the SDK's own queue drops its oldest span without telling a program."""
+    """Counts what finds no place: the SDK's own queue drops spans without telling a program."""
 
     def __init__(self, delivery: _Delivery, lost: Callable[[int], None]) -> None:
         super().__init__(delivery, QUEUE_SPANS, _DELAY_SECONDS * 1000, _BATCH_SPANS, _EXPORT_SECONDS * 1000)
         self._delivery, self._lost = delivery, lost
 
     def on_end(self, span: ReadableSpan) -> None:
-        if span.context is not None and span.context.trace_flags.sampled and self._delivery.waits():
+        if span.context is None or not span.context.trace_flags.sampled:
+            return
+        if self._delivery.takes_one():
+            super().on_end(span)
+        else:
             self._lost(1)
-        super().on_end(span)
 
 
 class _Delivery(SpanExporter):
@@ -91,17 +94,17 @@ class _Delivery(SpanExporter):
         self._waiting = 0
         self._failing = False
 
-    def waits(self) -> bool:
-        """One more span waits for `export`; true if it takes the place of another."""
+    def takes_one(self) -> bool:
+        """Whether one more span may wait for `export`."""
         with self._lock:
-            full = self._waiting >= QUEUE_SPANS
-            self._waiting += not full
-            return full
+            room = self._waiting < QUEUE_SPANS
+            self._waiting += room
+            return room
 
     def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
         """See SpanExporter."""
         with self._lock:
-            self._waiting = max(0, self._waiting - len(spans))
+            self._waiting -= len(spans)
         result = self._exporter.export(spans)
         failed = result is not SpanExportResult.SUCCESS
         if failed:

@@ -41,7 +41,7 @@ def stages(name: str) -> dict[str, Stage]:
     lines = instructions(name)
     starts = [number for number, line in enumerate(lines) if line.startswith("FROM ")]
     for start, end in zip(starts, [*starts[1:], len(lines)], strict=True):
-        source, stage = re.fullmatch(r"FROM (\S+) AS (\S+)", lines[start]).groups()
+        _, source, _, stage = lines[start].split()
         found[stage] = Stage(stage, source, tuple(lines[start + 1 : end]))
     return found
 

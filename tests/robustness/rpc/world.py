@@ -1,0 +1,284 @@
+"""All four services on loopback, one store, and everything that they keep as a caller reads it."""
+
+from __future__ import annotations
+
+import hashlib
+import uuid
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import grpc
+import numpy as np
+from PIL import Image
+
+from terroir._proto.dataset.v1 import dataset_pb2 as ds
+from terroir._proto.dataset.v1 import dataset_pb2_grpc
+from terroir._proto.inference.v1 import inference_pb2_grpc
+from terroir._proto.registry.v1 import recipe_pb2, region_pb2, region_pb2_grpc, registry_pb2_grpc
+from terroir._proto.registry.v1 import registry_pb2 as reg
+from terroir._proto.training.v1 import training_pb2 as tr
+from terroir._proto.training.v1 import training_pb2_grpc
+from terroir.client.datasets import Datasets, scan_folder
+from terroir.common.grpc_client import channel
+from terroir.dataset.main import build as build_dataset
+from terroir.dataset.settings import DatasetSettings
+from terroir.dataset.thresholds import Thresholds
+from terroir.inference.main import build as build_inference
+from terroir.inference.settings import InferenceSettings
+from terroir.registry.main import build as build_registry
+from terroir.registry.settings import RegistrySettings
+from terroir.training.main import build as build_training
+from terroir.training.settings import TrainingSettings
+from tests.integration.dataset.tiny_clip import build_clip_folder
+from tests.integration.inference.inference_server import running_server, until
+from tests.integration.inference.test_hot_load import adapter_file
+from tests.robustness.rpc.faults import Faults
+
+BASE = "bases/tiny"
+CHUNK_BYTES = 20_000
+
+
+@dataclass
+class Stubs:
+    """One caller's stubs of every service."""
+
+    registry: Any
+    regions: Any
+    dataset: Any
+    training: Any
+    inference: Any
+    dataset_channel: grpc.Channel
+
+
+@dataclass
+class World:
+    """Running services, a caller whose calls may fail, and one whose calls do not."""
+
+    folder: Path
+    base: Path
+    faults: Faults
+    faulty: Stubs
+    sound: Stubs
+    channels: dict[str, grpc.Channel]
+    """By full name of the service."""
+    _known: set[str] = field(default_factory=set)
+
+    def begin(self) -> None:
+        """From now on `everything` looks into what is made after this, and only at the names of what was there."""
+        self._known = {message.name for message in (*self._adapters(), *self._datasets())}
+
+    def publish(self, stubs: Stubs, adapter: str, seed: int, request_id: str) -> reg.AdapterVersion:
+        """Publish one version."""
+        data = adapter_file(seed)
+        header = reg.PublishHeader(
+            adapter=adapter, base=BASE, size_bytes=len(data), file_digest=hashlib.sha256(data).hexdigest(),
+            request_id=request_id,
+        )  # fmt: skip
+        messages = [reg.PublishVersionRequest(header=header)]
+        messages += [
+            reg.PublishVersionRequest(chunk=data[at : at + CHUNK_BYTES]) for at in range(0, len(data), CHUNK_BYTES)
+        ]
+        published: reg.AdapterVersion = stubs.registry.PublishVersion(iter(messages), timeout=60)
+        return published
+
+    def adapter(self, versions: int = 2) -> str:
+        """A new adapter with some versions."""
+        name = f"adapters/a-{uuid.uuid4().hex[:12]}"
+        for number in range(versions):
+            self.publish(self.sound, name, number, str(uuid.uuid4()))
+        return name
+
+    def pictures(self, *, captions: bool = True) -> Path:
+        """A folder with three pictures that no other has."""
+        folder = self.folder / uuid.uuid4().hex
+        folder.mkdir()
+        rng = np.random.default_rng(int(uuid.uuid4()) % 2**32)
+        for number in range(3):
+            Image.fromarray(rng.integers(0, 255, (64, 64, 3), np.uint8)).save(folder / f"{number}.png")
+            if captions:
+                (folder / f"{number}.txt").write_text("noise, nowhere, grey, in the style of nothing")
+        return folder
+
+    def dataset(self, *, pictures: bool = True, captions: bool = True) -> str:
+        """A new dataset, with three pictures unless told otherwise."""
+        fields = ds.Dataset(region="CN-ZJ", trigger_word="ink", rights_statement="ours")
+        request = ds.CreateDatasetRequest(
+            dataset_id=f"d-{uuid.uuid4().hex[:12]}", dataset=fields, request_id=str(uuid.uuid4())
+        )
+        name = str(self.sound.dataset.CreateDataset(request, timeout=30).name)
+        if pictures:
+            self.import_into(self.sound, name, self.pictures(captions=captions))
+        return name
+
+    def import_into(self, stubs: Stubs, dataset: str, folder: Path) -> list[str]:
+        """Import a folder as the client library does; verdicts by file name."""
+        client = Datasets(stubs.dataset_channel)
+        return sorted(
+            f"{picture.path.name} {picture.image.verdict}"
+            for picture in client.import_pictures(dataset, scan_folder(folder))
+        )
+
+    def frozen(self) -> str:
+        """A frozen version that can be trained on; pictures of noise warn and pass."""
+        request = ds.FreezeVersionRequest(dataset=self.dataset(), request_id=str(uuid.uuid4()))
+        return str(self.sound.dataset.FreezeVersion(request, timeout=60).name)
+
+    def job(self) -> str:
+        """A job that waits for a Ray that never comes."""
+        request = tr.CreateJobRequest(
+            config_yaml=f"dataset: {self.frozen()}\nbase_model: tiny\nmax_train_steps: 2\n",
+            adapter=f"adapters/j-{uuid.uuid4().hex[:12]}", request_id=str(uuid.uuid4()),
+        )  # fmt: skip
+        return str(self.sound.training.CreateJob(request, timeout=60).name)
+
+    def everything(self) -> dict[str, list[bytes]]:
+        """All that the services keep, as messages."""
+        adapters, datasets = self._adapters(), self._datasets()
+        new_adapters = [adapter for adapter in adapters if adapter.name not in self._known]
+        new_datasets = [dataset for dataset in datasets if dataset.name not in self._known]
+        api, regions, data = self.sound.registry, self.sound.regions, self.sound.dataset
+        kept: dict[str, list[Any]] = {
+            "bases": api.ListBases(reg.ListBasesRequest(), timeout=30).bases,
+            "adapters": adapters,
+            "recipes": api.ListRecipes(reg.ListRecipesRequest(page_size=200), timeout=30).recipes,
+            "regions": regions.ListRegions(region_pb2.ListRegionsRequest(page_size=200), timeout=30).regions,
+            "datasets": datasets,
+            "jobs": [
+                _without_progress(job)
+                for job in self.sound.training.ListJobs(tr.ListJobsRequest(page_size=200), timeout=30).jobs
+            ],
+        }
+        kept["versions"] = [
+            version
+            for adapter in new_adapters
+            for version in api.ListVersions(reg.ListVersionsRequest(adapter=adapter.name), timeout=30).versions
+        ]
+        kept["audit"] = [
+            event
+            for adapter in new_adapters
+            for event in api.ListAuditEvents(reg.ListAuditEventsRequest(adapter=adapter.name), timeout=30).events
+        ]
+        kept["presets"] = [
+            api.GetPresets(reg.GetPresetsRequest(adapter=adapter.name), timeout=30) for adapter in new_adapters
+        ]
+        kept["samples"] = [sample for presets in kept["presets"] for sample in presets.samples]
+        kept["images"] = [
+            image
+            for dataset in new_datasets
+            for image in data.ListImages(ds.ListImagesRequest(dataset=dataset.name), timeout=30).images
+        ]
+        kept["frozen"] = [
+            version
+            for dataset in new_datasets
+            for version in data.ListVersions(ds.ListVersionsRequest(dataset=dataset.name), timeout=30).versions
+        ]
+        return {
+            name: [message.SerializeToString(deterministic=True) for message in found] for name, found in kept.items()
+        }
+
+    def _adapters(self) -> list[reg.Adapter]:
+        """By pages of the greatest size."""
+        found: list[reg.Adapter] = []
+        token = ""
+        while not found or token:
+            page = self.sound.registry.ListAdapters(
+                reg.ListAdaptersRequest(page_size=200, page_token=token), timeout=30
+            )
+            found, token = [*found, *page.adapters], page.next_page_token
+            if not found:
+                break
+        return found
+
+    def _datasets(self) -> list[ds.Dataset]:
+        found: list[ds.Dataset] = []
+        token = ""
+        while not found or token:
+            page = self.sound.dataset.ListDatasets(ds.ListDatasetsRequest(page_size=200, page_token=token), timeout=30)
+            found, token = [*found, *page.datasets], page.next_page_token
+            if not found:
+                break
+        return found
+
+
+def _without_progress(job: tr.Job) -> tr.Job:
+    """The queue tries on and on to reach Ray; what it finds is no caller's doing."""
+    copy = tr.Job()
+    copy.CopyFrom(job)
+    copy.ClearField("progress")
+    return copy
+
+
+def recipe_of(adapter: str) -> recipe_pb2.StyleRecipe:
+    """A recipe of one adapter."""
+    return recipe_pb2.StyleRecipe(adapters=[recipe_pb2.RecipeAdapter(adapter=adapter, weight=0.5)])
+
+
+@contextmanager
+def running_world(folder: Path, base: Path) -> Iterator[World]:
+    """Start everything; a Ray is never started, so jobs stay queued."""
+    store = folder / "store"
+    clip = build_clip_folder(folder / "clip")
+    faults = Faults()
+    with ExitStack() as stack:
+
+        def start(name: str, settings: Any, build: Any) -> str:
+            return str(stack.enter_context(running_server(name, settings, build)))
+
+        targets = {
+            "registry": start(
+                "registry", RegistrySettings(data_dir=store, port=0, base_sources={"tiny": base}), build_registry
+            ),
+            "dataset": start(
+                "dataset",
+                DatasetSettings(data_dir=store, port=0, gates=Thresholds(minimum_side=32), tagger_dir=clip),
+                build_dataset,
+            ),
+        }
+        # Port 9 of loopback: nobody listens there, and a job that waits for its Ray stays as it is.
+        training = TrainingSettings(
+            data_dir=store, port=0, ray_dashboard_url="http://127.0.0.1:9", base_sources={"tiny": base},
+            dataset_target=targets["dataset"], registry_target=targets["registry"],
+        )  # fmt: skip
+        targets["training"] = start("training", training, build_training)
+        inference = InferenceSettings(
+            data_dir=folder / "inference", port=0, base="tiny", base_model=str(base), threads=1,
+            registry_target=targets["registry"],
+        )  # fmt: skip
+        targets["inference"] = start("inference", inference, build_inference)
+
+        def stubs(wrap: Any) -> Stubs:
+            opened = {name: wrap(stack.enter_context(channel(target))) for name, target in targets.items()}
+            return Stubs(
+                registry_pb2_grpc.RegistryServiceStub(opened["registry"]),
+                region_pb2_grpc.RegionServiceStub(opened["registry"]),
+                dataset_pb2_grpc.DatasetServiceStub(opened["dataset"]),
+                training_pb2_grpc.TrainingServiceStub(opened["training"]),
+                inference_pb2_grpc.InferenceServiceStub(opened["inference"]),
+                opened["dataset"],
+            )
+
+        sound = stubs(lambda opened: opened)
+        faulty = stubs(lambda opened: grpc.intercept_channel(opened, faults))
+        plain = {name: stack.enter_context(channel(target)) for name, target in targets.items()}
+        channels = {
+            "terroir.registry.v1.RegistryService": plain["registry"],
+            "terroir.registry.v1.RegionService": plain["registry"],
+            "terroir.dataset.v1.DatasetService": plain["dataset"],
+            "terroir.training.v1.TrainingService": plain["training"],
+            "terroir.inference.v1.InferenceService": plain["inference"],
+        }
+        world = World(folder, base, faults, faulty, sound, channels)
+        until(lambda: _serves(sound.inference), 120)
+        yield world
+
+
+def _serves(stub: Any) -> bool:
+    from terroir._proto.inference.v1 import inference_pb2
+
+    try:
+        return bool(stub.GetServerInfo(inference_pb2.GetServerInfoRequest(), timeout=5).base)
+    except grpc.RpcError:
+        return False
