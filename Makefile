@@ -6,7 +6,7 @@ WORKERS ?= 2
 PYTEST := $(VENV)/python -m pytest -n $(WORKERS) --dist loadfile
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo demo-minio test test-fast lint types proto proto-accept docs lock tools tools-cluster test-cluster bench bench-gpu soak clean
+.PHONY: help setup demo demo-minio test test-fast lint types proto proto-accept docs lock images tools tools-cluster test-cluster bench bench-gpu soak clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -47,6 +47,9 @@ docs: setup ## Regenerate the reference pages
 
 lock: setup ## Rewrite the lock files from pyproject.toml
 	$(VENV)/python scripts/lock.py
+
+images: setup ## Build the container images with Docker or Podman (docs/images.md)
+	@$(VENV)/python scripts/images.py build
 
 tools: setup ## Build or find the programs that tests need, into a cache outside the tree
 	@$(VENV)/python scripts/tools.py

@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 import re
 import secrets
+import socket
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -17,6 +19,7 @@ import yaml
 from scripts.images_base import MINIO_IMAGE
 from scripts.images_engine import Engine, ImagesError
 
+SERVICES: Final = ("dataset", "training", "registry", "inference")
 _FILE: Final = "compose.yaml"
 _SECRETS: Final = Path("deploy/compose/secrets")
 _READY_SECONDS: Final = 180.0
@@ -49,6 +52,19 @@ def make_secrets(root: Path, say: Callable[[str], None]) -> None:
         path.touch(mode=0o600)
         path.write_text("".join(f"{variable}={value}\n" for variable, value in variables.items()))
     say(f"keys of the object store made in {_SECRETS}")
+
+
+def free_ports() -> dict[str, int]:
+    """A free port of loopback for each service, for a second set of containers beside somebody's own."""
+    with ExitStack() as opened:
+        # All are open at once, so that none is told twice.
+        probes = {name: opened.enter_context(socket.create_server(("127.0.0.1", 0))) for name in SERVICES}
+        return {name: int(probe.getsockname()[1]) for name, probe in probes.items()}
+
+
+def published(ports: Mapping[str, int]) -> dict[str, str]:
+    """The variables of the file that publish services at these ports."""
+    return {f"TERROIR_PUBLISHED_{name.upper()}": str(port) for name, port in ports.items()}
 
 
 @dataclass(frozen=True)

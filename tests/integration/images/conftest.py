@@ -1,0 +1,77 @@
+"""The images as they were built on this machine; their absence and their age are told."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+
+import pytest
+
+from scripts.images_base import MINIO_IMAGE, make_minio
+from scripts.images_build import IMAGES, project_version
+from scripts.images_compose import Composition, free_ports, published
+from scripts.images_engine import Engine, ImagesError, find_engine
+from tests.conftest import _MISSING
+from tests.integration.images.containers import ROOT, BuiltImage, Running
+
+_MADE_OF = ("services", "pyproject.toml", "requirements", "Dockerfile.inference", "Dockerfile.trainer", "scripts")
+
+
+@pytest.fixture(scope="session")
+def engine(request: pytest.FixtureRequest) -> Engine:
+    """Docker or Podman with all images; without them tests are skipped loudly.
+
+    TERROIR_REQUIRE_TOOLS=images makes that a failure.
+    """
+    found, lacking = None, ""
+    try:
+        found = find_engine()
+        missing = [tag for tag in (image.tag(project_version()) for image in IMAGES) if not found.has(tag)]
+        lacking = f"{', '.join(missing)} missing" if missing else ""
+    except ImagesError as error:
+        lacking = str(error)
+    if found is None or lacking:
+        if "images" in os.environ.get("TERROIR_REQUIRE_TOOLS", "").split(","):
+            pytest.fail(f"{lacking}; required here (TERROIR_REQUIRE_TOOLS=images); run make images")
+        request.config.stash[_MISSING].add("the set of container images (make images)")
+        pytest.skip(lacking)
+    return found
+
+
+@pytest.fixture
+def images_of_this_commit(request: pytest.FixtureRequest, engine: Engine) -> None:
+    """Skips loudly where what the images were made of has changed since."""
+    for made in (BuiltImage.of(engine, image.name) for image in IMAGES):
+        command = ["git", "diff", "--quiet", made.revision.removesuffix("-dirty"), "HEAD", "--", *_MADE_OF]
+        if subprocess.run(command, cwd=ROOT, check=False).returncode:
+            request.config.stash[_MISSING].add("a set of container images that is of this commit (make images)")
+            pytest.skip(f"{made.tag} is of {made.revision[:12]}; its sources have changed since")
+
+
+@pytest.fixture(scope="session", params=[image.name for image in IMAGES])
+def image(request: pytest.FixtureRequest, engine: Engine) -> BuiltImage:
+    """Each of the images."""
+    return BuiltImage.of(engine, request.param)
+
+
+@pytest.fixture(scope="session")
+def running(engine: Engine, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    """compose.yaml as it stands, under a name, with ports, keys and volumes of its own."""
+    folder = tmp_path_factory.mktemp("compose")
+    shutil.copy(ROOT / "compose.yaml", folder)
+    (folder / "deploy" / "compose").mkdir(parents=True)
+    if not engine.has(MINIO_IMAGE):
+        make_minio(engine)
+    ports = free_ports()
+    project = f"terroir-test-{hashlib.sha256(bytes(ROOT)).hexdigest()[:6]}"  # one for each clone on this machine
+    composition = Composition.load(folder, project, {**published(ports), "TERROIR_MINIO_IMAGE": MINIO_IMAGE})
+    composition.down(engine, volumes=True)  # what a killed run left
+    try:
+        composition.up(engine, lambda line: print(line, file=sys.stderr))
+        yield Running(engine, composition, {name: f"127.0.0.1:{port}" for name, port in ports.items()})
+    finally:
+        composition.down(engine, volumes=True)
