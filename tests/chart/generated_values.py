@@ -204,6 +204,7 @@ def _training(values: dict[str, Any]) -> None:
         external.update(dashboardUrl="", existingSecret="")
     elif not external["dashboardUrl"]:
         external["existingSecret"] = ""
+        values["training"]["replicas"] = min(values["training"]["replicas"], 1)
     for number, group in enumerate(ray["workerGroups"]):
         group["name"] = f"{group['name'][:10].rstrip('-')}-{number}"
         group["maxReplicas"] = max(group["maxReplicas"], group.get("minReplicas", 0))

@@ -222,3 +222,11 @@ def test_objects_outlive_the_release_unless_told_otherwise(chart: Chart) -> None
     assert kept["whenDeleted"] == "Retain"
     gone = named(chart.render(CI["cpu-kind"]), "StatefulSet", "-store")["spec"]["persistentVolumeClaimRetentionPolicy"]
     assert gone["whenDeleted"] == "Delete"
+
+
+def test_a_ray_in_the_training_pod_is_never_there_twice(chart: Chart) -> None:
+    """Each replica would see the other's attempts as lost, and run them again."""
+    alone = named(chart.render(CI["cpu-kind"]), "Deployment", "-training")["spec"]["strategy"]["rollingUpdate"]
+    assert alone == {"maxSurge": 0, "maxUnavailable": 1}
+    usual = named(chart.render({}), "Deployment", "-training")["spec"]["strategy"]["rollingUpdate"]
+    assert usual == {"maxSurge": 1, "maxUnavailable": 0}

@@ -150,6 +150,10 @@ ray.enabled is true and training.externalRay is set: say ray.enabled=false to us
 {{- if and $external.existingSecret (not $external.dashboardUrl) (not $ray.enabled) }}
 training.externalRay.existingSecret is set and training.externalRay.dashboardUrl is empty
 {{- end }}
+{{- $local := not (or $ray.enabled $external.dashboardUrl) -}}
+{{- if and $local (gt (int .Values.training.replicas) 1) }}
+training.replicas is {{ .Values.training.replicas }} and jobs run in the training pod: each pod would take the others' jobs for lost. Say training.replicas=1, enable ray, or name training.externalRay.dashboardUrl
+{{- end }}
 {{- $names := list -}}
 {{- $gpus := false -}}
 {{- range $ray.workerGroups }}
@@ -165,7 +169,7 @@ ray.workerGroups: minReplicas {{ .minReplicas }} of {{ .name }} exceeds maxRepli
 {{- if gt (float64 .Values.training.gpusPerJob) 0.0 }}
 {{- if and $ray.enabled (not $gpus) }}
 training.gpusPerJob is {{ .Values.training.gpusPerJob }} and no group of ray.workerGroups has a GPU: jobs would wait for ever
-{{- else if not (or $ray.enabled $external.dashboardUrl) }}
+{{- else if $local }}
 training.gpusPerJob is {{ .Values.training.gpusPerJob }} and jobs run in the training pod, which has no GPU: enable ray, or name training.externalRay.dashboardUrl
 {{- end }}
 {{- end }}
