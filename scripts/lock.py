@@ -54,7 +54,10 @@ def _compile(source: Path, *options: str) -> str:
         "--python-version", "3.11", "--generate-hashes", "--no-emit-index-url", "--no-emit-find-links", "--no-header",
         "--no-annotate", *options,
     ]  # fmt: skip
-    return subprocess.run(command, check=True, capture_output=True, text=True, cwd=ROOT).stdout
+    done = subprocess.run(command, check=False, capture_output=True, text=True, cwd=ROOT)
+    if done.returncode:
+        sys.exit(f"lock: uv could not resolve {source.name}:\n{done.stderr}")
+    return done.stdout
 
 
 def _packages(lock: str) -> list[str]:
