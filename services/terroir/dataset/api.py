@@ -52,6 +52,7 @@ class DatasetServicer(dataset_pb2_grpc.DatasetServiceServicer):
 
     def __init__(self, domain: Domain) -> None:
         self._domain = domain
+        domain.importer.metrics.store.watch(domain.importer.blobs.store)
 
     async def CreateDataset(self, request: pb.CreateDatasetRequest, context: Context) -> pb.Dataset:
         fields = dataset_fields(request.dataset)

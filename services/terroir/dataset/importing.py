@@ -60,6 +60,7 @@ class Importer:
         self.metrics = metrics
         self.decoding = asyncio.Semaphore(limits.max_decoding)
         self._streams = 0
+        metrics.watch_imports(lambda: self._streams, limits.max_streams)
 
     async def run(self, dataset_id: str, messages: AsyncIterator[ToServer]) -> AsyncGenerator[ToClient, None]:
         """Answer the messages of one stream until every offer has its verdict. Raises `TerroirError`."""
@@ -290,7 +291,7 @@ class _Run:
         answers = [Judged(picture, picture.picture.digest in before.pictures) for picture in judged]
         for answer in answers:
             if not answer.already_present:
-                importer.metrics.imported(answer.picture.verdict)
+                importer.metrics.imported(answer.picture.verdict, answer.picture.findings)
         return answers
 
 

@@ -162,6 +162,7 @@ class EngineHost:
     def _take(self, event: EngineEvent) -> None:
         if isinstance(event, EngineInfo):
             self._info, self._load_error, self._failures = event, "", 0
+            self._metrics.engine_ready(True)
             _log.info("engine ready", pid=event.pid, device=event.device, base_digest=event.base_digest)
             self._announcing = asyncio.ensure_future(self._on_serving(True))
         elif isinstance(event, LoadFailed):
@@ -173,6 +174,7 @@ class EngineHost:
 
     def _lose_engine(self) -> None:
         self._info = None
+        self._metrics.engine_ready(False)
         lost = EngineRestarted(
             "the engine ended while it drew this request and is being restarted; try again",
             retry_after_seconds=_LOAD_RETRY_SECONDS,

@@ -66,6 +66,7 @@ class RegistryServicer(
         self._lineages = registry.lineages
         self._principals = principals
         self._metrics = metrics
+        metrics.store.watch(registry.store)
         self._parsing = asyncio.Semaphore(settings.max_parallel_publishes)
         self._comparing = asyncio.Semaphore(settings.max_parallel_comparisons)
 

@@ -35,6 +35,7 @@ from terroir.store.journal import Journal
 class Registry:
     """The domain objects of one replica; any number may share a store."""
 
+    store: ObjectStore
     bases: Bases
     adapters: Adapters
     search: AdapterSearch
@@ -69,6 +70,7 @@ def assemble(store: ObjectStore, clock: Clock, settings: RegistrySettings) -> Re
     region_log.current()  # reads all of it now, so that the first caller need not wait for that
     regions = Regions(region_log, adapters, clock)
     return Registry(
+        store=store,
         bases=bases,
         adapters=adapters,
         search=AdapterSearch(adapters, Search(live.index, regions)),

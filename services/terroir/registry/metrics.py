@@ -11,14 +11,15 @@ from terroir.common.clock import Clock
 from terroir.common.errors import TerroirError
 from terroir.registry.index.live import LiveIndex
 from terroir.store.errors import StoreError
+from terroir.store.metrics import StoreMetrics
 
 
 class RegistryMetrics:
-    """Counts publishes, refusals and bytes."""
+    """Publishes, bytes, the index and its watchers, and the store."""
 
     def __init__(self, clock: Clock, registry: CollectorRegistry) -> None:
         self._clock = clock
-        self._registry = registry
+        self.store = StoreMetrics(registry)
         self._published = Counter(
             "terroir_registry_versions_published", "Publish calls that ended in a version.", registry=registry
         )
@@ -34,6 +35,22 @@ class RegistryMetrics:
         self._refused = Counter(
             "terroir_registry_publish_refusals", "Publish calls refused.", ["reason"], registry=registry
         )
+        self._stale = Gauge(
+            "terroir_registry_index_stale_seconds",
+            "Time since the index was last level with the store.",
+            registry=registry,
+        )
+        self._adapters = Gauge("terroir_registry_index_adapters", "Adapters in the index.", registry=registry)
+        self._versions = Gauge("terroir_registry_index_versions", "Versions in the index.", registry=registry)
+        self._entry = Gauge(
+            "terroir_registry_index_journal_entry", "Newest entry of the journal that was read.", registry=registry
+        )
+        self._hints = Gauge(
+            "terroir_registry_index_pending_hints", "Announced writes that were not seen yet.", registry=registry
+        )
+        self._watchers = Gauge("terroir_registry_watchers", "Callers that watch for changes.", registry=registry)
+        for direction in ("upload", "download"):  # so that a rate is 0, not absent, before the first byte
+            self._bytes.labels(direction)
 
     @contextmanager
     def publishing(self) -> Iterator[None]:
@@ -56,12 +73,10 @@ class RegistryMetrics:
         self._bytes.labels("download").inc(count)
 
     def watch_index(self, live: LiveIndex) -> None:
-        """Show how much the index holds and how old it is, read at each scrape."""
-        gauges = {
-            "stale_seconds": ("Time since the index was last level with the store.", live.stale_seconds),
-            "adapters": ("Adapters in the index.", lambda: live.index.counts()[0]),
-            "journal_entry": ("Newest entry of the journal that was read.", lambda: live.follower.place()[0]),
-            "pending_hints": ("Announced writes that were not seen yet.", lambda: len(live.follower.place()[1])),
-        }
-        for name, (text, read) in gauges.items():
-            Gauge(f"terroir_registry_index_{name}", text, registry=self._registry).set_function(read)
+        """Show how much the index holds, how old it is and who watches it, read at each scrape."""
+        self._stale.set_function(live.stale_seconds)
+        self._adapters.set_function(lambda: live.index.counts()[0])
+        self._versions.set_function(lambda: live.index.counts()[1])
+        self._entry.set_function(lambda: live.follower.place()[0])
+        self._hints.set_function(lambda: len(live.follower.place()[1]))
+        self._watchers.set_function(lambda: live.follower.watchers)

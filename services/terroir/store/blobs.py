@@ -9,6 +9,7 @@ from contextlib import suppress
 
 from terroir.store.errors import AlreadyExists, CorruptBlob, InvalidKey
 from terroir.store.interface import ObjectStore
+from terroir.store.observer import tell_damaged
 
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 
@@ -18,6 +19,11 @@ class Blobs:
 
     def __init__(self, store: ObjectStore) -> None:
         self._store = store
+
+    @property
+    def store(self) -> ObjectStore:
+        """Where they are kept."""
+        return self._store
 
     def put(self, data: bytes, *, likely_new: bool = False) -> str:
         """Store `data` and return its digest; storing the same bytes again, or at the same time, is success.
@@ -34,7 +40,7 @@ class Blobs:
     def get(self, digest: str) -> bytes:
         """The bytes of `digest`; raises `NotFound`, or `CorruptBlob` when the store returns other bytes."""
         data = self._store.get(_key(digest))
-        _verify(hashlib.sha256(data).hexdigest(), digest)
+        self._verify(hashlib.sha256(data).hexdigest(), digest)
         return data
 
     def exists(self, digest: str) -> bool:
@@ -71,21 +77,21 @@ class Blobs:
                 yield held
             held = self._store.get_range(key, start, chunk_bytes)
             seen.update(held)
-        _verify(seen.hexdigest(), digest)
+        self._verify(seen.hexdigest(), digest)
         if held is not None:
             yield held
+
+    def _verify(self, actual: str, digest: str) -> None:
+        if actual != digest:
+            tell_damaged(self._store)
+            raise CorruptBlob(
+                f"blob {digest} is corrupt: its bytes have the sha256 {actual} (restore {_key(digest)} from a copy of "
+                "the store, or delete that object and store the same bytes again)",
+                _key(digest),
+            )
 
 
 def _key(digest: str) -> str:
     if not _DIGEST.fullmatch(digest):
         raise InvalidKey(f"digest {digest[:80]!r} is not a sha256 (pass 64 lower-case hex digits)", digest)
     return f"blobs/sha256/{digest[:2]}/{digest}"
-
-
-def _verify(actual: str, digest: str) -> None:
-    if actual != digest:
-        raise CorruptBlob(
-            f"blob {digest} is corrupt: its bytes have the sha256 {actual} (restore {_key(digest)} from a copy of the "
-            "store, or delete that object and store the same bytes again)",
-            _key(digest),
-        )

@@ -24,6 +24,7 @@ from terroir.store.errors import (
     StoreUnavailable,
 )
 from terroir.store.interface import ObjectStore, ensure_key
+from terroir.store.observer import tell_damaged
 
 MUST_NOT_EXIST = ""
 """As `expected_etag`: the sequence must still be empty."""
@@ -304,6 +305,7 @@ class DocumentSequence:
 
     def _corrupt(self, number: int) -> CorruptObject:
         key = self._key(number)
+        tell_damaged(self._store)
         return CorruptObject(f"{key} is not document {number} (restore that object from a copy of the store)", key)
 
 

@@ -18,6 +18,7 @@ from terroir.common.clock import Clock
 from terroir.store.documents import Document
 from terroir.store.errors import AlreadyExists, CorruptObject, NotFound, StoreUnavailable
 from terroir.store.interface import ObjectStore, ensure_key
+from terroir.store.observer import tell_damaged
 
 _MAX_HINTS_PER_ENTRY: Final = 256
 
@@ -186,4 +187,5 @@ class Journal:
 
     def _corrupt(self, number: int) -> CorruptObject:
         key = self._key(number)
+        tell_damaged(self._store)
         return CorruptObject(f"{key} is no entry of the journal (restore that object from a copy of the store)", key)

@@ -5,9 +5,10 @@ from __future__ import annotations
 import errno
 import os
 import re
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Literal, NoReturn
+from typing import Literal, NoReturn, TypeAlias
 
 import obstore
 from obstore.exceptions import AlreadyExistsError, BaseError
@@ -15,10 +16,11 @@ from obstore.store import MemoryStore as ObstoreMemory
 from obstore.store import ObjectStore as Backend
 
 from terroir.store.deadline import ensure_time_left
-from terroir.store.errors import AlreadyExists, InvalidKey, NotFound, StoreUnavailable
+from terroir.store.errors import AlreadyExists, InvalidKey, NotFound, StoreError, StoreUnavailable
 from terroir.store.interface import ensure_key, ensure_prefix
+from terroir.store.observer import Observable, Operation
 
-Verb = Literal["open", "read", "list", "write", "delete"]
+Verb: TypeAlias = Operation
 
 _OS_ERROR = re.compile(r"\(os error (\d+)\)")
 
@@ -35,7 +37,7 @@ _FAILURES: dict[int, tuple[str, str]] = {
 _OTHER_FAILURE = ("STORE_IO_ERROR", "check the disk or mount and the system log, then try again")
 
 
-class ObstoreDriver:
+class ObstoreDriver(Observable):
     """Implements `ObjectStore` over any obstore backend.
 
     obstore's runtime does not survive `fork`: a child process opens its own driver (spawn, or a fresh program).
@@ -113,10 +115,19 @@ class ObstoreDriver:
     @contextmanager
     def _translated(self, key: str, verb: Verb) -> Iterator[None]:
         ensure_time_left(key)
+        begun = time.monotonic()
         try:
-            yield
-        except (BaseError, OSError) as error:
-            self._raise_store_error(error, key, verb)
+            try:
+                yield
+            except (BaseError, OSError) as error:
+                self._raise_store_error(error, key, verb)
+        except StoreUnavailable as error:
+            self.observer.failed(verb, error.reason, time.monotonic() - begun)
+            raise
+        except StoreError:
+            self.observer.answered(verb, time.monotonic() - begun)
+            raise
+        self.observer.answered(verb, time.monotonic() - begun)
 
     def _raise_store_error(self, error: Exception, key: str, verb: Verb) -> NoReturn:
         number = _errno_of(error)

@@ -45,6 +45,8 @@ class TrainingServicer(training_pb2_grpc.TrainingServiceServicer):
 
     def __init__(self, domain: Domain, principals: PrincipalSource) -> None:
         self._domain = domain
+        domain.metrics.watch(domain.jobs.census)
+        domain.metrics.store.watch(domain.store)
         self._principals = principals
 
     async def ValidateConfig(self, request: pb.ValidateConfigRequest, _: _Context) -> pb.ValidateConfigResponse:

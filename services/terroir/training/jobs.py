@@ -13,6 +13,9 @@ from terroir.common.clock import Clock
 from terroir.store.documents import Collection, Document
 from terroir.store.errors import AlreadyExists, NotFound
 from terroir.store.interface import ObjectStore
+from terroir.training.attempt_files import read_progress
+from terroir.training.census import JobCensus
+from terroir.training.engine.ports import TrainProgress
 from terroir.training.errors import AttemptSuperseded, JobNotFound
 
 PREFIX: Final = "jobs"
@@ -98,6 +101,8 @@ class Jobs:
         self._store = store
         self._clock = clock
         self._sequences = Collection(store, PREFIX, clock)
+        self.census = JobCensus(clock)
+        """Kept by the queue of this process, where there is one."""
 
     def create(
         self, request_id: str, *, adapter: str, base: str, dataset_version: str, config_yaml: str, creator: str = "",
@@ -122,6 +127,10 @@ class Jobs:
             return _job(self._sequences.sequence(job_id).head())
         except NotFound as error:
             raise JobNotFound(f"{PREFIX}/{job_id} does not exist (list them: terroir train list)") from error
+
+    def progress(self, job: Job) -> TrainProgress | None:
+        """What the newest attempt reported last, if it has reported anything."""
+        return read_progress(self._store, attempt_prefix(job.id, job.attempt.number)) if job.attempt else None
 
     def ids(self) -> list[str]:
         """Identifiers of all jobs."""

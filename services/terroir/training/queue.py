@@ -7,7 +7,7 @@ found again by their submission.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -17,6 +17,7 @@ from terroir.common.clock import Clock
 from terroir.common.errors import TerroirError
 from terroir.store.errors import StoreError
 from terroir.training.driver_order import DriverOrder
+from terroir.training.engine.ports import TrainProgress
 from terroir.training.jobs import Attempt, Job, JobFailure, Jobs, JobState
 from terroir.training.ray_jobs import Submission
 from terroir.training.ray_runtime import RayRuntime
@@ -24,6 +25,8 @@ from terroir.training.ray_runtime import RayRuntime
 _log = structlog.get_logger(__name__)
 _TICK_SECONDS: Final = 0.5
 _RELIST_SECONDS: Final = 5.0
+_LISTEN_SECONDS: Final = 5.0
+"""Between two looks at what running attempts report."""
 _ADOPT_SECONDS: Final = 30.0
 """Another replica that claimed an attempt has this long to submit it."""
 _CANCEL_SECONDS: Final = 30.0
@@ -59,12 +62,16 @@ class Queue:
         self._listed = float("-inf")
         self._cancelled_since: dict[str, float] = {}
         self._submitted: set[str] = set()
+        self._open: set[str] = set()
+        """Jobs that this process knew before they ended."""
+        self._listened = float("-inf")
         self._wake = threading.Event()
         self._stopping = threading.Event()
 
     def added(self, job_id: str) -> None:
         """A job may have something to do: look at it now."""
         self._active.add(job_id)
+        self._open.add(job_id)
         self._wake.set()
 
     def run(self) -> None:
@@ -90,8 +97,10 @@ class Queue:
         self._relist()
         jobs = sorted((self._jobs.get(job_id) for job_id in tuple(self._active)), key=lambda job: job.created_at)
         running = 0
+        seen = []
         for job in jobs:
             current = self._watch(job) if job.dispatched else job
+            seen.append(current)
             if current.ended:
                 self._active.discard(current.id)
                 self._ended.add(current.id)
@@ -99,6 +108,7 @@ class Queue:
                 running += 1
             elif running < self._limits.max_running and not self._stopping.is_set():
                 running += self._dispatch(current)
+        self._take_census(seen)
 
     def _relist(self) -> None:
         if self._clock.monotonic() - self._listed >= _RELIST_SECONDS:
@@ -121,6 +131,7 @@ class Queue:
     def _submit(self, job: Job, attempt: Attempt) -> None:
         self._ray.submit(self._order(job, attempt))
         self._submitted.add(attempt.submission_id)
+        self._jobs.census.submitted()
         _log.info("attempt_submitted", job=job.name, attempt=attempt.number, submission=attempt.submission_id)
 
     def _watch(self, job: Job) -> Job:
@@ -158,6 +169,7 @@ class Queue:
         # An attempt that vanished with its whole Ray (a restart of this service) is nobody's failure.
         lost = job.lost_attempts + (submission is not None)
         why = submission.message if submission else "its Ray is gone"
+        self._jobs.census.lost(self._progress(job))
         _log.warning("attempt_lost", job=job.name, attempt=attempt.number, lost=lost, why=why[:300])
         if lost >= self._limits.max_lost_attempts:
             failure = JobFailure(
@@ -175,6 +187,29 @@ class Queue:
                 else replace(head, state=JobState.QUEUED, dispatched=False, lost_attempts=lost)
             ),
         )
+
+    def _take_census(self, seen: Sequence[Job]) -> None:
+        """Last in a tick: figures must hold up nothing."""
+        census = self._jobs.census
+        census.look(seen, self._limits.max_running)
+        for job in seen:
+            if not job.ended:
+                self._open.add(job.id)
+            elif job.id in self._open:
+                self._open.discard(job.id)
+                census.ended(job, self._progress(job))
+        if self._clock.monotonic() - self._listened >= _LISTEN_SECONDS:
+            self._listened = self._clock.monotonic()
+            for job in seen:
+                if job.state is JobState.RUNNING:
+                    census.hear(job.id, self._progress(job))
+
+    def _progress(self, job: Job) -> TrainProgress | None:
+        try:
+            return self._jobs.progress(job)
+        except StoreError as error:  # a figure only, and the next look asks again
+            _log.warning("progress_unread", job=job.name, reason=error.reason)
+            return None
 
     def _forsaken(self, job: Job, number: int) -> bool:
         """Whether the claim of an attempt is old and the job does not know of it: its claimer died in between."""

@@ -12,6 +12,8 @@ from terroir.common.clock import FixedClock
 from terroir.registry.errors import BaseMismatch
 from terroir.registry.metrics import RegistryMetrics
 from terroir.store.errors import OperationConflict
+from terroir.store.obstore_driver import MemoryStore
+from tests.unit.registry.index_kit import Replica
 
 Read = Callable[..., float | None]
 
@@ -57,3 +59,14 @@ def test_bytes_count_by_direction(measured: tuple[RegistryMetrics, FixedClock, R
     metrics.sent(4)
     assert read("terroir_registry_transfer_bytes_total", {"direction": "upload"}) == 10
     assert read("terroir_registry_transfer_bytes_total", {"direction": "download"}) == 7
+
+
+def test_watchers_and_versions_are_counted_as_they_are() -> None:
+    registry = CollectorRegistry()
+    replica = Replica(MemoryStore(), FixedClock())
+    RegistryMetrics(FixedClock(), registry).watch_index(replica.live)
+    replica.publish("jiangnan")
+    subscription, *_ = replica.live.follower.subscribe("", lambda: None)
+    seen = [registry.get_sample_value(f"terroir_registry_{name}") for name in ("watchers", "index_versions")]
+    replica.live.follower.unsubscribe(subscription)
+    assert (seen, registry.get_sample_value("terroir_registry_watchers")) == ([1, 1], 0)

@@ -41,6 +41,7 @@ class DeviceTier:
         self._metrics = metrics
         self._life = 0
         self._cache = self._empty()
+        metrics.budget(Tier.DEVICE, budget_bytes)
 
     @property
     def used_bytes(self) -> int:
@@ -76,7 +77,7 @@ class DeviceTier:
             # Of the engine's life in which they were pinned: an engine that was restarted has none of them.
             for digest in pinned:
                 cache.unpin(digest)
-            self._metrics.held(Tier.DEVICE, self._cache.used_bytes)
+            self._metrics.held(Tier.DEVICE, self._cache.used_bytes, self._cache.count)
 
     def prefetch(self, digest: str, adapter: Adapter) -> bool:
         """Put an adapter on the device if that evicts nothing; whether it is there now."""
@@ -93,13 +94,13 @@ class DeviceTier:
     def forget(self, digest: str) -> None:
         """Drop an adapter as soon as no job draws with it."""
         self._cache.discard(digest)
-        self._metrics.held(Tier.DEVICE, self._cache.used_bytes)
+        self._metrics.held(Tier.DEVICE, self._cache.used_bytes, self._cache.count)
 
     def reset(self) -> None:
         """The engine ended, and all it had with it."""
         self._life += 1
         self._cache = self._empty()
-        self._metrics.held(Tier.DEVICE, 0)
+        self._metrics.held(Tier.DEVICE, 0, 0)
 
     def _empty(self) -> PinnedLru[str]:
         return PinnedLru(self._budget_bytes, partial(self._gone, self._life))
@@ -108,7 +109,7 @@ class DeviceTier:
         self._device.put(digest, adapter)
         self._cache.add(digest, digest, self._size(adapter))
         self._metrics.put_on_device()
-        self._metrics.held(Tier.DEVICE, self._cache.used_bytes)
+        self._metrics.held(Tier.DEVICE, self._cache.used_bytes, self._cache.count)
 
     def _size(self, adapter: Adapter) -> int:
         """As the engine keeps it: the factors of every kind, in fp32."""

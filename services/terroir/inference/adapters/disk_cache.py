@@ -35,6 +35,7 @@ class DiskCache:
         self._used_bytes = 0
         self._sizes: OrderedDict[str, int] = OrderedDict()
         """By digest, longest unread first."""
+        metrics.budget(Tier.DISK, budget_bytes)
 
     @property
     def used_bytes(self) -> int:
@@ -108,11 +109,11 @@ class DiskCache:
         self._uncount(digest)
         self._sizes[digest] = size
         self._used_bytes += size
-        self._metrics.held(Tier.DISK, self._used_bytes)
+        self._metrics.held(Tier.DISK, self._used_bytes, len(self._sizes))
 
     def _uncount(self, digest: str) -> None:
         self._used_bytes -= self._sizes.pop(digest, 0)
-        self._metrics.held(Tier.DISK, self._used_bytes)
+        self._metrics.held(Tier.DISK, self._used_bytes, len(self._sizes))
 
     def _evict(self) -> None:
         for digest in list(self._sizes):

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import structlog
 
 from terroir.common.clock import Clock
-from terroir.common.errors import DeadlineExceeded, FailedPrecondition, Unavailable
+from terroir.common.errors import DeadlineExceeded, FailedPrecondition, TerroirError, Unavailable
 from terroir.common.tracing import span
 from terroir.inference.adapters.disk_cache import DiskCache
 from terroir.inference.adapters.residency import LoadedAdapter
@@ -48,6 +50,10 @@ class AdapterLoader:
 
         Or FailedPrecondition with the reason that `terroir.lora` gives.
         """
+        with self._counted():
+            return await self._load(version, key_table)
+
+    async def _load(self, version: VersionInfo, key_table: KeyTable) -> LoadedAdapter:
         if version.size_bytes > self._max_bytes:
             raise AdapterMemoryFull(
                 f"{version.name} is a file of {version.size_bytes} bytes, all adapters in memory may take "
@@ -88,16 +94,25 @@ class AdapterLoader:
         """A signature is for a file and its version's facts, so each version of one file needs its own."""
         if not self._signatures.asks:
             return
-        data = await self._from_disk(version)
-        if data is None:
-            data = await self._download(version)
-            await asyncio.to_thread(_verify, version, data)
-            self._keep(version, data)
-        await asyncio.to_thread(self._signatures.check, version, data)
+        with self._counted():
+            data = await self._from_disk(version)
+            if data is None:
+                data = await self._download(version)
+                await asyncio.to_thread(_verify, version, data)
+                self._keep(version, data)
+            await asyncio.to_thread(self._signatures.check, version, data)
 
     async def close(self) -> None:
         """Wait until what was loaded is on the disk."""
         await asyncio.gather(*self._keeping.values())
+
+    @contextmanager
+    def _counted(self) -> Iterator[None]:
+        try:
+            yield
+        except TerroirError as error:
+            self._metrics.load_failed(error.reason)
+            raise
 
     async def _from_disk(self, version: VersionInfo) -> bytes | None:
         if (keeping := self._keeping.get(version.file_digest)) is not None:

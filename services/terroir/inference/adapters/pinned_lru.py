@@ -33,6 +33,11 @@ class PinnedLru(Generic[Value]):
         self._on_gone = on_gone
         self._entries: OrderedDict[object, _Entry[Value]] = OrderedDict()
 
+    @property
+    def count(self) -> int:
+        """Entries held."""
+        return len(self._entries)
+
     def __contains__(self, key: object) -> bool:
         return key in self._entries
 

@@ -65,6 +65,7 @@ class Residency:
         self._loader = loader
         self._metrics = metrics
         self._cache: PinnedLru[LoadedAdapter] = PinnedLru(budget_bytes, self._gone)
+        metrics.budget(Tier.HOST, budget_bytes)
         self._loading: dict[str, asyncio.Task[LoadedAdapter]] = {}
         self._unwanted: set[str] = set()
         """Forgotten while they were loaded."""
@@ -116,7 +117,7 @@ class Residency:
             yield replace(loaded, version=version.name)
         finally:
             self._cache.unpin(digest)
-            self._metrics.held(Tier.HOST, self._cache.used_bytes)
+            self._metrics.held(Tier.HOST, self._cache.used_bytes, self._cache.count)
 
     async def prefetch(self, version: VersionInfo, key_table: KeyTable) -> Adapter:
         """Have the adapter in memory without holding it; raises as `hold` does. Evicts only what nobody holds."""
@@ -128,7 +129,7 @@ class Residency:
         if digest in self._loading:
             self._unwanted.add(digest)
         self._cache.discard(digest)
-        self._metrics.held(Tier.HOST, self._cache.used_bytes)
+        self._metrics.held(Tier.HOST, self._cache.used_bytes, self._cache.count)
 
     async def close(self) -> None:
         """Give up all loads; what was loaded is kept."""
@@ -178,7 +179,7 @@ class Residency:
         size = loaded.adapter.size_bytes
         self._cache.evict(room_bytes=size)
         self._cache.add(loaded.digest, loaded, size)
-        self._metrics.held(Tier.HOST, self._cache.used_bytes)
+        self._metrics.held(Tier.HOST, self._cache.used_bytes, self._cache.count)
 
     def _ensure_room(self, loaded: LoadedAdapter) -> None:
         size, pinned = loaded.adapter.size_bytes, self._cache.pinned_bytes

@@ -152,6 +152,7 @@ class Stylist:
                     adapter = replace(adapter, found=found.get(adapter.digest, adapter.found))
                     holding.set(tier=adapter.found.value, size_bytes=version.size_bytes)
                 self._metrics.hit(adapter.found)
+                self._metrics.worn(version.name)
                 loaded[adapter.digest] = adapter
             yield loaded
 

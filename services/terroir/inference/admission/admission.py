@@ -13,7 +13,7 @@ from typing import Any, Final, TypeVar
 from terroir.common.clock import Clock
 from terroir.common.errors import DeadlineExceeded, TerroirError
 from terroir.inference.admission.cost_model import Capacity, CostModel, Work
-from terroir.inference.admission.metrics import AdmissionMetrics
+from terroir.inference.admission.metrics import AdmissionMetrics, Promise
 from terroir.inference.admission.priority import Priority
 from terroir.inference.engine.messages import TickCost
 from terroir.inference.errors import DeadlineUnmeetable, QueueFull
@@ -21,6 +21,8 @@ from terroir.inference.errors import DeadlineUnmeetable, QueueFull
 SAFETY: Final = 1.25
 """A deadline is called unmeetable only where even 1 / SAFETY of the predicted time is too long."""
 LEAST_RETRY_SECONDS: Final = 0.5
+_SAME_MOMENT_SECONDS: Final = 0.1
+"""gRPC cancels a call at its deadline by a clock of its own, which may be a little earlier."""
 _T = TypeVar("_T")
 
 
@@ -54,6 +56,8 @@ class Place:
         """When its turn would have come, had it been ready; never earlier than `arrived`."""
         self.is_ready = False
         self.admitted = False
+        self.settled = False
+        """Whether what became of its deadline was counted."""
         self.decided: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         """Done when its turn has come, or failed with why it never will."""
         self._admission = admission
@@ -112,6 +116,11 @@ class Admission:
         self._learnt: TickCost | None = None
 
     @property
+    def max_waiting(self) -> int:
+        """Requests that may wait."""
+        return self._max_waiting
+
+    @property
     def active(self) -> int:
         """Requests that draw."""
         return len(self._active)
@@ -142,8 +151,13 @@ class Admission:
 
     def drawn(self, place: Place, before: float, after: float) -> None:
         """A request has its pictures, `before` its first tick and `after` its last one it took so many seconds."""
+        place.settled = True
         self._costs.learn_around(place.demand.work, before, after)
-        self._metrics.predicted(place.predicted_seconds, self.now() - place.arrived)
+        now, deadline = self.now(), place.demand.deadline
+        self._metrics.predicted(place.predicted_seconds, now - place.arrived)
+        self._metrics.drawn(place.demand.priority, now - place.arrived)
+        if deadline is not None:
+            self._metrics.promised(Promise.KEPT if now <= deadline else Promise.BROKEN)
 
     @asynccontextmanager
     async def enter(self, demand: Demand) -> AsyncIterator[Place]:
@@ -163,6 +177,7 @@ class Admission:
             if alarm is not None:
                 alarm.cancel()
             place.decided.cancel()
+            self._settle(place)
             if place.admitted:
                 self._active.remove(place)
             elif place in self._waiting:
@@ -177,6 +192,7 @@ class Admission:
         while (place := self._next()) is not None:
             # It may have waited longer than was predicted: drawing in vain would only keep others waiting.
             if late := self._late(place.demand, self._predict(place.work, []), place.trust):
+                place.settled = isinstance(late, DeadlineUnmeetable)
                 self._end(place, late)
                 continue
             self._waiting.remove(place)
@@ -247,6 +263,7 @@ class Admission:
         if predicted * trust <= left * SAFETY:
             return None
         alone = self._costs.alone(demand.work)
+        self._metrics.promised(Promise.DECLINED if alone <= left * SAFETY else Promise.IMPOSSIBLE)
         retry = max(LEAST_RETRY_SECONDS, predicted - left)
         advice = (
             f"try again in {retry:.1f} s"
@@ -274,6 +291,12 @@ class Admission:
         self._metrics.refused(place.demand.priority, error.reason)
         place.decided.set_exception(error)
         place.decided.exception()  # read, for when the caller gave up before it could hear of it
+
+    def _settle(self, place: Place) -> None:
+        """Count a deadline that passed before the pictures came."""
+        deadline = place.demand.deadline
+        if deadline is not None and not place.settled and self.now() >= deadline - _SAME_MOMENT_SECONDS:
+            self._metrics.promised(Promise.BROKEN)
 
     def _full(self) -> QueueFull:
         retry = LEAST_RETRY_SECONDS

@@ -3,14 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from enum import StrEnum
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from terroir.inference.admission.priority import Priority
 
+_REASONS = ("QUEUE_FULL", "DEADLINE_UNMEETABLE", "DEADLINE_EXCEEDED")
+
+
+class Promise(StrEnum):
+    """What became of a deadline that a caller gave."""
+
+    KEPT = "kept"
+    """The pictures were there in time."""
+    BROKEN = "broken"
+    """It passed while the request waited or was drawn."""
+    DECLINED = "declined"
+    """The request was refused, because others were before it; an idle server would have been in time."""
+    IMPOSSIBLE = "impossible"
+    """The request was refused, because no server like this one could be in time."""
+
 
 class AdmissionMetrics:
-    """Who was let in, who was refused and why, how long they waited, and how good the predictions were."""
+    """Who was let in, who was refused and why, how long they took, and how good the predictions were."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self._admitted = Counter(
@@ -29,6 +45,17 @@ class AdmissionMetrics:
             buckets=(0.001, 0.01, 0.05, 0.25, 1, 2.5, 5, 10, 30, 60, 300),
             registry=registry,
         )
+        self._seconds = Histogram(
+            "terroir_inference_request_seconds",
+            "Time from arrival to the last picture, of requests that have them all.",
+            ["priority"],
+            buckets=(0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 30, 60, 120, 300),
+            registry=registry,
+        )
+        self._deadlines = Counter(
+            "terroir_inference_deadlines", "Deadlines of requests, by what became of them.", ["result"],
+            registry=registry,
+        )  # fmt: skip
         self._prediction = Histogram(
             "terroir_inference_prediction_ratio",
             "Seconds until the pictures, as they were over as predicted at arrival; 1 is a right prediction.",
@@ -46,6 +73,14 @@ class AdmissionMetrics:
         )
         for priority in Priority:  # a rate needs the zero before the first one
             self._admitted.labels(priority.name)
+            self._queued.labels(priority.name)
+            self._seconds.labels(priority.name)
+            for reason in _REASONS:
+                self._refused.labels(reason, priority.name)
+        for promise in Promise:
+            self._deadlines.labels(promise)
+        for kind in ("hidden", "shown"):
+            self._load.labels(kind)
 
     def watch(self, jobs: Callable[[], int]) -> None:
         """Read the engine's jobs from where they are, at each scrape."""
@@ -64,6 +99,14 @@ class AdmissionMetrics:
         """A request's adapters were in host memory after so many seconds, of which so many were hidden."""
         self._load.labels("hidden").inc(hidden)
         self._load.labels("shown").inc(max(0.0, seconds - hidden))
+
+    def drawn(self, priority: Priority, seconds: float) -> None:
+        """A request has its pictures, so long after it came."""
+        self._seconds.labels(priority.name).observe(seconds)
+
+    def promised(self, promise: Promise) -> None:
+        """A deadline was kept or not."""
+        self._deadlines.labels(promise).inc()
 
     def predicted(self, seconds: float, actual: float) -> None:
         """A request has its pictures; predictions of nothing are left out."""

@@ -83,6 +83,11 @@ class Follower:
         with self._folding:
             return self._position, list(self._pending.values())
 
+    @property
+    def watchers(self) -> int:
+        """How many hear of what is folded."""
+        return self._feed.watchers
+
     def frozen(self, read: Callable[[int, list[PendingHint]], None]) -> None:
         """Call `read` with the place while nothing is folded: what it reads of the index belongs to that place."""
         with self._folding:

@@ -68,6 +68,11 @@ class Feed:
         self._lock = Lock()
         self._subscriptions: set[Subscription] = set()
 
+    @property
+    def watchers(self) -> int:
+        """How many are subscribed."""
+        return len(self._subscriptions)
+
     def subscribe(self, wake: Callable[[], None]) -> Subscription:
         """A new buffer; `wake` is called from any thread after something was put into it. Raises WatchersExhausted."""
         with self._lock:
