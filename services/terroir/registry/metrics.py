@@ -10,6 +10,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from terroir.common.clock import Clock
 from terroir.common.errors import TerroirError
 from terroir.registry.index.live import LiveIndex
+from terroir.registry.index.watching import MAX_WATCHERS
 from terroir.store.errors import StoreError
 from terroir.store.metrics import StoreMetrics
 
@@ -49,6 +50,9 @@ class RegistryMetrics:
             "terroir_registry_index_pending_hints", "Announced writes that were not seen yet.", registry=registry
         )
         self._watchers = Gauge("terroir_registry_watchers", "Callers that watch for changes.", registry=registry)
+        self._watchers_limit = Gauge(
+            "terroir_registry_watchers_limit", "Callers that may watch for changes.", registry=registry
+        )
         for direction in ("upload", "download"):  # so that a rate is 0, not absent, before the first byte
             self._bytes.labels(direction)
 
@@ -80,3 +84,4 @@ class RegistryMetrics:
         self._entry.set_function(lambda: live.follower.place()[0])
         self._hints.set_function(lambda: len(live.follower.place()[1]))
         self._watchers.set_function(lambda: live.follower.watchers)
+        self._watchers_limit.set(MAX_WATCHERS)
