@@ -22,7 +22,7 @@ if str(ROOT) not in sys.path:  # run as a script, whose folder is on the path an
     sys.path.insert(0, str(ROOT))
 
 from scripts.images_base import BASE_IMAGE, MINIO_IMAGE, make_base, make_minio  # noqa: E402
-from scripts.images_build import IMAGES, BuildOptions, build, layers, project_version  # noqa: E402
+from scripts.images_build import IMAGES, BuildOptions, build, built_from, layers, project_version, revision  # noqa: E402
 from scripts.images_compose import Composition, make_secrets  # noqa: E402
 from scripts.images_engine import Engine, ImagesError, find_engine  # noqa: E402
 from scripts.images_sizes import ImageSize, Layer, measure  # noqa: E402
@@ -127,10 +127,14 @@ def _reproduce(engine: Engine, options: argparse.Namespace) -> int:
         if options.images and image.name not in options.images:
             continue
         first = image.tag(options.version)
+        if built_from(engine, first) != revision():
+            raise ImagesError(
+                f"{first} is of another commit; build it first: python scripts/images.py build {image.name}"
+            )
         second = build(engine, image, _build_options(options, "reproduced", no_cache=True), say)
         pairs = list(zip(layers(engine, first), layers(engine, second), strict=True))
-        other = [f"layer {number}" for number, (one, two) in enumerate(pairs, start=1) if one != two]
-        say(f"{image.name}: {len(pairs)} layers, " + (f"{', '.join(other)} differ" if other else "all the same"))
+        other = [str(number) for number, (one, two) in enumerate(pairs, start=1) if one != two]
+        say(f"{image.name}: {len(pairs)} layers, {'these differ: ' + ', '.join(other) if other else 'all the same'}")
         differ += len(other)
     return 1 if differ else 0
 

@@ -91,6 +91,12 @@ def revision() -> str:
     return _git("rev-parse", "HEAD")
 
 
+def built_from(engine: Engine, image: str) -> str:
+    """The commit that the label of an image names."""
+    told = json.loads(engine.run("image", "inspect", image))[0]["Config"]["Labels"] or {}
+    return str(told.get("org.opencontainers.image.revision", ""))
+
+
 def layers(engine: Engine, image: str) -> tuple[str, ...]:
     """Digests of its layers' content, lowest first."""
     told = json.loads(engine.run("image", "inspect", image, "--format", "{{json .RootFS.Layers}}"))

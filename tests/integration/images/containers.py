@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from scripts.images_build import IMAGES, project_version
+from scripts.images_build import IMAGES, built_from, project_version
 from scripts.images_compose import Composition
 from scripts.images_engine import Engine
 from tests.command_line import TERROIR, environment
@@ -51,7 +51,7 @@ class BuiltImage:
     @property
     def revision(self) -> str:
         """The commit that its label names."""
-        return str(self.described()["Config"]["Labels"]["org.opencontainers.image.revision"])
+        return built_from(self.engine, self.tag)
 
     def described(self) -> dict[str, Any]:
         """Its configuration."""
