@@ -1,4 +1,4 @@
-"""Reads PromQL as far as consistency needs it: which series an expression selects, how, and by which labels it groups."""
+"""Reads PromQL as far as consistency needs it: which series an expression selects, how, and what it groups by."""
 
 from __future__ import annotations
 

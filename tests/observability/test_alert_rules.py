@@ -38,7 +38,9 @@ def test_every_alert_has_looks_that_fire_and_looks_that_do_not() -> None:
     assert [name for name, looks in CASES.items() if {look.fires for look in looks} != {True, False}] == []
 
 
-@pytest.mark.parametrize("name", sorted(CASES))
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow) if name.endswith("Slow") else name for name in sorted(CASES)]
+)
 def test_fires_and_does_not_fire_just_below(tool: Tool, tmp_path: Path, name: str) -> None:
     files = _needed(ALERTS[name], tmp_path)
     tests = [_test(name, look) for look in CASES[name]]

@@ -270,7 +270,7 @@ def test_names_are_by_the_rules_of_prometheus() -> None:
     units = ("seconds", "bytes", "ratio", "info")
     for metric in METRICS.values():
         assert re.fullmatch(r"terroir_[a-z]+(_[a-z]+)*", metric.name), metric.name
-        assert metric.about.endswith(".") and metric.about[0].isupper() or metric.about[0].isdigit(), metric.name
+        assert re.fullmatch(r"[A-Z0-9].*\.", metric.about), metric.name
         assert metric.kind != "histogram" or metric.name.endswith(units), metric.name
         assert not metric.name.endswith(("_total", "_count", "_sum", "_bucket")), metric.name
         assert all(re.fullmatch(r"[a-z_]+", label) for label in metric.labels), metric.name
