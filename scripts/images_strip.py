@@ -68,6 +68,8 @@ def strip_packages(environment: Path) -> None:
         compiler.unlink()
     for path in list(_unwanted(packages)):
         path.unlink()
+    for note in packages.glob("*.dist-info/uv_cache.json"):
+        _forget(note)
     for command in (environment / "bin").iterdir():
         if command.name not in KEPT_COMMANDS:
             command.unlink()
@@ -79,6 +81,14 @@ def strip_packages(environment: Path) -> None:
     compileall.compile_dir(
         packages, quiet=2, maxlevels=30, invalidation_mode=py_compile.PycInvalidationMode.UNCHECKED_HASH
     )
+
+
+def _forget(note: Path) -> None:
+    """Remove uv's note of when it saw a local wheel, which no two builds have in common; from the RECORD, too."""
+    note.unlink()
+    record = note.with_name("RECORD")
+    lines = record.read_text(encoding="utf-8").splitlines(keepends=True)
+    record.write_text("".join(line for line in lines if f"/{note.name}," not in line), encoding="utf-8")
 
 
 def _unwanted(packages: Path) -> Iterator[Path]:

@@ -209,6 +209,17 @@ def test_bytecode_holds_also_where_a_copy_changed_the_times(tmp_path: Path) -> N
     assert int.from_bytes(compiled.read_bytes()[4:8], "little") == 0b01, "hash-based, and never checked"
 
 
+def test_what_uv_notes_of_a_build_is_forgotten(tmp_path: Path) -> None:
+    """Its time made two builds of one commit differ in their last layer."""
+    info = environment(tmp_path) / "terroir-0.1.0.dist-info"
+    info.mkdir()
+    (info / "uv_cache.json").write_text('{"timestamp":{"secs_since_epoch":1795471654}}')
+    (info / "RECORD").write_text(f"{info.name}/METADATA,sha256=a,1\n{info.name}/uv_cache.json,sha256=b,2\n")
+    images_strip.strip_packages(tmp_path)
+    assert [path.name for path in info.iterdir()] == ["RECORD"]
+    assert (info / "RECORD").read_text() == f"{info.name}/METADATA,sha256=a,1\n"
+
+
 def test_installers_leave_the_base(tmp_path: Path) -> None:
     for name in ("pip/__init__.py", "pip-23.dist-info/RECORD", "setuptools/__init__.py", "pipeline/__init__.py"):
         (tmp_path / name).parent.mkdir(parents=True)
