@@ -44,6 +44,8 @@ proto-accept: setup ## Make today's contracts the baseline that breaking changes
 
 docs: setup ## Regenerate the reference pages
 	$(VENV)/python scripts/generate_docs.py
+	$(VENV)/python scripts/chart_readme.py
+	$(VENV)/python scripts/metrics_reference.py
 
 lock: setup ## Rewrite the lock files from pyproject.toml
 	$(VENV)/python scripts/lock.py

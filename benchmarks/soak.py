@@ -60,6 +60,10 @@ SOAKS: Final = (
         "tests/integration/inference/test_rolling_restart.py", "TERROIR_SOAK_ROLLING_REQUESTS", 1000,
     ),
     Soak(
+        "chart", "value sets drawn from the chart's schema",
+        "tests/chart/test_chart_generated_values.py", "TERROIR_CHART_EXAMPLES", 300,
+    ),
+    Soak(
         "rpc-fuzz", "random bytes and random fields at every method, of each a method",
         "tests/robustness/rpc/test_rpc_fuzz.py", "TERROIR_SOAK_RPC_FUZZ", 500,
     ),

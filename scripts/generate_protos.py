@@ -20,7 +20,9 @@ from typing import Final
 from grpc_tools import protoc
 
 ROOT: Final = Path(__file__).resolve().parent.parent
-_IMPORT: Final = re.compile(r"^(\s*(?:from|import) )terroir\.(access|dataset|training|registry|inference)\.v1", re.MULTILINE)
+_IMPORT: Final = re.compile(
+    r"^(\s*(?:from|import) )terroir\.(access|dataset|training|registry|inference)\.v1", re.MULTILINE
+)
 
 
 def generate(out: Path) -> None:

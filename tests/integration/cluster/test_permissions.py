@@ -5,12 +5,9 @@ from __future__ import annotations
 import json
 from typing import Any
 
-import pytest
-
 from tests.integration.cluster.release import Release
 from tests.tools.cluster_client import ClusterClient
 
-VERBS = ("get", "list", "watch", "create", "update", "patch", "delete")
 PRECIOUS = ("secrets", "configmaps", "pods", "deployments.apps", "serviceaccounts", "rolebindings", "nodes")
 
 
@@ -70,9 +67,11 @@ def test_an_account_may_do_no_more_than_any_account_of_the_cluster(release: Rele
         assert not extra, f"{account} may {sorted(extra)}"
 
 
-@pytest.mark.parametrize("resource", PRECIOUS)
-def test_no_account_may_read_or_change_what_is_precious(resource: str, release: Release) -> None:
+def test_no_account_may_read_what_is_precious(release: Release) -> None:
+    """Each tries it."""
     for account in accounts(release):
-        answer = release.cluster.try_kubectl("get", resource, f"--namespace={release.namespace}", f"--as={account}")
-        assert answer.returncode != 0, f"{account} reads {resource}"
-        assert "is forbidden" in answer.stderr
+        answer = release.cluster.try_kubectl(
+            "get", ",".join(PRECIOUS), f"--namespace={release.namespace}", f"--as={account}"
+        )
+        assert not answer.stdout
+        assert answer.stderr.count("is forbidden") == len(PRECIOUS), answer.stderr
