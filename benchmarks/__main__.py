@@ -30,6 +30,7 @@ AREAS: Final = {
     "katz": "7,000 adapters with a long tail for ten minutes, and how replicas share them, fifteen minutes",
     "training": "our engine against a plain diffusers and PEFT loop, a minute",
     "base": "the tiny base model's pictures and reconstructions, minutes",
+    "images": "sizes of the container images, and cold starts of their containers, five minutes (needs `make images`)",
     "demo": "the whole demo: seconds, memory, style figures, minutes",
 }
 """What each area measures, in the order in which they run."""

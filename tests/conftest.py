@@ -13,14 +13,13 @@ from typing import Any
 import pytest
 
 from scripts.tools import TOOLS, path_of
+from tests.tools.lacking import LACKING, skip_without
 from tests.tools.minio_server import MinioServer
 from tests.tools.toxiproxy_server import ToxiproxyServer
 
-_MISSING = pytest.StashKey[set[str]]()
-
 
 def pytest_configure(config: pytest.Config) -> None:
-    config.stash[_MISSING] = set()
+    config.stash[LACKING] = set()
     # Under `nohup make test &` everything below would ignore these, the services that tests end by them among them.
     for number, usual in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
         if signal.getsignal(number) is signal.SIG_IGN:
@@ -28,21 +27,21 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    """A worker of `-n` hands what it missed to the process that prints."""
+    """A worker of `-n` hands what it lacked to the process that prints."""
     if (output := getattr(session.config, "workeroutput", None)) is not None:
-        output["missing"] = sorted(session.config.stash[_MISSING])
+        output["lacking"] = sorted(session.config.stash[LACKING])
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_testnodedown(node: Any) -> None:
-    """Take what a worker missed; one that crashed has nothing to say."""
-    node.config.stash[_MISSING] |= set(getattr(node, "workeroutput", {}).get("missing", ()))
+    """Take what a worker lacked; one that crashed has nothing to say."""
+    node.config.stash[LACKING] |= set(getattr(node, "workeroutput", {}).get("lacking", ()))
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
     """One loud line for each program that could not be had."""
-    for name in sorted(config.stash[_MISSING]):
-        terminalreporter.write_line(f"NOT TESTED: {name} is missing; its tests were skipped (make tools)", red=True)
+    for what in sorted(config.stash[LACKING]):
+        terminalreporter.write_line(f"NOT TESTED, for want of {what}", red=True)
 
 
 def _find(config: pytest.Config, name: str) -> str:
@@ -52,10 +51,7 @@ def _find(config: pytest.Config, name: str) -> str:
     folders = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
     if path := shutil.which(name, path=folders):
         return path
-    if name in os.environ.get("TERROIR_REQUIRE_TOOLS", "").split(","):
-        pytest.fail(f"{name} is required here (TERROIR_REQUIRE_TOOLS) and was not found; run make tools")
-    config.stash[_MISSING].add(name)
-    pytest.skip(f"{name} is missing")
+    return skip_without(config, name)
 
 
 @pytest.fixture

@@ -14,10 +14,10 @@ from scripts.tools import TOOLS, path_of
 from tests.integration.cluster.release import Release, scenarios
 from tests.tools.cluster_client import ClusterClient
 from tests.tools.control_plane import ControlPlane, missing_tools
+from tests.tools.lacking import skip_without
 
 _HERE = Path(__file__).parent
 _USUAL = ("cpu-kind", "many-gpus")
-_LACKING = pytest.StashKey[list[str]]()
 _RAY_DEFINITION = Path(__file__).resolve().parents[2] / "chart" / "crds" / "raycluster.yaml"
 
 
@@ -38,15 +38,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.slow)
 
 
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    """One loud line where the control plane could not be had."""
-    if lacking := config.stash.get(_LACKING, None):
-        terminalreporter.write_line(
-            f"NOT TESTED: the chart on a Kubernetes control plane; {', '.join(lacking)} missing (make tools-cluster)",
-            red=True,
-        )
-
-
 def _helm() -> str | None:
     built = next(path_of(tool) for tool in TOOLS if tool.name == "helm")
     return str(built) if built.exists() else shutil.which("helm")
@@ -61,10 +52,8 @@ def cluster(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
     helm = _helm()
     lacking = [*missing_tools(), *([] if helm else ["helm"])]
     if helm is None or lacking:
-        if "cluster" in os.environ.get("TERROIR_REQUIRE_TOOLS", "").split(","):
-            pytest.fail(f"{', '.join(lacking)} required here (TERROIR_REQUIRE_TOOLS=cluster); run make tools-cluster")
-        request.config.stash[_LACKING] = lacking
-        pytest.skip(f"{', '.join(lacking)} missing")
+        told = f"a Kubernetes control plane ({', '.join(lacking)})"
+        skip_without(request.config, "cluster", told, target="tools-cluster")
     control_plane = ControlPlane(tmp_path_factory.mktemp("control-plane"), helm)
     try:
         control_plane.start(definitions=(_RAY_DEFINITION,))

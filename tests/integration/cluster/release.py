@@ -81,6 +81,14 @@ class Release:
         done = self.try_upgrade(*_WAIT, *extra, chart=chart)
         assert done.returncode == 0, done.stderr
 
+    def rollback(self, revision: int) -> None:
+        """Back to a revision, until it is ready."""
+        self.cluster.helm("rollback", self.name, str(revision), f"--namespace={self.namespace}", *_WAIT)
+
+    def delete(self, kind: str, name: str) -> None:
+        """Lose an object of the release behind Helm's back."""
+        self.cluster.kubectl("delete", kind, name, f"--namespace={self.namespace}")
+
     def uninstall(self) -> None:
         """Returns once its objects are gone."""
         self.cluster.helm("uninstall", self.name, f"--namespace={self.namespace}", *_WAIT)

@@ -13,11 +13,13 @@ from tests.integration.cluster.release import Release
 from tests.tools.cluster_client import ClusterClient, wait_until
 
 SCENARIO = "cpu-kind"
+NAME = "kept"
+PREFIX = f"{NAME}-terroir"
 
 
 @pytest.fixture
 def own_release(cluster: ClusterClient, namespace: str) -> Iterator[Release]:
-    release = Release(cluster, SCENARIO, namespace, name="kept")
+    release = Release(cluster, SCENARIO, namespace, name=NAME)
     release.install()
     yield release
     release.uninstall()
@@ -69,6 +71,59 @@ def test_certificates_are_renewed_under_the_same_authority(own_release: Release)
         assert authority == before[name][1], name
         certificate.verify_directly_issued_by(authority)
         assert certificate.serial_number != before[name][0].serial_number, name
+
+
+def test_an_upgrade_without_a_change_restarts_no_pod(own_release: Release) -> None:
+    def generations() -> dict[str, int]:
+        deployments = own_release.items("deployments")
+        return {one["metadata"]["name"]: one["metadata"]["generation"] for one in deployments}
+
+    before = generations()
+    assert len(before) == 4
+    own_release.upgrade()
+    assert generations() == before
+
+
+def test_a_deleted_certificate_is_made_anew_by_the_same_authority(own_release: Release) -> None:
+    before, lost = secrets(own_release), f"{PREFIX}-inference-tls"
+    _, authority = certificates(before)[lost]
+    own_release.delete("secret", lost)
+    own_release.upgrade()
+    after = secrets(own_release)
+    assert after[lost] != before[lost]
+    certificates(after)[lost][0].verify_directly_issued_by(authority)
+    assert {**after, lost: before[lost]} == before
+
+
+def test_a_certificate_whose_names_have_changed_is_renewed(own_release: Release) -> None:
+    own_release.upgrade("--set=clusterDomain=cluster.example")
+    certificate, _ = certificates(secrets(own_release))[f"{PREFIX}-dataset-tls"]
+    names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    wanted = f"{PREFIX}-dataset.{own_release.namespace}.svc.cluster.example"
+    assert wanted in names.get_values_for_type(x509.DNSName)
+
+
+def test_a_new_authority_signs_every_certificate(own_release: Release) -> None:
+    before = certificates(secrets(own_release))
+    own_release.delete("secret", f"{PREFIX}-authority")
+    own_release.upgrade()
+    after = certificates(secrets(own_release))
+    assert set(after) == set(before)
+    (authority,) = {ca for _, ca in after.values()}
+    assert authority not in {ca for _, ca in before.values()}
+    for certificate, _ in after.values():
+        certificate.verify_directly_issued_by(authority)
+
+
+def test_a_rollback_brings_back_no_certificate_that_services_refuse(own_release: Release) -> None:
+    own_release.upgrade("--set=logLevel=debug")
+    before = certificates(secrets(own_release))
+    own_release.rollback(1)
+    after = certificates(secrets(own_release))
+    assert set(after) == set(before)
+    for name, (certificate, authority) in after.items():
+        assert authority == before[name][1]
+        certificate.verify_directly_issued_by(authority)
 
 
 def test_objects_in_the_store_outlive_the_release(cluster: ClusterClient, namespace: str) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import shutil
 import subprocess
 import sys
@@ -15,8 +14,8 @@ from scripts.images_base import MINIO_IMAGE, make_minio
 from scripts.images_build import IMAGES, project_version
 from scripts.images_compose import Composition, free_ports, published
 from scripts.images_engine import Engine, ImagesError, find_engine
-from tests.conftest import _MISSING
 from tests.integration.images.containers import ROOT, BuiltImage, Running
+from tests.tools.lacking import skip_without
 
 _MADE_OF = ("services", "pyproject.toml", "requirements", "Dockerfile.inference", "Dockerfile.trainer", "scripts")
 
@@ -35,10 +34,7 @@ def engine(request: pytest.FixtureRequest) -> Engine:
     except ImagesError as error:
         lacking = str(error)
     if found is None or lacking:
-        if "images" in os.environ.get("TERROIR_REQUIRE_TOOLS", "").split(","):
-            pytest.fail(f"{lacking}; required here (TERROIR_REQUIRE_TOOLS=images); run make images")
-        request.config.stash[_MISSING].add("the set of container images (make images)")
-        pytest.skip(lacking)
+        skip_without(request.config, "images", f"container images: {lacking}", target="images")
     return found
 
 
@@ -48,8 +44,7 @@ def images_of_this_commit(request: pytest.FixtureRequest, engine: Engine) -> Non
     for made in (BuiltImage.of(engine, image.name) for image in IMAGES):
         command = ["git", "diff", "--quiet", made.revision.removesuffix("-dirty"), "HEAD", "--", *_MADE_OF]
         if subprocess.run(command, cwd=ROOT, check=False).returncode:
-            request.config.stash[_MISSING].add("a set of container images that is of this commit (make images)")
-            pytest.skip(f"{made.tag} is of {made.revision[:12]}; its sources have changed since")
+            skip_without(request.config, "images-of-this-commit", "container images of this commit", target="images")
 
 
 @pytest.fixture(scope="session", params=[image.name for image in IMAGES])

@@ -1,65 +1,58 @@
-"""Sizes of the images and the cold start of their containers: `python -m benchmarks.images`.
+"""Sizes of the container images, and the cold start of their containers.
 
-They must have been built (`make images`). Writes benchmarks/results/images.json and the table in docs/images.md. Needs
-the rights to ask a container's own address, as root's Podman and Docker on Linux give.
+They must have been built (`make images`); starts need the rights to ask a container's own address, as root's Podman and
+Docker on Linux give.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
-import re
 import statistics
-import sys
 import time
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-from benchmarks import machine
-from benchmarks.rows import AreaResult, Row, Target, judge
+from benchmarks.bench import Bench
+from benchmarks.rows import Row, Target
 from scripts.images_base import BASE_IMAGE, MINIO_IMAGE, make_minio
 from scripts.images_build import IMAGES, project_version
 from scripts.images_compose import Composition, Service, free_ports, published
 from scripts.images_engine import Engine, ImagesError, find_engine
 from scripts.images_sizes import Layer, measure
 
-CHECKOUT: Final = Path(__file__).resolve().parent.parent
-RESULTS: Final = CHECKOUT / "benchmarks" / "results"
-PAGE: Final = CHECKOUT / "docs" / "images.md"
-_COMMAND: Final = "python -m benchmarks.images"
+_CHECKOUT: Final = Path(__file__).resolve().parent.parent.parent
 _MEGABYTES: Final = 1e6
 _CONTROL: Final = Target(at_most=120)
 _START: Final = Target(at_most=15, cores=2)
-_ROUNDS: Final = 5
 _LOOK_SECONDS: Final = 0.02
-_MARKS: Final = re.compile(r"(<!-- figures -->\n).*?(<!-- end of figures -->)", re.DOTALL)
 
 
-def main() -> int:
-    """Measure, say and keep."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.images", description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("--rounds", type=int, default=_ROUNDS, help="starts of each container (default: %(default)s)")
-    parser.add_argument("--docs", action="store_true", help="only write the table from the results at hand")
-    options = parser.parse_args()
-    if not options.docs:
-        here, since = machine.describe(CHECKOUT), time.monotonic()
-        try:
-            found = []
-            for row in (*_sizes(find_engine(), here), *_starts(find_engine(), here, options.rounds)):
-                found.append(row)
-                print(f"  {row.figure}: {row.ours} {row.unit}", flush=True)
-        except ImagesError as error:
-            print(f"images: {error}", file=sys.stderr)
-            return 1
-        AreaResult("images", here, round(time.monotonic() - since, 1), tuple(found)).save(RESULTS)
-    _write_page(AreaResult.load(RESULTS / "images.json"))
-    return 0
+def rows(bench: Bench) -> Iterator[Row]:
+    """Megabytes of each image, packed and on disk; seconds from asking for a container until it is ready."""
+    try:
+        engine = _engine_with_images()
+    except ImagesError as error:
+        for figure, unit, target in (
+            ("control above its base, to pull (gzip)", "MB", _CONTROL),
+            ("container created to ready", "s", _START),
+        ):
+            yield bench.row(figure, unit, None, target=target, reason=str(error))
+        return
+    yield from _sizes(bench, engine)
+    yield from _starts(bench, engine)
 
 
-def _sizes(engine: Engine, here: machine.Machine) -> Iterator[Row]:
+def _engine_with_images() -> Engine:
+    engine = find_engine()
+    if missing := [tag for tag in (image.tag(project_version()) for image in IMAGES) if not engine.has(tag)]:
+        raise ImagesError(f"no image {', '.join(missing)}; run make images")
+    return engine
+
+
+def _sizes(bench: Bench, engine: Engine) -> Iterator[Row]:
     known: dict[str, Layer] = {}
     for image in IMAGES:
         size = measure(engine, image.tag(project_version()), BASE_IMAGE, known)
@@ -70,27 +63,24 @@ def _sizes(engine: Engine, here: machine.Machine) -> Iterator[Row]:
             ("with its base, to pull (gzip)", size.packed, None),
             ("with its base, on disk", size.unpacked, None),
         ):
-            yield judge(
-                f"{image.name} {figure}", "MB", value / _MEGABYTES, command=_COMMAND, machine=here, target=judged
-            )
+            yield bench.row(f"{image.name} {figure}", "MB", value / _MEGABYTES, target=judged)
 
 
-def _starts(engine: Engine, here: machine.Machine, rounds: int) -> Iterator[Row]:
+def _starts(bench: Bench, engine: Engine) -> Iterator[Row]:
     if not engine.has(MINIO_IMAGE):
         make_minio(engine)
     stated = {"TERROIR_MINIO_IMAGE": MINIO_IMAGE, **published(free_ports())}
-    composition = Composition.load(CHECKOUT, "terroir-bench", stated)
+    composition = Composition.load(_CHECKOUT, "terroir-bench", stated)
     composition.down(engine, volumes=True)
+    rounds = bench.count(5, 1)
     try:
-        composition.up(engine, lambda line: print(f"  {line}", flush=True))
+        composition.up(engine, bench.say)
         for name in ("registry", "dataset", "training", "inference"):
             service = composition.service(name)
             seconds = [_start(engine, composition, service) for _ in range(rounds)]
             for figure, value in (("median", statistics.median(seconds)), ("longest", max(seconds))):
-                yield judge(
-                    f"{name}: container created to ready, image not in memory, {figure} of {rounds}", "s", value,
-                    command=_COMMAND, machine=here, target=_START,
-                )  # fmt: skip
+                told = f"{name}: container created to ready, image not in memory, {figure} of {rounds}"
+                yield bench.row(told, "s", value, target=_START)
     finally:
         composition.down(engine, volumes=True)
 
@@ -132,24 +122,3 @@ def _forget_files(engine: Engine, image: str) -> None:
                 descriptor = os.open(path, os.O_RDONLY)
                 os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
                 os.close(descriptor)
-
-
-def _write_page(result: AreaResult) -> None:
-    here = result.machine
-    lines = [
-        f"`{_COMMAND}`, {here.measured_at[:10]}, commit {here.commit}: {here.cpu}, {here.cores} cores, "
-        f"torch {here.torch}, load {here.load:g} before.",
-        "",
-        "| figure | measured | target | met |",
-        "| --- | ---: | --- | --- |",
-    ]
-    verdicts = {True: "✓", False: "✗", None: "–"}
-    lines += [
-        f"| {row.figure} | {row.ours} {row.unit} | {row.target or ''} | {verdicts[row.met]} |" for row in result.rows
-    ]
-    text = PAGE.read_text(encoding="utf-8")
-    PAGE.write_text(_MARKS.sub(lambda found: found[1] + "\n".join(lines) + "\n" + found[2], text), encoding="utf-8")
-
-
-if __name__ == "__main__":
-    sys.exit(main())
