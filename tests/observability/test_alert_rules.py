@@ -46,7 +46,7 @@ def test_fires_and_does_not_fire_just_below(tool: Tool, tmp_path: Path, name: st
     tests = [_test(name, look) for look in CASES[name]]
     written = {"rule_files": files, "evaluation_interval": "1m", "tests": tests}
     if any(look.interval_minutes > 1 for look in CASES[name]):
-        written["evaluation_interval"] = "2m"
+        written["evaluation_interval"] = "5m"
     (tmp_path / "test.yaml").write_text(yaml.safe_dump(written, sort_keys=False))
     promtool(tool, "test", "rules", str(tmp_path / "test.yaml"))
 

@@ -77,8 +77,8 @@ def test_a_webui_gets_the_first_preset_the_newest_sample_and_what_else_is_known(
     wanted = {"activation text": "jnsty, mist", "preferred weight": 0.8, "negative text": "photo"}
     assert sidecar.items() >= {**wanted, "description": "Wet ink"}.items()
     assert sidecar["notes"].splitlines()[1:] == ["Recipe spring: jiangnan@production at 0.5 + tea at 0.5; prompt: mist"]
-    preview = Image.open(tmp_path / "out" / "jiangnan-v1.preview.png")
-    assert (preview.format, preview.size) == ("PNG", (9, 8))
+    with Image.open(tmp_path / "out" / "jiangnan-v1.preview.png") as preview:
+        assert (preview.format, preview.size) == ("PNG", (9, 8))
 
 
 def test_without_presets_and_samples_a_webui_gets_the_trigger_word(registry: Running, tmp_path: Path) -> None:

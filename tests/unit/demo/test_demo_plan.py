@@ -56,4 +56,5 @@ def test_the_sheet_shows_figures_and_needs_nothing_from_outside(styles, tmp_path
     assert "0.42" in page and "0.77" in page and PROMPTS[0] in page
     assert "http" not in page.replace("<!doctype html>", "")
     assert page.count("data:image/png;base64,") == len(pictures) + 24
-    assert Image.open(tmp_path / "sheet.png").width > 1000
+    with Image.open(tmp_path / "sheet.png") as sheet:
+        assert sheet.width > 1000

@@ -70,7 +70,8 @@ def test_the_sidecar_has_exactly_the_keys_that_a1111_reads(tmp_path: Path) -> No
         "negative text": "photo",
         "notes": "Terroir adapters/jiangnan/versions/3\nbold: ink style (weight 1.2)",
     }
-    assert Image.open(files[1]).format == "PNG"
+    with Image.open(files[1]) as preview:
+        assert preview.format == "PNG"
     assert files[2].read_bytes() == FILE
 
 

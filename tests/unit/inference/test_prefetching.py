@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Coroutine
 from dataclasses import replace
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import pytest
@@ -34,7 +35,7 @@ def tiers(tmp_path: Path) -> Tiers:
 
 
 def reactions(tiers: Tiers) -> RegistryReactions:
-    return RegistryReactions(tiers.directory, tiers.residency, tiers.device, tiers.disk, tiers.prefetcher, tiers.warmer)
+    return RegistryReactions(tiers.directory, tiers.residency, tiers.device, tiers.prefetcher, tiers.warmer)
 
 
 def run(tiers: Tiers, scenario: Coroutine[Any, Any, None]) -> None:
@@ -190,12 +191,31 @@ def test_a_withdrawn_version_leaves_all_tiers_once_nobody_draws_with_it(tiers: T
             tiers.registry.versions[version.name] = replace(version, withdrawn="a mistake")
             await told(tiers, ChangeKind.DEPRECATED, version.name)
             assert tiers.engine.held, "the request that draws goes on"
-        assert tiers.resident() == [] and not tiers.engine.held and list(tmp_path.iterdir()) == []
+        assert tiers.resident() == [] and not tiers.engine.held
+        await tiers.residency.close()
+        assert list(tmp_path.iterdir()) == []
 
     asyncio.run(scenario())
 
 
-def test_a_version_that_is_withdrawn_while_it_loads_does_not_stay(tiers: Tiers) -> None:
+def test_a_version_that_is_withdrawn_while_its_file_is_written_leaves_the_disk_too(
+    tiers: Tiers, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    version, written, write = tiers.registry.publish(version_name(1), small_file(1)), Event(), tiers.disk.put
+    monkeypatch.setattr(tiers.disk, "put", lambda digest, data: written.wait(20) and write(digest, data))
+
+    async def scenario() -> None:
+        await tiers.residency.prefetch(version, TABLE)
+        tiers.registry.versions[version.name] = replace(version, withdrawn="a mistake")
+        await told(tiers, ChangeKind.DEPRECATED, version.name)
+        written.set()
+        await tiers.residency.close()
+        assert tiers.disk.used_bytes == 0 and list(tmp_path.iterdir()) == []
+
+    asyncio.run(scenario())
+
+
+def test_a_version_that_is_withdrawn_while_it_loads_does_not_stay(tiers: Tiers, tmp_path: Path) -> None:
     version = tiers.registry.publish(version_name(1), small_file(1))
 
     async def scenario() -> None:
@@ -212,6 +232,7 @@ def test_a_version_that_is_withdrawn_while_it_loads_does_not_stay(tiers: Tiers) 
         tiers.registry.gate.set()
         await asyncio.gather(*users)
         assert tiers.resident() == []
+        await settled(lambda: not list(tmp_path.iterdir()))
         tiers.registry.versions[version.name] = version  # reinstated
         await use()
         assert tiers.resident() == [version.name]

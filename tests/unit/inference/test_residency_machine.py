@@ -53,6 +53,9 @@ class GatedLoader:
     async def vouch(self, version: VersionInfo) -> None:
         raise AssertionError("each digest has one version here")
 
+    def forget(self, digest: str) -> None:
+        """Nothing is kept."""
+
     async def close(self) -> None:
         """Nothing is kept."""
 

@@ -72,7 +72,7 @@ async def hot_load(
         interval_seconds=settings.prefetch_interval_seconds,
     )  # fmt: skip
     follower = Follower(
-        source, RegistryReactions(directory, residency, on_device, disk, prefetcher, warmer), metrics
+        source, RegistryReactions(directory, residency, on_device, prefetcher, warmer), metrics
     )  # fmt: skip
     stylist = Stylist(directory, residency, on_device, popularity, metrics)
     tasks = [asyncio.create_task(part.run(), name=type(part).__name__) for part in (follower, prefetcher, warmer)]

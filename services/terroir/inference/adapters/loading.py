@@ -102,6 +102,13 @@ class AdapterLoader:
                 self._keep(version, data)
             await asyncio.to_thread(self._signatures.check, version, data)
 
+    def forget(self, digest: str) -> None:
+        """Remove a file from the disk; one on its way there as soon as it has arrived."""
+        if (keeping := self._keeping.get(digest)) is not None:
+            keeping.add_done_callback(lambda _: self._disk.forget(digest))
+        else:
+            self._disk.forget(digest)
+
     async def close(self) -> None:
         """Wait until what was loaded is on the disk."""
         await asyncio.gather(*self._keeping.values())

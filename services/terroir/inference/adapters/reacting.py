@@ -9,7 +9,6 @@ import structlog
 from terroir.common.errors import TerroirError, Unavailable
 from terroir.inference.adapters.device_tier import DeviceTier
 from terroir.inference.adapters.directory import Directory
-from terroir.inference.adapters.disk_cache import DiskCache
 from terroir.inference.adapters.prefetching import Cause, Prefetcher
 from terroir.inference.adapters.residency import Residency
 from terroir.inference.adapters.sources import Change, ChangeKind, VersionInfo
@@ -25,7 +24,6 @@ class RegistryReactions:
     directory: Directory
     residency: Residency
     device: DeviceTier
-    disk: DiskCache
     prefetcher: Prefetcher
     warmer: Warmer
 
@@ -69,5 +67,4 @@ class RegistryReactions:
     def _forget(self, version: VersionInfo) -> None:
         self.device.forget(version.file_digest)
         self.residency.forget(version.file_digest)
-        self.disk.forget(version.file_digest)
         _log.info("withdrawn adapter forgotten", version=version.name, reason=version.withdrawn)

@@ -53,6 +53,10 @@ class Loader(Protocol):
         """Check what is the version's own where its file is in memory under another one; raises a TerroirError."""
         ...
 
+    def forget(self, digest: str) -> None:
+        """Keep a file on no disk any more."""
+        ...
+
     async def close(self) -> None:
         """Wait until what was loaded is kept."""
         ...
@@ -125,9 +129,10 @@ class Residency:
             return loaded.adapter
 
     def forget(self, digest: str) -> None:
-        """Drop an adapter as soon as no request holds it."""
+        """Drop an adapter as soon as no request holds it, and its file."""
         if digest in self._loading:
             self._unwanted.add(digest)
+        self._loader.forget(digest)
         self._cache.discard(digest)
         self._metrics.held(Tier.HOST, self._cache.used_bytes, self._cache.count)
 
@@ -170,7 +175,10 @@ class Residency:
         if task.cancelled() or task.exception() is not None:
             return
         loaded = task.result()
-        if loaded.digest in self._unwanted or loaded.digest in self._cache:
+        if loaded.digest in self._unwanted:
+            self._loader.forget(loaded.digest)
+            return
+        if loaded.digest in self._cache:
             return
         if self._cache.pinned_bytes + loaded.adapter.size_bytes <= self.budget_bytes:
             self._keep(loaded)
