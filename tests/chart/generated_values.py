@@ -130,6 +130,7 @@ def put_right(values: dict[str, Any]) -> None:
     _model(values)
     _inference(values["inference"])
     _training(values)
+    _tracing(values["tracing"])
 
 
 def _store(values: dict[str, Any]) -> None:
@@ -213,3 +214,8 @@ def _training(values: dict[str, Any]) -> None:
             ray["workerGroups"][0]["gpu"] = {"count": 1, "resourceName": "nvidia.com/gpu"}
         elif not external["dashboardUrl"]:
             values["training"]["gpusPerJob"] = 0
+
+
+def _tracing(tracing: dict[str, Any]) -> None:
+    if not tracing["otlpEndpoint"]:
+        tracing["existingSecret"] = ""

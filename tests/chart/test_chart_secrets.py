@@ -163,7 +163,7 @@ def test_a_variable_that_sounds_like_a_secret_comes_from_one(scenario: str, char
         for container in pods.containers():
             for name, value in environment(container).items():
                 if (
-                    name.endswith(("_KEY", "_KEY_ID", "_PASSWORD", "_AUTH_TOKEN", "_ROOT_USER"))
+                    name.endswith(("_KEY", "_KEY_ID", "_PASSWORD", "_AUTH_TOKEN", "_ROOT_USER", "_HEADERS"))
                     and name != "TERROIR_REGISTRY_SIGNING_KEY"
                 ):
                     assert value.startswith("secret "), f"{pods.where}: {name}"

@@ -1,6 +1,6 @@
 {{- define "terroir.conflicts" -}}
 {{- $found := list -}}
-{{- range $part := list "store" "tls" "access" "model" "inference" "training" -}}
+{{- range $part := list "store" "tls" "access" "model" "inference" "training" "tracing" -}}
 {{- range (include (printf "terroir.conflicts.%s" $part) $ | trim | splitList "\n") -}}
 {{- with (trim .) -}}{{- $found = append $found (printf "- %s" .) -}}{{- end -}}
 {{- end -}}
@@ -172,5 +172,11 @@ training.gpusPerJob is {{ .Values.training.gpusPerJob }} and no group of ray.wor
 {{- else if $local }}
 training.gpusPerJob is {{ .Values.training.gpusPerJob }} and jobs run in the training pod, which has no GPU: enable ray, or name training.externalRay.dashboardUrl
 {{- end }}
+{{- end }}
+{{- end -}}
+
+{{- define "terroir.conflicts.tracing" -}}
+{{- if and .Values.tracing.existingSecret (not .Values.tracing.otlpEndpoint) }}
+tracing.existingSecret is set and tracing.otlpEndpoint is empty: name the collector that asks for these headers
 {{- end }}
 {{- end -}}

@@ -46,6 +46,13 @@
 {{- range $setting, $value := merge (deepCopy .values.settings) $settings }}
 {{ include "terroir.variable" (dict "service" $.service "setting" $setting "value" $value) }}
 {{- end }}
+{{- with $root.Values.tracing.existingSecret }}
+- name: OTEL_EXPORTER_OTLP_HEADERS
+  valueFrom:
+    secretKeyRef:
+      name: {{ . | quote }}
+      key: "headers"
+{{- end }}
 {{- if ne .service "inference" }}
 {{- include "terroir.storeEnv" . }}
 {{- end }}

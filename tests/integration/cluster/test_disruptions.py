@@ -39,10 +39,10 @@ def component(one: dict[str, dict[str, dict[str, str]]]) -> str:
     return one["metadata"]["labels"]["app.kubernetes.io/component"]
 
 
-def drain(release: Release, *nodes: str) -> str:
-    """kubectl's words; "" if all pods of the release went. Each node is given up after some seconds."""
+def drain(release: Release, *nodes: str, seconds: int) -> str:
+    """kubectl's words; "" if all pods of the release went in time. What a budget holds is tried again each 5 seconds."""
     done = release.cluster.try_kubectl(
-        "drain", *nodes, "--ignore-daemonsets", "--delete-emptydir-data", "--timeout=4s",
+        "drain", *nodes, "--ignore-daemonsets", "--delete-emptydir-data", f"--timeout={seconds}s",
         f"--pod-selector=app.kubernetes.io/instance={release.name}",
     )  # fmt: skip
     return done.stderr if done.returncode else ""
@@ -54,14 +54,14 @@ def test_each_component_of_several_pods_has_a_budget_and_no_other(release: Relea
 
 
 def test_a_drained_node_gives_its_pods_to_others(release: Release, nodes_back: None) -> None:
-    assert drain(release, "cpu-a") == ""
+    assert drain(release, "cpu-a", seconds=60) == ""
     wait_until(lambda: ready(release) == replicas(release), "all pods are ready on other nodes")
 
 
 def test_a_drain_of_all_nodes_stops_where_the_budgets_say(release: Release, nodes_back: None) -> None:
     """Evicted pods find no other node, so each service comes down to what its budget promises, and no lower."""
     budgets = promised(release)
-    refusal = drain(release, *NAMES)
+    refusal = drain(release, *NAMES, seconds=4)
     assert ("violate the pod's disruption budget" in refusal) == bool(budgets)
     assert ready(release) == {name: budgets.get(name, 0) for name in replicas(release)}
     release.cluster.kubectl("uncordon", *NAMES)

@@ -119,7 +119,7 @@ def test_a_disk_that_takes_nothing_still_serves_what_it_has(tmp_path: Path, monk
     tiers.registry.publish(version_name(1), small_file(1))
     tiers.registry.publish(version_name(2), small_file(2))
     asyncio.run(load(tiers))
-    tiers.residency.forget(tiers.registry.versions[version_name(1)].file_digest)
+    tiers.evict(tiers.registry.versions[version_name(1)].file_digest)
 
     def refuse(*_args: Any, **_kwargs: Any) -> Any:
         raise OSError(errno.EROFS, "Read-only file system")
@@ -138,7 +138,7 @@ def test_a_damaged_or_unreadable_file_is_fetched_again(tmp_path: Path, damage: b
     tiers = Tiers(tmp_path)
     version = tiers.registry.publish(version_name(1), small_file(1))
     asyncio.run(load(tiers))
-    tiers.residency.forget(version.file_digest)
+    tiers.evict(version.file_digest)
     path = tmp_path / f"{version.file_digest}.safetensors"
     path.unlink()
     if damage is None:

@@ -61,7 +61,7 @@ def test_a_request_is_told_where_its_adapter_was(tiers: Tiers, tmp_path: Path) -
         tiers.device.reset()
         tiers.engine.held.clear()
         assert found(await worn(tiers, wish("adapters/a"))) == [Tier.HOST]
-        tiers.residency.forget(tiers.registry.versions[version_name(1)].file_digest)
+        tiers.evict(tiers.registry.versions[version_name(1)].file_digest)
         assert found(await worn(tiers, wish("adapters/a"))) == [Tier.DISK]
 
     asyncio.run(scenario())
@@ -147,7 +147,7 @@ def test_a_known_name_is_drawn_with_a_warning_while_the_registry_is_gone(tiers: 
         tiers.registry.go()
         style = await worn(tiers, wish(region="regions/CN"))
         assert len(style.warnings) == 2 and style.prompt == "misty a hill" and len(style.loaded) == 1
-        tiers.residency.forget(tiers.registry.versions[version_name(1)].file_digest)
+        tiers.evict(tiers.registry.versions[version_name(1)].file_digest)
         assert found(await worn(tiers, wish("adapters/a"))) == [Tier.DISK]
         assert (await worn(tiers, wish())).warnings == []
 
@@ -160,7 +160,7 @@ def test_a_known_name_whose_file_is_nowhere_here_says_so(tiers: Tiers) -> None:
     async def scenario() -> None:
         await worn(tiers, wish("adapters/a"))
         await tiers.loader.close()
-        tiers.residency.forget(version.file_digest)
+        tiers.evict(version.file_digest)
         tiers.disk.forget(version.file_digest)
         tiers.registry.go()
         with pytest.raises(RegistryUnreachable) as refused:

@@ -170,6 +170,10 @@ class Tiers:
         """Versions in host memory, least recently used first."""
         return [entry.version for entry in self.residency.resident()]
 
+    def evict(self, digest: str) -> None:
+        """Drop from host memory what would leave it last when other adapters need the place."""
+        self.residency._cache.discard(digest)
+
     def pins(self) -> int:
         """Of all adapters in host memory."""
         return sum(entry.pins for entry in self.residency.resident())
