@@ -1,0 +1,62 @@
+"""Keys of how pictures and captions become batches."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from terroir.training.config.limits import Line, Section, Share
+
+
+class DataKeys(Section):
+    """Pictures and captions."""
+
+    resolution: int = Field(
+        64, ge=16, le=2048, multiple_of=8, description="Side in pixels that pictures are resized and centre-cropped to."
+    )
+    enable_bucket: bool = Field(
+        False,
+        description="Keep aspect ratios: each picture goes to the nearest of a set of sizes with about resolution² "
+        "pixels, and a batch holds one size.",
+    )
+    bucket_reso_steps: int = Field(
+        64, ge=8, le=256, multiple_of=8, description="Sides of bucket sizes are multiples of this."
+    )
+    min_bucket_reso: int = Field(256, ge=16, le=4096, multiple_of=8, description="Shortest side of a bucket size.")
+    max_bucket_reso: int = Field(1024, ge=16, le=4096, multiple_of=8, description="Longest side of a bucket size.")
+    bucket_no_upscale: bool = Field(
+        False, description="Pictures smaller than their bucket keep their size, rounded down to bucket_reso_steps."
+    )
+    horizontal_flip: bool = Field(False, description="Mirror each picture in half of its uses.")
+    augment_variants: int = Field(
+        4,
+        ge=1,
+        le=64,
+        description="Seeded variants of a picture that augmentation makes; each is encoded once and cached.",
+    )
+    augment_color_jitter: Share = Field(
+        0.0, description="Most that brightness, contrast and saturation change by, as a share; 0 leaves them."
+    )
+    augment_erase: Share = Field(0.0, description="Share of variants in which one rectangle is erased.")
+    augment_erase_area: float = Field(
+        0.1, gt=0, le=0.5, description="Largest share of the picture that is erased in one."
+    )
+    augment_crop: Share = Field(0.0, description="Most of each side that a random crop cuts off, as a share.")
+    caption_dropout: Share = Field(
+        0.1, description="Share of uses with an empty caption, which classifier-free guidance needs."
+    )
+    shuffle_caption: bool = Field(
+        False, description="Shuffle the comma-separated parts of a caption; variants are encoded once and cached."
+    )
+    keep_tokens: int = Field(1, ge=0, le=32, description="Leading parts of a caption that shuffling leaves in place.")
+    clip_skip: int | None = Field(
+        None, ge=1, le=12, description="Use the text encoder's state before its last N - 1 layers; unset: the last."
+    )
+    reg_dataset: Line = Field(
+        "",
+        max_length=200,
+        description="Pictures of what must not change, for prior preservation: a dataset version for the service.",
+    )
+    reg_data_dir: Line = Field("", max_length=4096, description="The same for a run without a server: a folder.")
+    reg_share: float = Field(
+        0.1, gt=0, lt=1, description="Share of a run's samples that come from the regularisation pictures."
+    )
