@@ -40,7 +40,7 @@ def component(one: dict[str, dict[str, dict[str, str]]]) -> str:
 
 
 def drain(release: Release, *nodes: str, seconds: int) -> str:
-    """kubectl's words; "" if all pods of the release went in time. What a budget holds is tried again each 5 seconds."""
+    """kubectl's words; "" if all pods of the release went in time. kubectl tries again every 5 seconds."""
     done = release.cluster.try_kubectl(
         "drain", *nodes, "--ignore-daemonsets", "--delete-emptydir-data", f"--timeout={seconds}s",
         f"--pod-selector=app.kubernetes.io/instance={release.name}",
