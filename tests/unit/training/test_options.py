@@ -15,10 +15,10 @@ from training_kit import SMALL, Bench, MemorySinks, flat, pictures, png
 
 from terroir.training.config import TrainConfig
 from terroir.training.engine import train as engine
-from terroir.training.engine.batches import Batches
-from terroir.training.engine.encoding import Encoded, with_trigger
+from terroir.training.engine.data.batches import Batches
+from terroir.training.engine.data.encoding import Encoded, with_trigger
+from terroir.training.engine.data.pictures import load_pixels
 from terroir.training.engine.noise import NoiseSchedule
-from terroir.training.engine.pictures import load_pixels
 from terroir.training.engine.ports import Picture
 from terroir.training.engine.schedule import learning_rate
 from terroir.training.errors import NonFiniteLoss, NothingToTrain, PictureUnreadable

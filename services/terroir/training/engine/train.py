@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from terroir.common.clock import Clock, SystemClock
 from terroir.training.config import MixedPrecision
 from terroir.training.engine.base_model import BaseModel
-from terroir.training.engine.batches import Batch, Batches
-from terroir.training.engine.encoding import CaptionEncoder, Encoded, PictureEncoder
+from terroir.training.engine.data.batches import Batch, Batches
+from terroir.training.engine.data.encoding import CaptionEncoder, Encoded, PictureEncoder
 from terroir.training.engine.lora_layers import extract, inject
 from terroir.training.engine.meter import Meter
 from terroir.training.engine.optimizers import build_optimizer

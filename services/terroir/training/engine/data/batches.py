@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from terroir.training.config import TrainConfig
-from terroir.training.engine.encoding import Encoded
+from terroir.training.engine.data.encoding import Encoded
 from terroir.training.engine.noise import NoiseSchedule
 from terroir.training.engine.randomness import PictureOrder, generator
 

@@ -18,7 +18,7 @@ from diffusers import AutoencoderKL
 from torch import Tensor
 from transformers import CLIPTextModel, CLIPTokenizer
 
-from terroir.training.engine.pictures import load_pixels, pixels_digest
+from terroir.training.engine.data.pictures import load_pixels, pixels_digest
 from terroir.training.engine.ports import ArrayCache, Arrays, Picture, Pictures, TrainRun
 
 _LAYOUT: Final = "1"
