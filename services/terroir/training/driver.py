@@ -122,6 +122,7 @@ class Driver:
                     file_digest=trained.file_digest,
                     region=trained.region,
                     data=Blobs(self._store).get(trained.file_digest),
+                    parent=config.pretrained_lora,
                 )
             )
         finally:

@@ -78,6 +78,18 @@ class CheckpointMismatch(FailedPrecondition):
     reason = "CHECKPOINT_MISMATCH"
 
 
+class PretrainedMismatch(FailedPrecondition):
+    """The adapter to go on from does not fit the run: another base, rank, alpha or other layers."""
+
+    reason = "PRETRAINED_MISMATCH"
+
+
+class PretrainedUnusable(FailedPrecondition):
+    """The adapter to go on from is no longer to be used, or its file cannot be had or read."""
+
+    reason = "PRETRAINED_UNUSABLE"
+
+
 class AttemptSuperseded(FailedPrecondition):
     """A newer attempt has taken the job over; this one may write nothing more."""
 

@@ -23,6 +23,7 @@ from terroir.training.engine.cache import StoreArrayCache
 from terroir.training.engine.ports import Checkpoint, Picture, TrainProgress, TrainResult, TrainRun
 from terroir.training.engine.train import train
 from terroir.training.errors import BaseUnreadable, ConfigInvalid
+from terroir.training.pretrained import read_local
 
 _ATTEMPT = 1
 
@@ -88,7 +89,13 @@ def run(
     components = component_digests(folder)
     prefix = f"runs/{config_digest(config)[:32]}"
     cores = threads or len(os.sched_getaffinity(0))
-    this_run = TrainRun(config=config, base_dir=folder, component_digests=components, threads=cores)
+    this_run = TrainRun(
+        config=config,
+        base_dir=folder,
+        component_digests=components,
+        threads=cores,
+        start=read_local(config, config_path.parent, folder),
+    )
     with Curves(store, prefix, _ATTEMPT, clock) as curves:
         sinks = _FolderSinks(Checkpoints(store, prefix, clock), curves, output / "train.log", on_progress)
         result = train(this_run, data, sinks, StoreArrayCache(store), clock)

@@ -40,6 +40,8 @@ class TrainRun:
     """The dataset's own; the configuration's replaces it."""
     device: str = "cpu"
     threads: int = 1
+    start: Adapter | None = None
+    """The adapter to go on from; None: a fresh one."""
 
 
 @dataclass(frozen=True)
