@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import math
 from collections.abc import Iterator
 from typing import Final
@@ -13,10 +12,13 @@ from torch import Tensor, nn
 
 from terroir.common.clock import Clock, SystemClock
 from terroir.training.config import MixedPrecision
-from terroir.training.engine.base_model import BaseModel
 from terroir.training.engine.data.batches import Batch, Batches
-from terroir.training.engine.data.encoding import CaptionEncoder, Encoded, PictureEncoder
+from terroir.training.engine.data.dataset import Encoded, check, data_digest, encode
+from terroir.training.engine.data.order import total_steps
+from terroir.training.engine.families.interface import TextStates
+from terroir.training.engine.families.loading import load_family
 from terroir.training.engine.lora_layers import extract, inject
+from terroir.training.engine.loss import loss_of
 from terroir.training.engine.meter import Meter
 from terroir.training.engine.optimizers import build_optimizer
 from terroir.training.engine.ports import ArrayCache, Pictures, Sinks, Stopped, TrainResult, TrainRun
@@ -28,34 +30,48 @@ from terroir.training.errors import NonFiniteLoss, NothingToTrain, OutOfMemory
 _LOSS_WINDOW: Final = 20
 
 
-def train(run: TrainRun, data: Pictures, sinks: Sinks, cache: ArrayCache, clock: Clock | None = None) -> TrainResult:
+def train(
+    run: TrainRun,
+    data: Pictures,
+    sinks: Sinks,
+    cache: ArrayCache,
+    clock: Clock | None = None,
+    regularisation: Pictures = (),
+) -> TrainResult:
     """Train to the end, going on from `sinks.newest()` if there is one.
 
+    `regularisation` are pictures of what must not change (prior preservation, Ruiz et al., arXiv 2208.12242).
+
     Equal runs give equal weights, also when they were killed and resumed in between: bit for bit with the same torch,
-    processor and thread count. Raises Stopped on request, NonFiniteLoss, NothingToTrain, PictureUnreadable,
-    BaseUnreadable, CheckpointMismatch and OutOfMemory.
+    processor and thread count. Raises Stopped on request, NonFiniteLoss, NothingToTrain, CaptionMissing,
+    PictureUnreadable, LatentsNotFinite, BaseUnreadable, CheckpointMismatch and OutOfMemory.
     """
     if not data:
         raise NothingToTrain("the data set has no pictures; import some and freeze a new version")
     with _own_torch(run.threads), _memory_advice():
-        return _Training(run, data, sinks, cache, clock or SystemClock()).finish()
+        return _Training(run, data, regularisation, sinks, cache, clock or SystemClock()).finish()
 
 
 class _Training:
-    def __init__(self, run: TrainRun, data: Pictures, sinks: Sinks, cache: ArrayCache, clock: Clock) -> None:
+    def __init__(
+        self, run: TrainRun, data: Pictures, regularisation: Pictures, sinks: Sinks, cache: ArrayCache, clock: Clock
+    ) -> None:
         self._run = run
         self._sinks = sinks
-        self._total = run.config.total_steps(len(data))
-        self._meter = Meter(sinks, clock, self._total)
+        self._meter = Meter(sinks, clock)
         self._pictures = len(data)
         self._meter.phase("preparing")
-        base = BaseModel.load(run.base_dir, run.device)
-        self._unet = base.unet
+        check(run, data, regularisation)
+        self._family = load_family(run.base_dir, run.config, run.device)
+        self._unet = self._family.unet
         self._weights = inject(self._unet, run.config)
         self._unet.train()
         self._optimizer = build_optimizer(run.config, [weight for _, weight in self._weights])
-        self._batches = Batches(self._encode(base, data, cache), base.schedule, run.config)
-        self._fingerprint = fingerprint(run, _data_digest(data, run), self._total)
+        encoded = self._encode(data, regularisation, cache)
+        order = encoded.order(run.config)
+        self._total = self._meter.total_steps = total_steps(run.config, order)
+        self._batches = Batches(encoded, order, self._family.schedule, run.config, run.device)
+        self._fingerprint = fingerprint(run, data_digest(run, data, regularisation), self._total)
         self._counters = Counters()
 
     def finish(self) -> TrainResult:
@@ -80,12 +96,18 @@ class _Training:
             pictures=self._pictures,
         )
 
-    def _encode(self, base: BaseModel, data: Pictures, cache: ArrayCache) -> Encoded:
+    def _encode(self, data: Pictures, regularisation: Pictures, cache: ArrayCache) -> Encoded:
         self._meter.phase("caching")
-        texts, captions = CaptionEncoder(base.tokenizer, base.text_encoder, self._run, cache).encode(data)
-        encoder = PictureEncoder(base.vae, self._run, cache)
-        means, deviations = encoder.encode(data, lambda _: None)
-        return Encoded(means, deviations, texts, captions)
+
+        def encoded_one(done: int, total: int) -> None:
+            if self._sinks.stop_requested():
+                newest = self._sinks.newest()
+                raise Stopped(newest.step if newest else 0)
+            self._meter.encoded(done, total)
+
+        encoded = encode(self._run, self._family, data, regularisation, cache, encoded_one)
+        self._sinks.log(f"encoded {encoded.description()}")
+        return encoded
 
     def _resume(self) -> int:
         newest = self._sinks.newest()
@@ -151,9 +173,14 @@ class _Training:
     def _loss(self, batch: Batch) -> Tensor:
         bf16 = self._run.config.mixed_precision is MixedPrecision.BF16
         with torch.autocast(self._run.device.split(":")[0], dtype=torch.bfloat16, enabled=bf16):
-            predicted = self._unet(batch.noisy, batch.timesteps, batch.texts, return_dict=False)[0]
-        errors = nn.functional.mse_loss(predicted.float(), batch.target, reduction="none").mean(dim=(1, 2, 3))
-        return (errors if batch.weights is None else errors * batch.weights).mean()
+            predicted = self._family.denoise(batch.noisy, batch.timesteps, self._texts(batch), batch.geometry)
+        return loss_of(predicted, batch)
+
+    def _texts(self, batch: Batch) -> TextStates:
+        if batch.texts is not None:
+            return batch.texts
+        assert batch.tokens is not None
+        return self._family.encode_texts(batch.tokens)
 
     def _save(self) -> None:
         checkpoint = pack(
@@ -164,13 +191,6 @@ class _Training:
             environment=environment(self._run),
         )
         self._sinks.save(checkpoint)
-
-
-def _data_digest(data: Pictures, run: TrainRun) -> str:
-    digest = hashlib.sha256(run.trigger_word.encode())
-    for picture in data:
-        digest.update(hashlib.sha256(picture.data).digest() + hashlib.sha256(picture.caption.encode()).digest())
-    return digest.hexdigest()
 
 
 @contextlib.contextmanager
