@@ -13,7 +13,7 @@ from terroir.common.settings import ServiceSettings, describe
 from terroir.dataset.settings import DatasetSettings
 from terroir.inference.settings import InferenceSettings
 from terroir.registry.settings import RegistrySettings
-from terroir.training.config_docs import render as training_page
+from terroir.training.config.docs import render as training_page
 from terroir.training.settings import TrainingSettings
 
 ROOT: Final = Path(__file__).resolve().parent.parent

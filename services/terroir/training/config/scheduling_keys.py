@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Annotated
 
-from pydantic import Field, StringConstraints
+from pydantic import Field
 
-from terroir.training.config.limits import Section
-
-Team = Annotated[str, StringConstraints(pattern=r"^([a-z][a-z0-9-]{0,62})?$")]
+from terroir.training.config.limits import Identifier, Section
 
 
 class Priority(StrEnum):
@@ -27,7 +24,7 @@ class SchedulingKeys(Section):
         Priority.NORMAL,
         description="`low`, `normal` or `high`; a job that waits may pre-empt a running one of a lower class.",
     )
-    team: Team = Field("", description="Whose quota and fair share the job counts against. Empty: `default`.")
+    team: Identifier = Field("", description="Whose quota and fair share the job counts against. Empty: `default`.")
     gpus: float | None = Field(
         None,
         ge=0,
