@@ -60,6 +60,18 @@ class PictureUnreadable(FailedPrecondition):
     reason = "PICTURE_UNREADABLE"
 
 
+class CaptionMissing(FailedPrecondition):
+    """Pictures have no caption, and nothing says that this is meant."""
+
+    reason = "CAPTION_MISSING"
+
+
+class LatentsNotFinite(FailedPrecondition):
+    """The autoencoder overflows on a picture."""
+
+    reason = "LATENTS_NOT_FINITE"
+
+
 class NonFiniteLoss(FailedPrecondition):
     """Too many steps in a row had a loss or gradient that is not finite."""
 

@@ -59,7 +59,8 @@ def _attempt(attempt: Attempt) -> pb.Attempt:
 
 
 def _progress(progress: TrainProgress) -> pb.Progress:
-    return pb.Progress(**progress.__dict__)
+    known = pb.Progress.DESCRIPTOR.fields_by_name
+    return pb.Progress(**{key: value for key, value in progress.__dict__.items() if key in known})
 
 
 def _timestamp(text: str) -> Timestamp:

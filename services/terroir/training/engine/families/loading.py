@@ -35,7 +35,7 @@ def load_family(folder: Path, config: TrainConfig, device: str, frozen: torch.dt
     Raises BaseUnreadable naming the component or the family that is wrong. Nothing is fetched from a hub.
     """
     name = family_of(folder)
-    schedule = NoiseSchedule.load(folder, device)
+    schedule = NoiseSchedule.load(folder, device, config.prediction_type)
     unet = _component(UNet2DConditionModel, folder / "unet", torch_dtype=frozen)
     vae = _component(AutoencoderKL, folder / "vae", torch_dtype=torch.float32)
     for module in (unet, vae):
