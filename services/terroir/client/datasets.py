@@ -92,9 +92,11 @@ class Datasets:
     def __init__(self, channel: grpc.Channel) -> None:
         self._stub = dataset_pb2_grpc.DatasetServiceStub(channel)
 
-    def create(self, dataset_id: str, fields: pb.Dataset) -> pb.Dataset:
-        """Create an empty dataset; `fields.name` is ignored."""
-        request = pb.CreateDatasetRequest(dataset_id=dataset_id, dataset=fields, request_id=new_request_id())
+    def create(self, dataset_id: str, fields: pb.Dataset, request_id: str | None = None) -> pb.Dataset:
+        """Create an empty dataset, once for one `request_id`; `fields.name` is ignored."""
+        request = pb.CreateDatasetRequest(
+            dataset_id=dataset_id, dataset=fields, request_id=request_id or new_request_id()
+        )
         with typed_errors():
             return self._stub.CreateDataset(request, timeout=UNARY_SECONDS)
 
@@ -169,9 +171,9 @@ class Datasets:
         request = pb.DownloadImageRequest(dataset=dataset, digest=digest)
         return b"".join(part.data for part in typed_stream(self._stub.DownloadImage(request, timeout=300.0)))
 
-    def freeze(self, dataset: str) -> pb.DatasetVersion:
-        """Freeze what is accepted into a version."""
-        request = pb.FreezeVersionRequest(dataset=dataset, request_id=new_request_id())
+    def freeze(self, dataset: str, request_id: str | None = None) -> pb.DatasetVersion:
+        """Freeze what is accepted into a version, once for one `request_id`."""
+        request = pb.FreezeVersionRequest(dataset=dataset, request_id=request_id or new_request_id())
         with typed_errors():
             return self._stub.FreezeVersion(request, timeout=UNARY_SECONDS)
 
