@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import yaml
 from any_config import any_keys, values_of
-from hypothesis import example, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from terroir.training.config import TrainConfig
@@ -123,6 +123,7 @@ def test_a_wrong_value_is_answered_with_what_is_allowed(text: str, message: str)
     assert str(error) == f"{message} (docs/training-config.md)"
 
 
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.data())
 def test_whatever_a_key_is_given_the_error_names_it(data: st.DataObject) -> None:
     """Values of one key's type under another key: right by chance, or an error that begins with the key."""
@@ -178,7 +179,7 @@ def _another(rule: Rule) -> Any:
     return {"yes or no": True, "whole number": 7, "text": "other"}[rule.kind]
 
 
-@settings(deadline=None)
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(any_keys())
 @example({"profile": ["gpu-12gb", "clean-set"], "max_train_steps": 7})
 @example({"profile": "few-pictures", "min_snr_gamma": None})
@@ -190,6 +191,7 @@ def test_a_resolved_configuration_reads_back_equal(keys: dict[str, Any]) -> None
     assert set(yaml.safe_load(dump_config(config))) == set(TrainConfig.model_fields)
 
 
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(any_keys(), any_keys())
 def test_upper_layers_overrule_lower_ones(lower: dict[str, Any], upper: dict[str, Any]) -> None:
     result = merged([lower, upper])
