@@ -16,6 +16,7 @@ from terroir.client.pictures import ASPECT_RATIOS, PRIORITIES, Generated, Pictur
 from terroir.client.presets import Presets
 from terroir.client.regions import Recipes, Regions
 from terroir.client.registry import Registry
+from terroir.client.styles import Styles
 from terroir.client.training import Training
 from terroir.common.credentials import CallerCredentials
 from terroir.common.grpc_client import channel
@@ -36,6 +37,7 @@ class Client:
         self._channels = [*targets.values(), *replicas.values()]
         self.datasets = Datasets(targets["dataset"])
         self.training = Training(targets["training"])
+        self.styles = Styles(targets["training"], self.datasets)
         self.registry = Registry(targets["registry"])
         self.bases = Bases(targets["registry"])
         self.regions = Regions(targets["registry"])
