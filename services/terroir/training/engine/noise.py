@@ -34,6 +34,11 @@ class NoiseSchedule:
         self._signal = alphas_cumprod.sqrt()
         self._noise = (1 - alphas_cumprod).sqrt()
 
+    @property
+    def prediction_type(self) -> str:
+        """`epsilon` or `v_prediction`."""
+        return "v_prediction" if self._v else "epsilon"
+
     @classmethod
     def load(
         cls, base_dir: Path, device: str = "cpu", prediction_type: PredictionType = PredictionType.BASE

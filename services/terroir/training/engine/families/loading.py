@@ -17,6 +17,7 @@ from terroir.training.engine.families.interface import Family
 from terroir.training.engine.families.sd import StableDiffusion
 from terroir.training.engine.families.sdxl import PENULTIMATE, StableDiffusionXL
 from terroir.training.engine.noise import NoiseSchedule
+from terroir.training.engine.precision import Precision
 from terroir.training.errors import BaseUnreadable
 
 FAMILIES: Final = {"StableDiffusionPipeline": "sd15", "StableDiffusionXLPipeline": "sdxl"}
@@ -29,18 +30,18 @@ _OTHERS: Final = {"StableDiffusion3": "SD3", "Flux": "FLUX", "PixArt": "PixArt",
 _OPEN_CLIP_H_WIDTH: Final = 1024
 
 
-def load_family(folder: Path, config: TrainConfig, device: str, frozen: torch.dtype = torch.float32) -> Family:
-    """Read every component onto the device; the denoiser and text encoders that train in `frozen`, all else in fp32.
+def load_family(folder: Path, config: TrainConfig, device: str) -> Family:
+    """Read every component: encoders onto the device, the denoiser to the host until `make_room` fetches it.
 
-    Raises BaseUnreadable naming the component or the family that is wrong. Nothing is fetched from a hub.
+    The denoiser, and text encoders that train, are held in the precision of the passes, all else in fp32. Raises
+    BaseUnreadable naming the component or the family that is wrong. Nothing is fetched from a hub.
     """
     name = family_of(folder)
     schedule = NoiseSchedule.load(folder, device, config.prediction_type)
-    unet = _component(UNet2DConditionModel, folder / "unet", torch_dtype=frozen)
-    vae = _component(AutoencoderKL, folder / "vae", torch_dtype=torch.float32)
-    for module in (unet, vae):
-        module.to(device).eval().requires_grad_(False)
-    texts = frozen if config.text_encoder_lr else torch.float32
+    half = Precision.frozen(config.mixed_precision)
+    unet = _component(UNet2DConditionModel, folder / "unet", torch_dtype=half).eval().requires_grad_(False)
+    vae = _component(AutoencoderKL, folder / "vae", torch_dtype=torch.float32).eval().requires_grad_(False).to(device)
+    texts = half if config.text_encoder_lr else torch.float32
     first = _clip(folder, "", CLIPTextModel, texts, device)
     if name == "sd15":
         return StableDiffusion(unet, vae, first, schedule, config.clip_skip or 1)
@@ -77,7 +78,7 @@ def _unsupported(folder: Path, family: str) -> BaseUnreadable:
 
 
 def _clip(folder: Path, suffix: str, kind: Any, dtype: torch.dtype, device: str) -> ClipText:
-    encoder = _component(kind, folder / f"text_encoder{suffix}", torch_dtype=dtype)
+    encoder = _component(kind, folder / f"text_encoder{suffix}", dtype=dtype)
     return ClipText(
         tokenizer=_component(CLIPTokenizer, folder / f"tokenizer{suffix}"),
         encoder=encoder.to(device).eval().requires_grad_(False),
