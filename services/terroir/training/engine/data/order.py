@@ -111,17 +111,17 @@ class _Passes:
             self._groups.setdefault(size, []).append(picture)
         self._epoch: Callable[[int, int], Sequence[Sequence[int]]] = lru_cache(maxsize=2)(self._shuffled)
 
-    def count(self, size: int) -> Fraction:
+    def count(self, size: int) -> int:
         """Passes an epoch."""
-        return Fraction(sum(math.ceil(len(group) / size) for group in self._groups.values()))
+        return sum(-(-len(group) // size) for group in self._groups.values())
 
     def fill(self, size: int) -> Fraction:
         """Mean pictures a pass."""
-        return self._total / self.count(size)
+        return Fraction(self._total, self.count(size))
 
     def pictures(self, number: int, size: int) -> Sequence[int]:
         """Pictures of pass `number` of this kind."""
-        epoch, position = divmod(number, int(self.count(size)))
+        epoch, position = divmod(number, self.count(size))
         return self._epoch(epoch, size)[position]
 
     def _shuffled(self, epoch: int, size: int) -> Sequence[Sequence[int]]:
