@@ -46,7 +46,14 @@ def small_sd(folder: Path, seed: int = 0) -> Path:
             )
         )  # fmt: skip
     pipeline = StableDiffusionPipeline(
-        vae, text_encoder, tokenizer, unet, DDIMScheduler(steps_offset=1, clip_sample=False), None, None, requires_safety_checker=False
+        vae,
+        text_encoder,
+        tokenizer,
+        unet,
+        DDIMScheduler(steps_offset=1, clip_sample=False),
+        None,
+        None,
+        requires_safety_checker=False,
     )
     pipeline.save_pretrained(folder)
     return folder

@@ -42,10 +42,9 @@ def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, 
 
     A key that an earlier release did not have is taken for its default, with which nothing has changed.
     """
-    usual = {name: field.get_default(call_default_factory=True) for name, field in TrainConfig.model_fields.items()}
     changed = {}
     for name in sorted(before.keys() | now.keys()):
-        sides = [side.get(name, usual.get(name, _ABSENT)) for side in (before, now)]
+        sides = [side[name] if name in side else _usual(name, side) for side in (before, now)]
         if json.dumps(sides[0], default=str) != json.dumps(sides[1], default=str):
             changed[name] = " -> ".join(map(_shown, sides))
     return changed
@@ -65,7 +64,15 @@ def _device_name(device: str) -> str:
     return torch.cuda.get_device_name(device) if device.startswith("cuda") else device
 
 
+def _usual(name: str, known: Mapping[str, Any]) -> Any:
+    """A key's default, which may depend on other keys."""
+    key = TrainConfig.model_fields.get(name)
+    return _ABSENT if key is None else key.get_default(call_default_factory=True, validated_data=dict(known))
+
+
 def _shown(value: Any) -> str:
+    if value is None:
+        return "unset"
     text = value if isinstance(value, str) else json.dumps(value)
     digest = len(text) == 64 and all(digit in "0123456789abcdef" for digit in text)
     return text[:_DIGITS] if digest else text[:80]

@@ -60,7 +60,7 @@ class GuardedUpdate:
     def add(self, loss: Tensor, passes: int) -> None:
         """Add the gradients of one of the step's `passes`."""
         self._losses.append(loss.detach())
-        self._precision.scaled(loss / passes).backward()  # type: ignore[no-untyped-call]  # torch's own
+        self._precision.scaled(loss / passes).backward()
 
     def finish(self, rates: Rates) -> Step:
         """Average over the workers, judge, clip and apply."""

@@ -99,11 +99,11 @@ def _inject_one(model: nn.Module, component: str, targets: list[Target], config:
     inject_adapter_in_model(
         LoraConfig(
             r=usual.rank,
-            lora_alpha=usual.alpha,  # type: ignore[arg-type]  # whole numbers by its annotation, floats in effect
+            lora_alpha=usual.alpha,
             lora_dropout=config.lora_dropout,
             target_modules=[target.path for target in targets],
             rank_pattern={path: target.rank for path, target in other.items()},
-            alpha_pattern={path: target.alpha for path, target in other.items()},  # type: ignore[misc]  # likewise
+            alpha_pattern={path: target.alpha for path, target in other.items()},
             use_rslora=config.use_rslora,
             use_dora=config.use_dora,
             init_lora_weights="gaussian",

@@ -93,6 +93,7 @@ def _denoiser_targets(config: TrainConfig, unet: nn.Module) -> Iterator[Target]:
 def _text_targets(config: TrainConfig, component: str, encoder: nn.Module) -> Iterator[Target]:
     """Presets mean CLIP's counterparts; a list its own names, or attention if it holds no name of theirs."""
     preset = config.target_modules
+    endings: tuple[str, ...]
     if isinstance(preset, TargetPreset):
         endings = _TEXT_ATTENTION if preset is TargetPreset.ATTENTION else _TEXT_ALL
     else:
