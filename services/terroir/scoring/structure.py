@@ -17,7 +17,8 @@ SIDE: Final = 32
 _PLANES: Final = 3
 _TILES: Final = 4
 """Along each side: tiles of 8 × 8 pixels."""
-_LEAST_NORM: Final = 1e-6
+_LEAST_NORM: Final = 0.05
+"""A quarter of a grey level from pixel to pixel: what is below it is rounding, not structure."""
 
 
 def structures(pictures: Sequence[Image.Image]) -> Structure:
