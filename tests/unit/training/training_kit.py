@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -90,12 +90,20 @@ class Bench:
         data: list[Picture] | None = None,
         start: Adapter | None = None,
         collective: Collective | None = None,
+        regularisation: Sequence[Picture] = (),
         **changes: Any,
     ) -> TrainResult:
         settings = {**SMALL, **changes}
         run = TrainRun(TrainConfig(**settings), self.base, component_digests(self.base), start=start)
         pictures_of_run = pictures() if data is None else data
-        return train(run, pictures_of_run, sinks or MemorySinks(), self.cache, collective=collective)
+        return train(
+            run,
+            pictures_of_run,
+            sinks or MemorySinks(),
+            self.cache,
+            regularisation=regularisation,
+            collective=collective,
+        )
 
 
 def flat(adapter: Adapter) -> npt.NDArray[np.float32]:
