@@ -8,7 +8,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from terroir.client.datasets import scan_folder
 from terroir.common.base_digest import base_digest, component_digests
 from terroir.common.clock import SystemClock
 from terroir.lora.formats import to_diffusers
@@ -20,9 +19,10 @@ from terroir.training.config import TrainConfig
 from terroir.training.config.parser import parse_config
 from terroir.training.curves import Curves
 from terroir.training.engine.cache import StoreArrayCache
-from terroir.training.engine.ports import Checkpoint, Picture, TrainProgress, TrainResult, TrainRun
+from terroir.training.engine.ports import Checkpoint, TrainProgress, TrainResult, TrainRun
 from terroir.training.engine.train import train
 from terroir.training.errors import BaseUnreadable, ConfigInvalid
+from terroir.training.local_data import read_pictures
 from terroir.training.pretrained import read_local
 
 _ATTEMPT = 1
@@ -81,8 +81,7 @@ def run(
     """
     config = _read(config_path)
     folder = _base_folder(config, base_sources or {BASE_ID: BASE_DIR}, config_path.parent)
-    pictures = scan_folder(config_path.parent / config.train_data_dir)
-    data = [Picture(p.path.name, p.path.read_bytes(), p.caption) for p in pictures]
+    pictures = read_pictures(config, config_path.parent)
     output = config_path.parent / config.output_dir
     output.mkdir(parents=True, exist_ok=True)
     store, clock = LocalStore(output / "state"), SystemClock()
@@ -98,7 +97,8 @@ def run(
     )
     with Curves(store, prefix, _ATTEMPT, clock) as curves:
         sinks = _FolderSinks(Checkpoints(store, prefix, clock), curves, output / "train.log", on_progress)
-        result = train(this_run, data, sinks, StoreArrayCache(store), clock)
+        cache = StoreArrayCache(store)
+        result = train(this_run, pictures.data, sinks, cache, clock, pictures.regularisation)
     return LocalResult(_write(result, config, output, base_digest(components)), result.steps, result.loss)
 
 
