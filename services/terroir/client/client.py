@@ -14,6 +14,7 @@ from terroir.client.endpoints import Endpoints
 from terroir.client.lineage import lineage
 from terroir.client.pictures import ASPECT_RATIOS, PRIORITIES, Generated, Pictures, adapter_weights
 from terroir.client.presets import Presets
+from terroir.client.ratings import Ratings
 from terroir.client.regions import Recipes, Regions
 from terroir.client.registry import Registry
 from terroir.client.styles import Styles
@@ -38,6 +39,7 @@ class Client:
         self.datasets = Datasets(targets["dataset"])
         self.training = Training(targets["training"])
         self.styles = Styles(targets["training"], self.datasets)
+        self.ratings = Ratings(targets["training"])
         self.registry = Registry(targets["registry"])
         self.bases = Bases(targets["registry"])
         self.regions = Regions(targets["registry"])

@@ -20,6 +20,8 @@ from terroir.training.driver_order import DriverOrder
 from terroir.training.jobs import PREFIX, Attempt, Job, Jobs
 from terroir.training.metrics import TrainingMetrics
 from terroir.training.queue import Queue, QueueLimits
+from terroir.training.rating.assembly import add_rating_service
+from terroir.training.rating.sheets import Sheets
 from terroir.training.ray_head import LocalRay
 from terroir.training.ray_runtime import ClusterRay, LocalRayRuntime, RayRuntime, TracedRay
 from terroir.training.settings import TrainingSettings
@@ -82,7 +84,8 @@ async def build(settings: TrainingSettings, server: Server) -> AsyncIterator[Non
     submissions = Submissions(jobs, datasets, registry, settings.base_sources.keys())
     domain = Domain(store, clock, jobs, submissions, TrainingMetrics(server.registry), queue.added)
     registrations = Registrations(store, clock)
-    server.scope_regions(lambda name: _region_of(name, jobs, registrations, registry))
+    sheets = add_rating_service(server, store, clock, jobs, datasets, registry, queue.added)
+    server.scope_regions(lambda name: _region_of(name, jobs, registrations, sheets, registry))
     server.add(
         TrainingServicer(domain, server.principals), training_pb2_grpc.add_TrainingServiceServicer_to_server, SERVICE
     )
@@ -100,8 +103,10 @@ async def build(settings: TrainingSettings, server: Server) -> AsyncIterator[Non
         registry.close()
 
 
-def _region_of(name: str, jobs: Jobs, registrations: Registrations, registry: RegistryService) -> str:
-    """Of an adapter, of the one that a job makes, or of a style that is registered."""
+def _region_of(name: str, jobs: Jobs, registrations: Registrations, sheets: Sheets, registry: RegistryService) -> str:
+    """Of an adapter, of the one that a job makes, of a style that is registered, or of what is rated."""
+    if name.startswith("ratingSheets/"):
+        name = sheets.get(name.split("/")[1]).subject
     if name.startswith(f"{STYLES}/"):
         return registrations.newest(name.split("/")[1]).wish.region
     if name.startswith(f"{PREFIX}/"):

@@ -138,6 +138,12 @@ class RegistryService:
             withdrawn=found.deprecation.for_cause,
         )
 
+    def origin(self, version: str) -> tuple[str, str]:
+        """Job and dataset version that a version was made of, empty if not known; raises what the service raises."""
+        with _typed():
+            found = self._stub.GetVersion(registry_pb2.GetVersionRequest(name=version), timeout=_SECONDS).lineage
+        return str(found.job), str(found.dataset_version)
+
     def adapter_file(self, name: str) -> bytes:
         """The kohya file of a version; raises what the service raises. Who knows its digest checks it."""
         request = registry_pb2.DownloadVersionRequest(name=name, format=registry_pb2.ADAPTER_FORMAT_KOHYA)
