@@ -135,8 +135,6 @@ def _load(folder: Path, dtype: torch.dtype) -> Any:
                 folder, safety_checker=None, requires_safety_checker=False, **options
             )
     except (OSError, ValueError, KeyError, RuntimeError) as error:
-        raise BaseUnreadable(
-            f"base {folder} cannot be drawn with ({error}); copy the whole diffusers folder"
-        ) from error
+        raise BaseUnreadable(f"base {folder} cannot draw ({error}); copy the whole diffusers folder") from error
     pipe.set_progress_bar_config(disable=True)
     return pipe

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from terroir.lora.adapter import Adapter
+from terroir.lora.adapter import Adapter, Array, Module
 from terroir.training.judging.errors import AdapterUnfit
 
 _DROPPED_LEVEL = "text_model."
@@ -29,15 +29,26 @@ def worn(components: Mapping[str, nn.Module], adapter: Adapter | None) -> Iterat
             weight = _weight(components, layer)
             pristine = weight.detach().clone()
             base = pristine.float().cpu().numpy()
-            change = module.change_of(np.ascontiguousarray(base))
-            if change.shape != base.shape:
-                raise AdapterUnfit(f"{layer}: a change of {list(change.shape)} on a weight of {list(base.shape)}")
+            change = _change(layer, module, np.ascontiguousarray(base))
             kept.append((weight, pristine))
             weight.copy_(torch.from_numpy(base + change))
         yield
     finally:
         for weight, pristine in kept:
             weight.copy_(pristine)
+
+
+def _change(layer: str, module: Module, base: Array) -> Array:
+    try:
+        with np.errstate(
+            over="ignore", invalid="ignore"
+        ):  # what is not finite shows in the pictures, and is told there
+            change = module.change_of(base)
+    except ValueError as error:
+        raise AdapterUnfit(f"{layer}: its factors do not fit a weight of {list(base.shape)} ({error})") from error
+    if change.shape != base.shape:
+        raise AdapterUnfit(f"{layer}: a change of {list(change.shape)} on a weight of {list(base.shape)}")
+    return change
 
 
 def _weight(components: Mapping[str, nn.Module], layer: str) -> Tensor:
