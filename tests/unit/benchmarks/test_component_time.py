@@ -1,4 +1,4 @@
-"""What a loop spends in the denoiser is told apart from the rest of a step."""
+"""What a loop spends in each component is told apart from the rest of a step."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ import pytest
 import torch
 from diffusers import UNet2DConditionModel
 
-from benchmarks.denoiser_time import DenoiserTime
+from benchmarks.training.component_time import ComponentTime
 
 
 def recorded(forward, backward):
-    return DenoiserTime(forward=forward, backward=backward)
+    return ComponentTime(forward=forward, backward=backward)
 
 
 def test_the_share_is_that_of_the_last_steps():
@@ -23,6 +23,16 @@ def test_the_share_is_that_of_the_last_steps():
 def test_passes_that_do_not_fit_the_steps_are_refused(forward, backward, steps):
     with pytest.raises(ValueError, match="do not fit"):
         recorded(forward, backward).share_outside(steps)
+
+
+def test_the_bound_is_what_a_loop_without_encoders_would_gain_and_leaves_the_first_pass_out():
+    taken = ComponentTime([9.0, 1.0, 1.0], [9.0, 3.0, 3.0], pictures=[9.0, 1.5, 1.5], texts=[9.0, 0.5, 0.5])
+    assert taken.bound == pytest.approx(1.5)
+
+
+def test_a_loop_that_caches_has_no_bound():
+    with pytest.raises(ValueError, match="2 forward, 2 backward, 1 VAE and 2 text encoder passes"):
+        _ = ComponentTime([1.0, 1.0], [1.0, 1.0], pictures=[1.0], texts=[1.0, 1.0]).bound
 
 
 def test_each_pass_of_a_real_denoiser_is_timed_with_the_same_gradients():
@@ -39,7 +49,7 @@ def test_each_pass_of_a_real_denoiser_is_timed_with_the_same_gradients():
         return [weight.grad.clone() for weight in denoiser.parameters() if weight.grad is not None]
 
     plain = gradients()
-    with DenoiserTime() as taken:
+    with ComponentTime() as taken:
         timed = [gradients() for _ in range(2)]
     assert len(taken.forward) == len(taken.backward) == 2
     assert min(taken.forward + taken.backward) > 0
@@ -48,7 +58,7 @@ def test_each_pass_of_a_real_denoiser_is_timed_with_the_same_gradients():
 
 def test_torch_and_diffusers_are_left_as_they_were_also_after_an_error():
     before = UNet2DConditionModel.forward, torch.Tensor.backward
-    with pytest.raises(RuntimeError, match="stopped"), DenoiserTime():
+    with pytest.raises(RuntimeError, match="stopped"), ComponentTime():
         assert (UNet2DConditionModel.forward, torch.Tensor.backward) != before
         raise RuntimeError("stopped")
     assert (UNet2DConditionModel.forward, torch.Tensor.backward) == before
