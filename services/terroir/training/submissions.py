@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from types import MappingProxyType
+from typing import Any, Protocol
 
 from terroir.common.errors import InvalidArgument
 from terroir.common.principal import Principal
 from terroir.common.tracing import current_traceparent
 from terroir.common.validation import ensure_identifier, ensure_name, ensure_text
 from terroir.training.config import TrainConfig
-from terroir.training.config.parser import dump_config, parse_config
+from terroir.training.config.parser import ParsedConfig, dump_config, parse_config
 from terroir.training.errors import BaseUnreadable, ConfigInvalid, NothingToTrain, RightsNotAttested
 from terroir.training.jobs import Job, Jobs
 from terroir.training.pretrained import Versions, resolve
@@ -45,22 +46,24 @@ class Submissions:
     mounted_bases: Collection[str]
     """Bases that the workers have a folder for."""
 
-    def validate(self, config_yaml: str) -> tuple[str, tuple[str, ...]]:
-        """The configuration with every default, and warnings; raises ConfigInvalid."""
-        parsed = parse_config(config_yaml)
+    def validate(self, config_yaml: str, over: Mapping[str, Any] = MappingProxyType({})) -> ParsedConfig:
+        """The configuration with every default, and warnings; keys of `over` overrule. Raises ConfigInvalid."""
+        parsed = parse_config(config_yaml, over)
         _for_service(parsed.config)
-        return dump_config(parsed.config), parsed.warnings
+        return parsed
 
     def create(
-        self, config_yaml: str, adapter: str, request_id: str, principal: Principal, traceparent: str = ""
-    ) -> Job:
+        self, config_yaml: str, adapter: str, request_id: str, principal: Principal, traceparent: str = "", *,
+        over: Mapping[str, Any] = MappingProxyType({}),
+    ) -> Job:  # fmt: skip
         """Queue a job, once for one `request_id`; it goes on from the span of `traceparent`, or of the call.
+
+        Keys of `over` overrule those of the YAML.
 
         Raises as `resolved` does, and NotFound (dataset), RightsNotAttested, NothingToTrain, PermissionDenied (a
         dataset of a region that the principal is not for), OperationConflict (the request_id made another job).
         """
-        config = parse_config(config_yaml).config
-        _for_service(config)
+        config = self.validate(config_yaml, over).config
         resolved = self.resolved(config, adapter)
         dataset = self._trainable(config.dataset)
         principal.require_region(dataset.region, f"train on {dataset.name}")

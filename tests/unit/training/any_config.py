@@ -47,6 +47,17 @@ def _given(rule: Rule) -> st.SearchStrategy[Any]:
 
 
 @st.composite
+def _buckets(draw: st.DrawFn) -> dict[str, Any]:
+    """Sizes that go together; bounds that hold the resolution are rare among any."""
+    low, side, high = (8 * n for n in sorted(draw(st.tuples(*[st.integers(2, 256)] * 3))))
+    steps = 8 * draw(st.integers(1, min(32, side // 8)))
+    if draw(st.booleans()):
+        return {"enable_bucket": draw(st.booleans()), "resolution": side}
+    sizes = {"resolution": side, "bucket_reso_steps": steps, "min_bucket_reso": low, "max_bucket_reso": high}
+    return {"enable_bucket": draw(st.booleans()), **sizes}
+
+
+@st.composite
 def any_keys(draw: st.DrawFn, *, profiles: bool = True) -> dict[str, Any]:
     """Some keys with valid values that go together."""
     fields = {name: rule_of(field) for name, field in TrainConfig.model_fields.items() if name != "profile"}
@@ -59,11 +70,7 @@ def any_keys(draw: st.DrawFn, *, profiles: bool = True) -> dict[str, Any]:
     if keys.get("text_encoder_lr") is None:
         keys.pop("text_encoder_stop_step", None)
         keys.pop("text_encoder_lr_scheduler", None)
-    for bound in ("min_bucket_reso", "max_bucket_reso"):
-        keys.pop(bound, None)
-    if draw(st.booleans()):
-        low, high = sorted(draw(st.tuples(values_of(fields["min_bucket_reso"]), values_of(fields["max_bucket_reso"]))))
-        keys |= {"min_bucket_reso": low, "max_bucket_reso": high}
+    keys = {key: value for key, value in keys.items() if "bucket" not in key} | draw(_buckets())
     if profiles and (chosen := draw(PROFILE_NAMES)):
         keys["profile"] = list(chosen)
     return keys

@@ -23,7 +23,7 @@ from terroir.training.config.parser import config_from_mapping
 PAGE = Path(__file__).parents[3] / "docs" / "troubleshooting.md"
 
 
-@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.too_slow])
 @given(any_keys(), st.sampled_from(Symptom))
 def test_what_a_run_is_told_to_change_is_allowed_and_really_a_change(keys: dict[str, Any], symptom: Symptom) -> None:
     config = config_from_mapping(keys).config

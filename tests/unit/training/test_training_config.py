@@ -36,8 +36,10 @@ def refused(text: str) -> ConfigInvalid:
         ("zzz: 4", "CONFIG_KEY_UNKNOWN", "zzz", "the nearest is"),
         ("NETWORK_DIMS: 4", "CONFIG_KEY_UNKNOWN", "NETWORK_DIMS", "'network_dim'"),
         ("epochs: 2\nmax_train_steps: 3", "CONFIG_VALUE", None, "keep one"),
-        ("min_bucket_reso: 2048", "CONFIG_VALUE", None, "exceeds max_bucket_reso"),
+        ("min_bucket_reso: 256", "CONFIG_VALUE", None, "exceeds max_bucket_reso"),
         ("conv_alpha: 4", "CONFIG_VALUE", None, "without conv_rank"),
+        ("enable_bucket: true\nmin_bucket_reso: 256", "CONFIG_VALUE", None, "exceeds resolution 64"),
+        ("enable_bucket: true\nmax_bucket_reso: 48", "CONFIG_VALUE", None, "is below resolution 64"),
         ("text_encoder_stop_step: 4", "CONFIG_VALUE", None, "changes nothing without text_encoder_lr"),
         ("seed: 1\nseed: 2", "CONFIG_KEY_TWICE", "seed", "line 2"),
         ("block_lr_weights: {mid_block: 1, mid_block: 2}", "CONFIG_KEY_TWICE", "mid_block", "twice"),
@@ -123,7 +125,7 @@ def test_a_wrong_value_is_answered_with_what_is_allowed(text: str, message: str)
     assert str(error) == f"{message} (docs/training-config.md)"
 
 
-@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.too_slow])
 @given(st.data())
 def test_whatever_a_key_is_given_the_error_names_it(data: st.DataObject) -> None:
     """Values of one key's type under another key: right by chance, or an error that begins with the key."""
@@ -165,7 +167,7 @@ def test_words_that_yaml_takes_for_something_else_mean_what_they_say(text: str, 
 @pytest.mark.parametrize(("spelling", "key"), SYNONYMS.items())
 def test_every_synonym_sets_its_key(spelling: str, key: str) -> None:
     field = TrainConfig.model_fields[key]
-    usual = field.get_default(call_default_factory=True)
+    usual = field.get_default(call_default_factory=True, validated_data={})
     value = next(value for value in (_another(RULES[key]), True) if value != usual)
     assert getattr(config_from_mapping({spelling: value}).config, key) == value
 
@@ -179,7 +181,7 @@ def _another(rule: Rule) -> Any:
     return {"yes or no": True, "whole number": 7, "text": "other"}[rule.kind]
 
 
-@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.too_slow])
 @given(any_keys())
 @example({"profile": ["gpu-12gb", "clean-set"], "max_train_steps": 7})
 @example({"profile": "few-pictures", "min_snr_gamma": None})
@@ -191,7 +193,7 @@ def test_a_resolved_configuration_reads_back_equal(keys: dict[str, Any]) -> None
     assert set(yaml.safe_load(dump_config(config))) == set(TrainConfig.model_fields)
 
 
-@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.too_slow])
 @given(any_keys(), any_keys())
 def test_upper_layers_overrule_lower_ones(lower: dict[str, Any], upper: dict[str, Any]) -> None:
     result = merged([lower, upper])
@@ -206,6 +208,15 @@ def test_a_flag_of_length_takes_the_place_of_the_file_s() -> None:
     assert (config.epochs, config.max_train_steps) == (None, 5)
     unset = parse_config("text_encoder_lr: 1e-5\ntext_encoder_stop_step: 9", {"text_encoder_lr": None}).config
     assert (unset.text_encoder_lr, unset.text_encoder_stop_step) == (None, None)
+
+
+@pytest.mark.parametrize(
+    ("resolution", "sizes"),
+    [(16, (8, 16, 32)), (64, (16, 32, 128)), (512, (64, 256, 1024)), (1024, (64, 512, 2048)), (2048, (64, 1024, 4096))],
+)
+def test_bucket_sizes_follow_from_the_resolution(resolution: int, sizes: tuple[int, int, int]) -> None:
+    config = config_from_mapping({"resolution": resolution, "enable_bucket": True}).config
+    assert (config.bucket_reso_steps, config.min_bucket_reso, config.max_bucket_reso) == sizes
 
 
 def test_steps_follow_from_epochs_pictures_and_batch() -> None:
@@ -229,7 +240,6 @@ def test_steps_follow_from_epochs_pictures_and_batch() -> None:
         ("dataset: datasets/a\ntrain_data_dir: b", "both set"),
         ("reg_dataset: datasets/a\nreg_data_dir: b", "reg_dataset and reg_data_dir are both set"),
         ("use_dora: true\nbase_quantization: nf4", "rounded weights"),
-        ("enable_bucket: true", "set min_bucket_reso and max_bucket_reso to about 32 and 128"),
         ("enable_bucket: true\nmin_bucket_reso: 32\nbucket_reso_steps: 24", "is no multiple of bucket_reso_steps 24"),
         ("base_model: sdxl\nresolution: 512", "SDXL draws at 1024"),
         ("base_model: sd15", "SD 1.5 draws at 512"),

@@ -72,8 +72,8 @@ def smaller_pictures(config: TrainConfig) -> Changed:
     side = max(_SMALLEST_SIDE, config.resolution * 3 // 4 // 64 * 64)
     if side >= config.resolution:
         return {}
-    smallest = {"min_bucket_reso": side} if config.enable_bucket and config.min_bucket_reso > side else {}
-    return {"resolution": side, **smallest}
+    bounds = ("min_bucket_reso", "bucket_reso_steps") if config.enable_bucket else ()
+    return {"resolution": side, **{key: side for key in bounds if getattr(config, key) > side}}
 
 
 def smaller_rank(config: TrainConfig) -> Changed:

@@ -33,7 +33,11 @@ def doubts(config: TrainConfig) -> tuple[str, ...]:
 
 def _idle(config: TrainConfig) -> Iterator[str]:
     """Keys with a value of their own that change nothing; defaults and what a profile set are nobody's mistake."""
-    usual = {name: field.get_default(call_default_factory=True) for name, field in TrainConfig.model_fields.items()}
+    told = config.model_dump()
+    usual = {
+        name: field.get_default(call_default_factory=True, validated_data=told)
+        for name, field in TrainConfig.model_fields.items()
+    }
     for layer in profile_values(config.profile):
         usual |= layer
     for keys, needed, met in _IDLE:
@@ -84,11 +88,6 @@ def _rates(config: TrainConfig) -> Iterator[str]:
 
 def _sizes(config: TrainConfig) -> Iterator[str]:
     base, side = config.base_model.lower(), config.resolution
-    if config.enable_bucket and not config.min_bucket_reso <= side <= config.max_bucket_reso:
-        yield (
-            f"bucket sides of {config.min_bucket_reso} to {config.max_bucket_reso} leave none of resolution {side}: "
-            f"set min_bucket_reso and max_bucket_reso to about {max(16, side // 2)} and {2 * side}"
-        )
     if config.enable_bucket and side % config.bucket_reso_steps:
         yield (
             f"resolution {side} is no multiple of bucket_reso_steps {config.bucket_reso_steps}: "

@@ -1,4 +1,4 @@
-"""Keys from several places, one over the other: profiles, the file, flags of the command line."""
+"""Keys from several places, one over the other: profiles, the file, fields of a request."""
 
 from __future__ import annotations
 

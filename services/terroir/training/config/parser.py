@@ -30,7 +30,7 @@ class ParsedConfig:
 
 
 def parse_config(text: str, over: Mapping[str, Any] = MappingProxyType({})) -> ParsedConfig:
-    """Read a run's YAML; keys of `over`, from flags or a message, overrule it.
+    """Read a run's YAML; keys of `over`, from a message, overrule it.
 
     Raises ConfigInvalid: CONFIG_TOO_LARGE, CONFIG_NOT_YAML, CONFIG_KEY_TWICE, CONFIG_KEY_UNKNOWN, CONFIG_VALUE.
     """

@@ -47,9 +47,6 @@ _CPU_SMOKE = Profile(
     "Does it run at all? Twenty steps of the tiny base on a processor; no style comes of it.",
     (
         Setting("resolution", 64, "the tiny base's own size"),
-        Setting("bucket_reso_steps", 16, "bucket sizes around 64 × 64, should buckets be on"),
-        Setting("min_bucket_reso", 32, "half of the resolution"),
-        Setting("max_bucket_reso", 128, "twice the resolution"),
         Setting("batch_size", 2, "two pictures try everything that a batch can get wrong"),
         Setting("gradient_accumulation_steps", 1, "nothing to save memory for"),
         Setting("max_train_steps", 20, "enough for a loss curve and for both files"),
@@ -66,9 +63,6 @@ _GPU_12GB = Profile(
     "`gradient_accumulation_steps: 4`.",
     (
         Setting("resolution", 512, "what SD 1.5 was trained at"),
-        Setting("bucket_reso_steps", 64, "the U-Net halves latents three times, 8 × 8 pixels a latent"),
-        Setting("min_bucket_reso", 256, "half of the resolution"),
-        Setting("max_bucket_reso", 1024, "twice the resolution"),
         Setting("batch_size", 2, "with recomputed activations there is room for two"),
         Setting("gradient_accumulation_steps", 2, "makes four pictures a step, as on larger cards"),
         Setting("mixed_precision", "bf16", "half the memory; cards before Ampere (RTX 20, T4) have only `fp16`"),
@@ -83,9 +77,6 @@ _GPU_24GB = Profile(
     "`gradient_checkpointing: false`.",
     (
         Setting("resolution", 1024, "what SDXL was trained at"),
-        Setting("bucket_reso_steps", 64, "keeps the number of sizes small, so that batches fill"),
-        Setting("min_bucket_reso", 512, "half of the resolution"),
-        Setting("max_bucket_reso", 2048, "twice the resolution"),
         Setting("batch_size", 2, "SDXL with recomputed activations leaves room for more; two keep room for long sides"),
         Setting("gradient_accumulation_steps", 2, "makes four pictures a step, as on other cards"),
         Setting("mixed_precision", "bf16", "half the memory, and no loss scale to overflow as with fp16"),
@@ -99,9 +90,6 @@ _GPU_80GB = Profile(
     "SDXL at 1024 × 1024 on A100 80 GB, H100 and larger. For SD 1.5 overrule `resolution: 512`.",
     (
         Setting("resolution", 1024, "what SDXL was trained at"),
-        Setting("bucket_reso_steps", 64, "keeps the number of sizes small, so that batches fill"),
-        Setting("min_bucket_reso", 512, "half of the resolution"),
-        Setting("max_bucket_reso", 2048, "twice the resolution"),
         Setting("batch_size", 4, "four pictures in one pass keep a large card busy"),
         Setting("gradient_accumulation_steps", 1, "no need to split the four"),
         Setting("mixed_precision", "bf16", "twice the speed of fp32 on these cards"),

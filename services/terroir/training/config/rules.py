@@ -1,4 +1,4 @@
-"""What a key takes, read from the model's own types: for the reference, the flags and the errors."""
+"""What a key takes, read from the model's own types: for the reference, the contract and the errors."""
 
 from __future__ import annotations
 
