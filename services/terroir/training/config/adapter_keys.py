@@ -30,7 +30,7 @@ ModuleSuffix = Annotated[str, StringConstraints(pattern=MODULE_ENDING, max_lengt
 
 
 def _preset_alone(value: Any) -> Any:
-    """a list of one preset is that preset: messages have lists only."""
+    """A list of one preset is that preset: messages have lists only."""
     alone = value[0] if isinstance(value, list | tuple) and len(value) == 1 else None
     return alone if alone in tuple(TargetPreset) else value
 
