@@ -18,7 +18,8 @@ from tests.chart.scenarios import ALL
 
 # Variables that are no settings: of programs without settings, of Ray, of MinIO, of S3 clients, of the system.
 OTHERS = {
-    "HOME", "USER", "TERROIR_TLS_DIR", "TERROIR_TOKEN_PATH", "TERROIR_ENDPOINTS", "RAY_USAGE_STATS_ENABLED", "OTEL_EXPORTER_OTLP_HEADERS",
+    "HOME", "USER", "TERROIR_TLS_DIR", "TERROIR_TOKEN_PATH", "TERROIR_ENDPOINTS", "RAY_USAGE_STATS_ENABLED",
+    "OTEL_EXPORTER_OTLP_HEADERS",
     "MINIO_ROOT_USER", "MINIO_ROOT_PASSWORD", "MINIO_BROWSER", "MINIO_UPDATE", "AWS_ACCESS_KEY_ID",
     "AWS_SECRET_ACCESS_KEY",
 }  # fmt: skip

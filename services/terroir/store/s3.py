@@ -120,7 +120,7 @@ class S3Store(ObstoreDriver):
 
 
 def open_backend(location: S3Location, silence_seconds: float, *, prefixed: bool = True) -> ObstoreS3:
-    """obstore's client of a bucket; keys begin below the location's prefix unless `prefixed` is false."""
+    """Obstore's client of a bucket; keys begin below the location's prefix unless `prefixed` is false."""
     config: S3Config = {"region": location.region, "virtual_hosted_style_request": False}
     if location.endpoint:
         config["endpoint"] = location.endpoint

@@ -48,6 +48,12 @@ class BaseUnreadable(FailedPrecondition):
     reason = "BASE_UNREADABLE"
 
 
+class BaseQuantizationUnavailable(FailedPrecondition):
+    """The base cannot be held in so few bits here."""
+
+    reason = "BASE_QUANTIZATION_UNAVAILABLE"
+
+
 class NothingToTrain(FailedPrecondition):
     """No pictures, or no layers."""
 

@@ -16,6 +16,7 @@ from terroir.tiny import BASE_DIR, BASE_ID
 from terroir.training.adapter_file import config_digest, kohya_file
 from terroir.training.checkpoints import Checkpoints
 from terroir.training.config import TrainConfig
+from terroir.training.config.in_force import ensure_in_force
 from terroir.training.config.parser import parse_config
 from terroir.training.curves import Curves
 from terroir.training.engine.cache import StoreArrayCache
@@ -108,6 +109,7 @@ def _read(path: Path) -> TrainConfig:
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigInvalid(f"cannot read {path}: {error}", reason="CONFIG_MISSING") from error
     config = parse_config(text).config
+    ensure_in_force(config)
     if not config.train_data_dir:
         raise ConfigInvalid(
             f"{path} has no train_data_dir: set it to the folder of the pictures (a `dataset` is read by the service: "

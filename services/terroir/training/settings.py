@@ -32,8 +32,8 @@ class TrainingSettings(ServiceSettings):
     )
     import_sources: dict[str, str] = Field(
         default={},
-        description="Places with pictures that styles may be registered from: id → `s3://bucket/prefix` (reached as the "
-        "store is) or a folder of this machine, as JSON.",
+        description="Places with pictures that styles may be registered from: id → `s3://bucket/prefix` (reached as "
+        "the store is) or a folder of this machine, as JSON.",
     )
     ray_dashboard_url: str = Field(
         default="",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any, Protocol
 
@@ -13,6 +13,7 @@ from terroir.common.principal import Principal
 from terroir.common.tracing import current_traceparent
 from terroir.common.validation import ensure_identifier, ensure_name, ensure_text
 from terroir.training.config import TrainConfig
+from terroir.training.config.in_force import ensure_in_force, without_effect
 from terroir.training.config.parser import ParsedConfig, dump_config, parse_config
 from terroir.training.errors import BaseUnreadable, ConfigInvalid, NothingToTrain, RightsNotAttested
 from terroir.training.jobs import Job, Jobs
@@ -50,7 +51,8 @@ class Submissions:
         """The configuration with every default, and warnings; keys of `over` overrule. Raises ConfigInvalid."""
         parsed = parse_config(config_yaml, over)
         _for_service(parsed.config)
-        return parsed
+        ensure_in_force(parsed.config)
+        return replace(parsed, warnings=(*parsed.warnings, *without_effect(parsed.config)))
 
     def create(
         self, config_yaml: str, adapter: str, request_id: str, principal: Principal, traceparent: str = "", *,

@@ -25,8 +25,8 @@ SECTIONS: Final[tuple[tuple[str, type[Section]], ...]] = (
     ("Pictures and captions", DataKeys),
     ("The update", OptimisationKeys),
     ("The loss", LossKeys),
-    ("Samples and judgement", JudgingKeys),
-    ("Queue and resources", SchedulingKeys),
+    ("Samples and judgement (declared, not in force yet)", JudgingKeys),
+    ("Queue and resources (declared, not in force yet)", SchedulingKeys),
 )
 """Headings of the documentation, in order."""
 
