@@ -1,7 +1,7 @@
-"""Keys that this release reads and keeps, and that nothing acts on yet: refused or told, never silently without effect.
+"""Keys that this release reads and keeps, and that nothing acts on yet: refused or told, never silently ignored.
 
-Judgement and the scheduler's policy are there as libraries (`training/judging/`, `training/scheduling/`); the driver and
-the queue do not call them yet. This file goes with the last of these keys.
+Judgement and the policy of scheduling are there as libraries (`training/judging/`, `training/scheduling/`); neither
+the driver nor the queue calls them yet. This file goes with the last of these keys.
 """
 
 from __future__ import annotations
