@@ -105,7 +105,7 @@ def test_rslora_is_written_with_an_alpha_that_scales_as_it_does(sd_dir: Path) ->
         (["to_q", "fc1"], {"fc1"}),
         (["to_q"], {"q_proj", "k_proj", "v_proj", "out_proj"}),
     ],
-    ids=str,
+    ids=["attention", "attention-ff", "names of both", "names of the denoiser"],
 )
 def test_text_encoders_get_the_counterparts_of_the_denoisers_layers(
     sdxl_dir: Path, targets: Any, endings: set[str]
