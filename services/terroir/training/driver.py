@@ -122,7 +122,6 @@ class Driver:
                     file_digest=trained.file_digest,
                     region=trained.region,
                     data=Blobs(self._store).get(trained.file_digest),
-                    parent=config.pretrained_lora,
                 )
             )
         finally:

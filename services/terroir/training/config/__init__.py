@@ -1,4 +1,4 @@
-"""The keys of a training run: one typed model for YAML and the contract."""
+"""The keys of a training run: one typed model for YAML, flags of the command line and the contract."""
 
 from terroir.training.config.adapter_keys import BaseQuantization, TargetPreset
 from terroir.training.config.judging_keys import PublishGate

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Annotated, Any
+from typing import Annotated
 
-from pydantic import BeforeValidator, Field, StringConstraints
+from pydantic import Field, StringConstraints
 
-from terroir.training.config.limits import MAX_RANK, MODULE_ENDING, Section
+from terroir.training.config.limits import MAX_RANK, Section
 
 
 class TargetPreset(StrEnum):
@@ -26,13 +26,7 @@ class BaseQuantization(StrEnum):
     NF4 = "nf4"
 
 
-ModuleSuffix = Annotated[str, StringConstraints(pattern=MODULE_ENDING, max_length=120)]
-
-
-def _preset_alone(value: Any) -> Any:
-    """A list of one preset is that preset: messages have lists only."""
-    alone = value[0] if isinstance(value, list | tuple) and len(value) == 1 else None
-    return alone if alone in tuple(TargetPreset) else value
+ModuleSuffix = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z0-9_]+)*$", max_length=120)]
 
 
 class AdapterKeys(Section):
@@ -46,10 +40,7 @@ class AdapterKeys(Section):
         description="Strength: the adapter's output is scaled by alpha / rank. Unset means the rank.",
     )
     lora_dropout: float = Field(0.0, ge=0, lt=1, description="Share of an adapter layer's inputs dropped in training.")
-    target_modules: Annotated[
-        TargetPreset | Annotated[tuple[ModuleSuffix, ...], Field(min_length=1, max_length=64)],
-        BeforeValidator(_preset_alone),
-    ] = Field(
+    target_modules: TargetPreset | tuple[ModuleSuffix, ...] = Field(
         TargetPreset.ATTENTION,
         description="Layers to adapt: `attention` (q, k, v, out), `attention-ff` (also feed-forward and projections), "
         "`all-linear-conv` (also the residual blocks), or a list of module name endings.",

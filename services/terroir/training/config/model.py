@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from typing import Annotated, Any, Final, Self
+from typing import Final, Self
 
-from pydantic import AfterValidator, BeforeValidator, Field, model_validator
+from pydantic import Field, model_validator
 
 from terroir.training.config.adapter_keys import AdapterKeys
 from terroir.training.config.data_keys import DataKeys
@@ -14,7 +14,6 @@ from terroir.training.config.limits import Section
 from terroir.training.config.loss_keys import LossKeys
 from terroir.training.config.optimisation_keys import OptimisationKeys
 from terroir.training.config.place_keys import PlaceKeys
-from terroir.training.config.profiles import check_names
 from terroir.training.config.scheduling_keys import SchedulingKeys
 
 DEFAULT_EPOCHS: Final = 10.0
@@ -25,19 +24,10 @@ SECTIONS: Final[tuple[tuple[str, type[Section]], ...]] = (
     ("Pictures and captions", DataKeys),
     ("The update", OptimisationKeys),
     ("The loss", LossKeys),
-    ("Samples and judgement (declared, not in force yet)", JudgingKeys),
-    ("Queue and resources (declared, not in force yet)", SchedulingKeys),
+    ("Samples and judgement", JudgingKeys),
+    ("Queue and resources", SchedulingKeys),
 )
 """Headings of the documentation, in order."""
-
-
-def _one_or_more(value: Any) -> Any:
-    return (value,) if isinstance(value, str) else value
-
-
-def _known_profiles(names: tuple[str, ...]) -> tuple[str, ...]:
-    check_names(names)
-    return names
 
 
 class TrainConfig(
@@ -45,7 +35,7 @@ class TrainConfig(
 ):  # the last of them comes first among the fields
     """One training run. The key names are those of the YAML file; `docs/training-config.md` is generated from here."""
 
-    profile: Annotated[tuple[str, ...], BeforeValidator(_one_or_more), AfterValidator(_known_profiles)] = Field(
+    profile: tuple[str, ...] = Field(
         (),
         max_length=2,
         description="Presets that the run starts from, at most one by hardware and one by data; its own keys overrule "
@@ -65,8 +55,7 @@ class TrainConfig(
         if self.conv_alpha is not None and self.conv_rank is None:
             raise ValueError(f"conv_alpha {self.conv_alpha:g} is set without conv_rank (set conv_rank or leave both)")
         if self.text_encoder_lr is None and (self.text_encoder_stop_step or self.text_encoder_lr_scheduler):
-            key = "text_encoder_stop_step" if self.text_encoder_stop_step else "text_encoder_lr_scheduler"
-            raise ValueError(f"{key} {getattr(self, key)} changes nothing without text_encoder_lr (set it)")
+            raise ValueError("text_encoder_lr is unset, so its schedule and stop step change nothing (set it)")
         return self
 
     @property

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import difflib
 from enum import StrEnum
-from typing import Annotated, Final
+from typing import Annotated
 
-from pydantic import AfterValidator, Field
+from pydantic import Field, StringConstraints
 
 from terroir.training.config.limits import MAX_STEPS, Rate, Section, Seed, Steps
 
@@ -36,20 +35,7 @@ class MixedPrecision(StrEnum):
     FP16 = "fp16"
 
 
-BLOCKS: Final = ("down_blocks", "mid_block", "up_blocks", "conv_in", "time_embedding", "add_embedding", "conv_out")
-"""Parts of a U-Net, as diffusers names them; of those in the plural one may be named by its number."""
-
-
-def _known_block(name: str) -> str:
-    part, _, number = name.partition(".")
-    if part in BLOCKS and (not number or (part.endswith("s") and number.isascii() and number.isdecimal())):
-        return name
-    known = [*BLOCKS, *(f"{block}.{n}" for block in BLOCKS if block.endswith("s") for n in range(4))]
-    nearest = difflib.get_close_matches(name.lower(), known, n=1, cutoff=0.0)[0]
-    raise ValueError(f"{name[:80]!r} is no block of a denoiser; the nearest is {nearest!r} of {', '.join(BLOCKS)}")
-
-
-BlockName = Annotated[str, AfterValidator(_known_block)]
+BlockName = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]*(\.[0-9]+)?$", max_length=60)]
 Multiplier = Annotated[float, Field(ge=0, le=100)]
 
 

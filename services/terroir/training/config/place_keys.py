@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from terroir.training.config.limits import Identifier, Line, Section
+from terroir.training.config.limits import Line, Section
 
 
 class PlaceKeys(Section):
@@ -29,8 +29,9 @@ class PlaceKeys(Section):
     output_dir: Line = Field(
         "output", min_length=1, max_length=4096, description="Folder that receives the files of a run without a server."
     )
-    adapter: Identifier = Field(
+    adapter: str = Field(
         "",
+        pattern=r"^([a-z][a-z0-9-]{0,62})?$",
         description="Adapter that receives the result; names the files of a local run.",
     )
     base_model: Line = Field(

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from enum import StrEnum
+from typing import Annotated
 
-from pydantic import Field
+from pydantic import Field, StringConstraints
 
-from terroir.training.config.limits import Identifier, Section
+from terroir.training.config.limits import Section
+
+Team = Annotated[str, StringConstraints(pattern=r"^([a-z][a-z0-9-]{0,62})?$")]
 
 
 class Priority(StrEnum):
@@ -24,7 +27,7 @@ class SchedulingKeys(Section):
         Priority.NORMAL,
         description="`low`, `normal` or `high`; a job that waits may pre-empt a running one of a lower class.",
     )
-    team: Identifier = Field("", description="Whose quota and fair share the job counts against. Empty: `default`.")
+    team: Team = Field("", description="Whose quota and fair share the job counts against. Empty: `default`.")
     gpus: float | None = Field(
         None,
         ge=0,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -29,25 +29,11 @@ class TextStates:
 class Family(Protocol):
     """One loaded base on its device."""
 
-    @property
-    def name(self) -> str:
-        """`sd15` or `sdxl`, as the registry calls them."""
-
-    @property
-    def unet(self) -> UNet2DConditionModel:
-        """The denoiser, frozen."""
-
-    @property
-    def vae(self) -> AutoencoderKL:
-        """The autoencoder of pictures, frozen, in fp32."""
-
-    @property
-    def text_encoders(self) -> Mapping[str, nn.Module]:
-        """By component, `text_encoder` and in SDXL `text_encoder_2`, in the order of the tokens' second axis."""
-
-    @property
-    def schedule(self) -> NoiseSchedule:
-        """What noise the denoiser was taught with."""
+    unet: UNet2DConditionModel
+    vae: AutoencoderKL
+    text_encoders: Sequence[nn.Module]
+    """One (SD 1.x) or two (SDXL), in the order of the tokens' second axis."""
+    schedule: NoiseSchedule
 
     def tokenize(self, captions: Sequence[str]) -> Tensor:
         """Token ids `[captions, encoders, tokens]`, int64, on the CPU; longer captions are cut."""

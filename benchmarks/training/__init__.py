@@ -1,1 +1,0 @@
-"""What training costs: by its own components, beside other trainers, in memory, for checkpoints and for starting."""
