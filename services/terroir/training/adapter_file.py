@@ -7,7 +7,7 @@ from typing import Final
 
 from terroir.lora.formats import to_kohya
 from terroir.training.config import TrainConfig
-from terroir.training.config.parser import dump_config
+from terroir.training.config_parser import dump_config
 from terroir.training.engine.ports import TrainResult
 
 _ARCHITECTURE: Final = "stable-diffusion-v1/lora"

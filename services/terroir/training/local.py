@@ -17,7 +17,7 @@ from terroir.tiny import BASE_DIR, BASE_ID
 from terroir.training.adapter_file import config_digest, kohya_file
 from terroir.training.checkpoints import Checkpoints
 from terroir.training.config import TrainConfig
-from terroir.training.config.parser import parse_config
+from terroir.training.config_parser import parse_config
 from terroir.training.curves import Curves
 from terroir.training.engine.cache import StoreArrayCache
 from terroir.training.engine.ports import Checkpoint, Picture, TrainProgress, TrainResult, TrainRun

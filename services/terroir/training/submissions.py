@@ -12,7 +12,7 @@ from terroir.common.principal import Principal
 from terroir.common.tracing import current_traceparent
 from terroir.common.validation import ensure_identifier, ensure_name, ensure_text
 from terroir.training.config import TrainConfig
-from terroir.training.config.parser import dump_config, parse_config
+from terroir.training.config_parser import dump_config, parse_config
 from terroir.training.errors import BaseUnreadable, ConfigInvalid, NothingToTrain, RightsNotAttested
 from terroir.training.jobs import Job, Jobs
 from terroir.training.upstream import FrozenDataset

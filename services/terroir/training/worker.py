@@ -16,7 +16,7 @@ from terroir.store.interface import ObjectStore
 from terroir.training.adapter_file import kohya_file
 from terroir.training.attempt_files import AttemptLog, write_progress
 from terroir.training.checkpoints import Checkpoints
-from terroir.training.config.parser import parse_config
+from terroir.training.config_parser import parse_config
 from terroir.training.curves import Curves
 from terroir.training.driver_order import DriverOrder, Trained
 from terroir.training.engine.cache import StoreArrayCache

@@ -8,10 +8,9 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from terroir.training.config import TrainConfig
-from terroir.training.config.docs import render
-from terroir.training.config.parser import config_from_mapping, dump_config, parse_config
-from terroir.training.config.synonyms import SYNONYMS
+from terroir.training.config import SYNONYMS, TrainConfig
+from terroir.training.config_docs import render
+from terroir.training.config_parser import config_from_mapping, dump_config, parse_config
 from terroir.training.errors import ConfigInvalid
 
 
@@ -110,5 +109,5 @@ def test_the_examples_are_valid() -> None:
 
 def test_the_reference_of_keys_is_fresh() -> None:
     document = Path(__file__).parents[3] / "docs" / "training-config.md"
-    stale = "run: python -m terroir.training.config.docs docs/training-config.md"
+    stale = "run: python -m terroir.training.config_docs docs/training-config.md"
     assert document.read_text(encoding="utf-8") == render(), stale

@@ -1,6 +1,6 @@
 """Write docs/training-config.md from the configuration model.
 
-python -m terroir.training.config.docs docs/training-config.md
+python -m terroir.training.config_docs docs/training-config.md
 """
 
 from __future__ import annotations
@@ -13,27 +13,24 @@ from typing import Any
 from annotated_types import Ge, Gt, Le, Lt, MaxLen, MinLen, MultipleOf
 from pydantic.fields import FieldInfo
 
-from terroir.training.config.limits import Section
-from terroir.training.config.model import SECTIONS, TrainConfig
-from terroir.training.config.synonyms import SYNONYMS
+from terroir.training.config import SYNONYMS, TrainConfig
 
-_TABLE = ("| key | default | allowed | meaning |", "| --- | --- | --- | --- |")
 _SIGNS = {Ge: ("ge", "≥"), Gt: ("gt", ">"), Le: ("le", "≤"), Lt: ("lt", "<")}
 
 
 def render() -> str:
     """The document."""
-    head = [_row(name, field) for name, field in TrainConfig.model_fields.items() if name == "profile"]
+    rows = [_row(name, field) for name, field in TrainConfig.model_fields.items()]
     return "\n".join(
         [
             "# Training configuration",
             "",
-            "Generated from `services/terroir/training/config/`; do not edit. One YAML file describes a run.",
+            "Generated from `services/terroir/training/config.py`; do not edit. One YAML file describes a run.",
             "An unknown key is an error that names the nearest known one.",
             "",
-            *_TABLE,
-            *head,
-            *(line for title, section in SECTIONS for line in _section(title, section)),
+            "| key | default | allowed | meaning |",
+            "| --- | --- | --- | --- |",
+            *rows,
             "",
             "## Synonyms",
             "",
@@ -45,10 +42,6 @@ def render() -> str:
             "",
         ]
     )
-
-
-def _section(title: str, section: type[Section]) -> list[str]:
-    return ["", f"## {title}", "", *_TABLE, *(_row(name, field) for name, field in section.model_fields.items())]
 
 
 def _row(name: str, field: FieldInfo) -> str:

@@ -10,8 +10,7 @@ import yaml
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from terroir.training.config.model import TrainConfig
-from terroir.training.config.synonyms import SYNONYMS
+from terroir.training.config import SYNONYMS, TrainConfig
 from terroir.training.errors import ConfigInvalid
 
 MAX_CONFIG_BYTES: Final = 256 * 1024

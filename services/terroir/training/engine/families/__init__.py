@@ -1,1 +1,0 @@
-"""Families of base models: what SD 1.x and SDXL do differently."""
