@@ -65,8 +65,8 @@ test-cluster: tools-cluster ## Every scenario of the chart on a real Kubernetes 
 bench: setup ## Benchmarks; one area with AREA=registry
 	$(VENV)/python -m benchmarks $(if $(AREA),--area $(AREA))
 
-bench-gpu: setup ## The inference engine on a GPU, SD 1.5-shaped random weights at 512 × 512
-	$(VENV)/python -m benchmarks.gpu
+bench-gpu: setup ## An engine on a GPU, SD 1.5-shaped random weights at 512 × 512; AREA=inference or training
+	$(VENV)/python -m benchmarks.gpu $(if $(AREA),--area $(AREA))
 
 soak: setup ## Heavy tests at the counts that their issues name; goes on where it stopped
 	$(VENV)/python -m benchmarks.soak

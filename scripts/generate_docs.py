@@ -1,4 +1,4 @@
-"""Generate the reference pages under docs/ from the code: settings and the training configuration.
+"""Generate the reference pages under docs/ from the code: settings, training configuration, troubleshooting.
 
 python scripts/generate_docs.py [--out FOLDER]
 """
@@ -13,7 +13,8 @@ from terroir.common.settings import ServiceSettings, describe
 from terroir.dataset.settings import DatasetSettings
 from terroir.inference.settings import InferenceSettings
 from terroir.registry.settings import RegistrySettings
-from terroir.training.config_docs import render as training_page
+from terroir.training.advice.docs import render as troubleshooting_page
+from terroir.training.config.docs import render as training_page
 from terroir.training.settings import TrainingSettings
 
 ROOT: Final = Path(__file__).resolve().parent.parent
@@ -46,6 +47,7 @@ def main() -> None:
     out.mkdir(parents=True, exist_ok=True)
     (out / "settings.md").write_text(settings_page(), encoding="utf-8")
     (out / "training-config.md").write_text(training_page(), encoding="utf-8")
+    (out / "troubleshooting.md").write_text(troubleshooting_page(), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -23,7 +23,7 @@ from terroir.tiny.world.look import Look, random_look
 from terroir.tiny.world.render import render
 from terroir.tiny.world.scene import all_scenes, caption
 from terroir.tiny.world.styles import JIANGNAN_INK, NEON, SICHUAN_HOTPOT
-from terroir.training.config_parser import config_from_mapping
+from terroir.training.config.parser import config_from_mapping
 from terroir.training.engine.cache import StoreArrayCache
 from terroir.training.engine.ports import Checkpoint, Picture, TrainProgress, TrainRun
 from terroir.training.engine.train import train

@@ -1,1 +1,1 @@
-"""The inference engine on a GPU, on weights of Stable Diffusion 1.5's shape: `make bench-gpu`."""
+"""The engines on a GPU, on weights of Stable Diffusion 1.5's shape: `make bench-gpu`."""

@@ -15,5 +15,15 @@ from terroir.client.client import Client
 from terroir.client.datasets import FolderPicture, ImportedPicture, scan_folder
 from terroir.client.endpoints import Endpoints
 from terroir.client.pictures import Generated, Picture
+from terroir.client.styles import StyleOperation
 
-__all__ = ["Client", "Endpoints", "FolderPicture", "Generated", "ImportedPicture", "Picture", "scan_folder"]
+__all__ = [
+    "Client",
+    "Endpoints",
+    "FolderPicture",
+    "Generated",
+    "ImportedPicture",
+    "Picture",
+    "StyleOperation",
+    "scan_folder",
+]

@@ -14,8 +14,10 @@ from terroir.client.endpoints import Endpoints
 from terroir.client.lineage import lineage
 from terroir.client.pictures import ASPECT_RATIOS, PRIORITIES, Generated, Pictures, adapter_weights
 from terroir.client.presets import Presets
+from terroir.client.ratings import Ratings
 from terroir.client.regions import Recipes, Regions
 from terroir.client.registry import Registry
+from terroir.client.styles import Styles
 from terroir.client.training import Training
 from terroir.common.credentials import CallerCredentials
 from terroir.common.grpc_client import channel
@@ -36,6 +38,8 @@ class Client:
         self._channels = [*targets.values(), *replicas.values()]
         self.datasets = Datasets(targets["dataset"])
         self.training = Training(targets["training"])
+        self.styles = Styles(targets["training"], self.datasets)
+        self.ratings = Ratings(targets["training"])
         self.registry = Registry(targets["registry"])
         self.bases = Bases(targets["registry"])
         self.regions = Regions(targets["registry"])

@@ -21,6 +21,10 @@ from terroir.common.errors import InvalidArgument
 _SUFFIXES: Final = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff"}
 
 
+MASK_SUFFIX: Final = ".mask.png"
+"""Ends the name of a file that masks the picture of the same name, for training without a server."""
+
+
 @dataclass(frozen=True)
 class FolderPicture:
     """A picture file and its sidecar caption, if it has one."""
@@ -38,35 +42,44 @@ class ImportedPicture:
     already_present: bool
 
 
-def scan_folder(folder: Path) -> list[FolderPicture]:
+def scan_folder(folder: Path, captions: Path | None = None) -> list[FolderPicture]:
     """Picture files directly in `folder`, with captions from `name.txt` or `metadata.csv` (`file_name,text`).
 
-    Raises InvalidArgument for a folder that is missing (FOLDER_MISSING) or holds no picture (FOLDER_EMPTY), and for
-    captions that cannot be read (BAD_METADATA_CSV, CAPTIONS_UNREADABLE).
+    `captions` is a file like metadata.csv that replaces both. `name.mask.png` is no picture but a mask of one. Raises
+    InvalidArgument for a folder that is missing (FOLDER_MISSING) or holds no picture (FOLDER_EMPTY), for captions that
+    cannot be read (BAD_METADATA_CSV, CAPTIONS_UNREADABLE) and for `captions` that name no picture of the folder
+    (CAPTIONS_OF_OTHERS).
     """
     if not folder.is_dir():
         raise InvalidArgument(
             f"{folder} is not a folder; give the folder that holds the pictures", reason="FOLDER_MISSING"
         )
-    table = _metadata(folder / "metadata.csv")
+    table = _metadata(folder / "metadata.csv") if captions is None else _rows(captions)
     pictures = []
     for path in sorted(folder.iterdir()):
-        if path.suffix.lower() not in _SUFFIXES or not path.is_file():
+        if path.suffix.lower() not in _SUFFIXES or path.name.endswith(MASK_SUFFIX) or not path.is_file():
             continue
         sidecar = path.with_suffix(".txt")
-        caption = _text(sidecar).strip() if sidecar.is_file() else table.get(path.name, "")
-        pictures.append(FolderPicture(path, caption))
+        aside = captions is None and sidecar.is_file()
+        pictures.append(FolderPicture(path, _text(sidecar).strip() if aside else table.get(path.name, "")))
     if not pictures:
         raise InvalidArgument(
             f"{folder} holds no picture; put 50 to 200 files ({', '.join(sorted(_SUFFIXES))}) directly into it",
             reason="FOLDER_EMPTY",
         )
+    if captions is not None and table.keys().isdisjoint(picture.path.name for picture in pictures):
+        raise InvalidArgument(
+            f"{captions} names no picture of {folder}; file_name should be {pictures[0].path.name} and such",
+            reason="CAPTIONS_OF_OTHERS",
+        )
     return pictures
 
 
 def _metadata(path: Path) -> dict[str, str]:
-    if not path.exists():
-        return {}
+    return _rows(path) if path.exists() else {}
+
+
+def _rows(path: Path) -> dict[str, str]:
     rows = csv.DictReader(io.StringIO(_text(path), newline=""))
     columns = rows.fieldnames or []
     if not {"file_name", "text"} <= set(columns):
@@ -92,9 +105,11 @@ class Datasets:
     def __init__(self, channel: grpc.Channel) -> None:
         self._stub = dataset_pb2_grpc.DatasetServiceStub(channel)
 
-    def create(self, dataset_id: str, fields: pb.Dataset) -> pb.Dataset:
-        """Create an empty dataset; `fields.name` is ignored."""
-        request = pb.CreateDatasetRequest(dataset_id=dataset_id, dataset=fields, request_id=new_request_id())
+    def create(self, dataset_id: str, fields: pb.Dataset, request_id: str | None = None) -> pb.Dataset:
+        """Create an empty dataset, once for one `request_id`; `fields.name` is ignored."""
+        request = pb.CreateDatasetRequest(
+            dataset_id=dataset_id, dataset=fields, request_id=request_id or new_request_id()
+        )
         with typed_errors():
             return self._stub.CreateDataset(request, timeout=UNARY_SECONDS)
 
@@ -169,9 +184,9 @@ class Datasets:
         request = pb.DownloadImageRequest(dataset=dataset, digest=digest)
         return b"".join(part.data for part in typed_stream(self._stub.DownloadImage(request, timeout=300.0)))
 
-    def freeze(self, dataset: str) -> pb.DatasetVersion:
-        """Freeze what is accepted into a version."""
-        request = pb.FreezeVersionRequest(dataset=dataset, request_id=new_request_id())
+    def freeze(self, dataset: str, request_id: str | None = None) -> pb.DatasetVersion:
+        """Freeze what is accepted into a version, once for one `request_id`."""
+        request = pb.FreezeVersionRequest(dataset=dataset, request_id=request_id or new_request_id())
         with typed_errors():
             return self._stub.FreezeVersion(request, timeout=UNARY_SECONDS)
 

@@ -37,9 +37,9 @@ class Regions:
             if not (token := page.next_page_token):
                 return
 
-    def put(self, region: pb.Region) -> pb.Region:
-        """Create or replace a region; its `etag` as last read refuses a lost update."""
-        request = pb.PutRegionRequest(region=region, request_id=new_request_id())
+    def put(self, region: pb.Region, request_id: str | None = None) -> pb.Region:
+        """Create or replace a region, once for one `request_id`; its `etag` as last read refuses a lost update."""
+        request = pb.PutRegionRequest(region=region, request_id=request_id or new_request_id())
         with typed_errors():
             return self._stub.PutRegion(request, timeout=UNARY_SECONDS)
 

@@ -121,12 +121,20 @@ class Registry:
                 return
 
     def set_alias(
-        self, adapter: str, alias: str, version: str, *, reason: str, etag: str = "", canary: pb.Canary | None = None
+        self,
+        adapter: str,
+        alias: str,
+        version: str,
+        *,
+        reason: str,
+        etag: str = "",
+        canary: pb.Canary | None = None,
+        request_id: str | None = None,
     ) -> pb.Alias:
-        """Point an alias at a version, and a share of its callers at a canary."""
+        """Point an alias at a version, and a share of its callers at a canary, once for one `request_id`."""
         request = pb.SetAliasRequest(
             adapter=adapter, alias=alias, version=version, reason=reason, etag=etag, canary=canary,
-            request_id=new_request_id(),
+            request_id=request_id or new_request_id(),
         )  # fmt: skip
         with typed_errors():
             return self._stub.SetAlias(request, timeout=UNARY_SECONDS)

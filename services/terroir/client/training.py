@@ -8,6 +8,7 @@ import grpc
 
 from terroir._proto.training.v1 import training_pb2 as pb
 from terroir._proto.training.v1 import training_pb2_grpc
+from terroir._proto.training.v1.config_pb2 import TrainConfig
 from terroir.client.calls import UNARY_SECONDS, new_request_id, typed_errors, typed_stream
 
 ENDED = (pb.JOB_STATE_SUCCEEDED, pb.JOB_STATE_FAILED, pb.JOB_STATE_CANCELLED)
@@ -19,15 +20,21 @@ class Training:
     def __init__(self, channel: grpc.Channel) -> None:
         self._stub = training_pb2_grpc.TrainingServiceStub(channel)
 
-    def validate(self, config_yaml: str) -> pb.ValidateConfigResponse:
-        """Check a configuration without starting anything."""
+    def validate(self, config_yaml: str = "", config: TrainConfig | None = None) -> pb.ValidateConfigResponse:
+        """Check a configuration without starting anything; fields of `config` overrule keys of the YAML."""
+        request = pb.ValidateConfigRequest(config_yaml=config_yaml, config=config)
         with typed_errors():
-            return self._stub.ValidateConfig(pb.ValidateConfigRequest(config_yaml=config_yaml), timeout=UNARY_SECONDS)
+            return self._stub.ValidateConfig(request, timeout=UNARY_SECONDS)
 
-    def create(self, adapter: str, config_yaml: str, request_id: str | None = None) -> pb.Job:
-        """Queue a job that publishes to `adapters/{id}`; the same `request_id` returns the same job."""
+    def create(
+        self, adapter: str, config_yaml: str = "", request_id: str | None = None, *, config: TrainConfig | None = None
+    ) -> pb.Job:
+        """Queue a job that publishes to `adapters/{id}`; the same `request_id` returns the same job.
+
+        Fields of `config` overrule keys of the YAML; either may be left out.
+        """
         request = pb.CreateJobRequest(
-            config_yaml=config_yaml, adapter=adapter, request_id=request_id or new_request_id()
+            config_yaml=config_yaml, adapter=adapter, request_id=request_id or new_request_id(), config=config
         )
         with typed_errors():
             return self._stub.CreateJob(request, timeout=UNARY_SECONDS)

@@ -63,14 +63,23 @@ def read_base_folder(folder: Path, on_bytes: Callable[[int], None] = lambda _: N
     """
     family = _family(folder)
     weights = {component: _weights(folder / component) for component in FAMILIES[family]}
-    layers = key_table_of(**{part: _shapes(path) for part, path in weights.items() if part != _VAE})
+    layers = _layers(weights)
     prediction_type, native_resolution = _prediction_type(folder), _native_resolution(folder)
     return BaseContent(family, prediction_type, native_resolution, component_digests(folder, on_bytes), layers)
+
+
+def read_layers(folder: Path) -> KeyTable:
+    """What an adapter may change of the base in a diffusers folder, from headers alone; raises BaseFolderInvalid."""
+    return _layers({component: _weights(folder / component) for component in FAMILIES[_family(folder)]})
 
 
 def weight_bytes(folder: Path) -> int:
     """How many bytes `read_base_folder` hashes; raises BaseFolderInvalid."""
     return sum(_weights(folder / component).stat().st_size for component in FAMILIES[_family(folder)])
+
+
+def _layers(weights: Mapping[str, Path]) -> KeyTable:
+    return key_table_of(**{part: _shapes(path) for part, path in weights.items() if part != _VAE})
 
 
 def _family(folder: Path) -> str:

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from terroir.scoring.clip import ClipScorer, Vectors
+from terroir.scoring.embedding import Embedder, Vectors
 
 Statistics = npt.NDArray[np.float32]
 _SIDE: Final = 64
@@ -52,7 +52,7 @@ class StyleRuler:
     a set, so that what the pictures show matters little as long as the sets show many things.
     """
 
-    def __init__(self, scorer: ClipScorer, style: Sequence[Image.Image], base: Sequence[Image.Image]) -> None:
+    def __init__(self, scorer: Embedder, style: Sequence[Image.Image], base: Sequence[Image.Image]) -> None:
         """`style` is the set itself, `base` what the model draws without the adapter."""
         self._scorer = scorer
         style_features, base_features = self._features(style), self._features(base)

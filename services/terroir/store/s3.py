@@ -75,9 +75,9 @@ class S3Store(ObstoreDriver):
         if not _BUCKET.fullmatch(location.bucket):
             raise ValueError(f"bucket {location.bucket!r} (use 3 to 63 of a-z 0-9 . -)")
         self.location = location
-        self._requests = _backend(location, location.silence_seconds)
+        self._requests = open_backend(location, location.silence_seconds)
         # The HTTP client counts silence from the begin of a request, so a long upload would look like a hanging server.
-        self._uploads = _backend(location, location.timeout_seconds)
+        self._uploads = open_backend(location, location.timeout_seconds)
         super().__init__(self._requests, str(location))
 
     def _backend_for(self, body_bytes: int) -> ObstoreS3:
@@ -119,7 +119,8 @@ class S3Store(ObstoreDriver):
         ) from error
 
 
-def _backend(location: S3Location, silence_seconds: float) -> ObstoreS3:
+def open_backend(location: S3Location, silence_seconds: float, *, prefixed: bool = True) -> ObstoreS3:
+    """Obstore's client of a bucket; keys begin below the location's prefix unless `prefixed` is false."""
     config: S3Config = {"region": location.region, "virtual_hosted_style_request": False}
     if location.endpoint:
         config["endpoint"] = location.endpoint
@@ -130,7 +131,7 @@ def _backend(location: S3Location, silence_seconds: float) -> ObstoreS3:
         }
     return ObstoreS3(
         location.bucket,
-        prefix=location.prefix or None,
+        prefix=(location.prefix or None) if prefixed else None,
         config=config,
         client_options={
             "allow_http": location.endpoint.startswith("http://"),

@@ -17,9 +17,11 @@ from terroir.common.validation import ensure_name, ensure_range, page
 from terroir.store.interface import ObjectStore
 from terroir.training.attempt_files import LogReader, read_progress
 from terroir.training.checkpoints import Checkpoints
+from terroir.training.config.messages import given_keys, to_message
+from terroir.training.config.parser import dump_config
 from terroir.training.errors import AttemptNotFound
 from terroir.training.jobs import Job, Jobs, attempt_prefix
-from terroir.training.messages import checkpoint_message, job_message
+from terroir.training.messages import checkpoint_message, config_message, job_message
 from terroir.training.metrics import TrainingMetrics
 from terroir.training.submissions import Submissions
 
@@ -51,15 +53,19 @@ class TrainingServicer(training_pb2_grpc.TrainingServiceServicer):
 
     async def ValidateConfig(self, request: pb.ValidateConfigRequest, _: _Context) -> pb.ValidateConfigResponse:
         """Check a configuration and fill in its defaults."""
-        config_yaml, warnings = self._domain.submissions.validate(request.config_yaml)
-        return pb.ValidateConfigResponse(config_yaml=config_yaml, warnings=warnings)
+        parsed = self._domain.submissions.validate(request.config_yaml, given_keys(request.config))
+        return pb.ValidateConfigResponse(
+            config_yaml=dump_config(parsed.config), warnings=parsed.warnings, config=to_message(parsed.config)
+        )
 
     async def CreateJob(self, request: pb.CreateJobRequest, context: _Context) -> pb.Job:
         """Queue a job."""
         principal = self._principals.of(context)
+        over = given_keys(request.config)
         job = await asyncio.to_thread(
-            self._domain.submissions.create, request.config_yaml, request.adapter, request.request_id, principal
-        )
+            self._domain.submissions.create, request.config_yaml, request.adapter, request.request_id, principal,
+            over=over,
+        )  # fmt: skip
         self._domain.metrics.created()
         self._domain.changed(job.id)
         return await self._message(job)
@@ -76,7 +82,9 @@ class TrainingServicer(training_pb2_grpc.TrainingServiceServicer):
         start = next((i for i, key in enumerate(keys) if wanted.after is None or key < wanted.after), len(keys))
         end = start + wanted.size
         token = wanted.next_token(keys[end - 1]) if end < len(jobs) else ""
-        return pb.ListJobsResponse(jobs=[await self._message(job) for job in jobs[start:end]], next_page_token=token)
+        return pb.ListJobsResponse(
+            jobs=[await self._message(job, brief=True) for job in jobs[start:end]], next_page_token=token
+        )
 
     async def CancelJob(self, request: pb.CancelJobRequest, _: _Context) -> pb.Job:
         """Ask a job to stop."""
@@ -122,11 +130,15 @@ class TrainingServicer(training_pb2_grpc.TrainingServiceServicer):
         job_id = ensure_name(name, field, "jobs/{job}")["job"]
         return await asyncio.to_thread(self._domain.jobs.get, job_id)
 
-    async def _message(self, job: Job) -> pb.Job:
-        if job.attempt is None:
-            return job_message(job, None)
-        prefix = attempt_prefix(job.id, job.attempt.number)
-        return job_message(job, await asyncio.to_thread(read_progress, self._domain.store, prefix))
+    async def _message(self, job: Job, *, brief: bool = False) -> pb.Job:
+        progress = None
+        if job.attempt is not None:
+            prefix = attempt_prefix(job.id, job.attempt.number)
+            progress = await asyncio.to_thread(read_progress, self._domain.store, prefix)
+        message = job_message(job, progress)
+        if not brief and (config := config_message(job.config_yaml)) is not None:
+            message.config.CopyFrom(config)
+        return message
 
     async def _attempt(self, request: pb.TailJobLogsRequest, job: Job) -> int:
         """The attempt to read; waits for the first one if the caller follows; 0 if the job ended without any."""

@@ -63,6 +63,10 @@ class Checkpoints:
             saved = _saved(self._sequence.head())
         except NotFound:
             return None
+        return self.load(saved)
+
+    def load(self, saved: SavedCheckpoint) -> Checkpoint:
+        """One of the listed, its digest verified."""
         return Checkpoint(saved.step, saved.loss, saved.adapter_bytes, self._blobs.get(saved.digest))
 
     def listed(self) -> list[SavedCheckpoint]:

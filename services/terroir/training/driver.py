@@ -28,7 +28,7 @@ from terroir.store.interface import ObjectStore
 from terroir.store.opening import location_of, open_store
 from terroir.training.adapter_file import config_digest
 from terroir.training.attempt_files import AttemptLog, read_progress, write_progress
-from terroir.training.config_parser import parse_config
+from terroir.training.config.parser import parse_config
 from terroir.training.driver_order import DriverOrder, Trained
 from terroir.training.engine.ports import Stopped, TrainProgress
 from terroir.training.errors import AttemptSuperseded
@@ -122,6 +122,7 @@ class Driver:
                     file_digest=trained.file_digest,
                     region=trained.region,
                     data=Blobs(self._store).get(trained.file_digest),
+                    parent=config.pretrained_lora,
                 )
             )
         finally:

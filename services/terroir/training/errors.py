@@ -48,6 +48,12 @@ class BaseUnreadable(FailedPrecondition):
     reason = "BASE_UNREADABLE"
 
 
+class BaseQuantizationUnavailable(FailedPrecondition):
+    """The base cannot be held in so few bits here."""
+
+    reason = "BASE_QUANTIZATION_UNAVAILABLE"
+
+
 class NothingToTrain(FailedPrecondition):
     """No pictures, or no layers."""
 
@@ -58,6 +64,18 @@ class PictureUnreadable(FailedPrecondition):
     """A picture of the dataset cannot be decoded."""
 
     reason = "PICTURE_UNREADABLE"
+
+
+class CaptionMissing(FailedPrecondition):
+    """Pictures have no caption, and nothing says that this is meant."""
+
+    reason = "CAPTION_MISSING"
+
+
+class LatentsNotFinite(FailedPrecondition):
+    """The autoencoder overflows on a picture."""
+
+    reason = "LATENTS_NOT_FINITE"
 
 
 class NonFiniteLoss(FailedPrecondition):
@@ -76,6 +94,18 @@ class CheckpointMismatch(FailedPrecondition):
     """A checkpoint belongs to another configuration or base."""
 
     reason = "CHECKPOINT_MISMATCH"
+
+
+class PretrainedMismatch(FailedPrecondition):
+    """The adapter to go on from does not fit the run: another base, rank, alpha or other layers."""
+
+    reason = "PRETRAINED_MISMATCH"
+
+
+class PretrainedUnusable(FailedPrecondition):
+    """The adapter to go on from is no longer to be used, or its file cannot be had or read."""
+
+    reason = "PRETRAINED_UNUSABLE"
 
 
 class AttemptSuperseded(FailedPrecondition):

@@ -8,7 +8,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from terroir.client.datasets import scan_folder
 from terroir.common.base_digest import base_digest, component_digests
 from terroir.common.clock import SystemClock
 from terroir.lora.formats import to_diffusers
@@ -17,12 +16,15 @@ from terroir.tiny import BASE_DIR, BASE_ID
 from terroir.training.adapter_file import config_digest, kohya_file
 from terroir.training.checkpoints import Checkpoints
 from terroir.training.config import TrainConfig
-from terroir.training.config_parser import parse_config
+from terroir.training.config.in_force import ensure_in_force
+from terroir.training.config.parser import parse_config
 from terroir.training.curves import Curves
 from terroir.training.engine.cache import StoreArrayCache
-from terroir.training.engine.ports import Checkpoint, Picture, TrainProgress, TrainResult, TrainRun
+from terroir.training.engine.ports import Checkpoint, TrainProgress, TrainResult, TrainRun
 from terroir.training.engine.train import train
 from terroir.training.errors import BaseUnreadable, ConfigInvalid
+from terroir.training.local_data import read_pictures
+from terroir.training.pretrained import read_local
 
 _ATTEMPT = 1
 
@@ -80,18 +82,24 @@ def run(
     """
     config = _read(config_path)
     folder = _base_folder(config, base_sources or {BASE_ID: BASE_DIR}, config_path.parent)
-    pictures = scan_folder(config_path.parent / config.train_data_dir)
-    data = [Picture(p.path.name, p.path.read_bytes(), p.caption) for p in pictures]
+    pictures = read_pictures(config, config_path.parent)
     output = config_path.parent / config.output_dir
     output.mkdir(parents=True, exist_ok=True)
     store, clock = LocalStore(output / "state"), SystemClock()
     components = component_digests(folder)
     prefix = f"runs/{config_digest(config)[:32]}"
     cores = threads or len(os.sched_getaffinity(0))
-    this_run = TrainRun(config=config, base_dir=folder, component_digests=components, threads=cores)
+    this_run = TrainRun(
+        config=config,
+        base_dir=folder,
+        component_digests=components,
+        threads=cores,
+        start=read_local(config, config_path.parent, folder),
+    )
     with Curves(store, prefix, _ATTEMPT, clock) as curves:
         sinks = _FolderSinks(Checkpoints(store, prefix, clock), curves, output / "train.log", on_progress)
-        result = train(this_run, data, sinks, StoreArrayCache(store), clock)
+        cache = StoreArrayCache(store)
+        result = train(this_run, pictures.data, sinks, cache, clock, pictures.regularisation)
     return LocalResult(_write(result, config, output, base_digest(components)), result.steps, result.loss)
 
 
@@ -101,6 +109,7 @@ def _read(path: Path) -> TrainConfig:
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigInvalid(f"cannot read {path}: {error}", reason="CONFIG_MISSING") from error
     config = parse_config(text).config
+    ensure_in_force(config)
     if not config.train_data_dir:
         raise ConfigInvalid(
             f"{path} has no train_data_dir: set it to the folder of the pictures (a `dataset` is read by the service: "

@@ -20,9 +20,13 @@ from terroir.training.driver_order import DriverOrder
 from terroir.training.jobs import PREFIX, Attempt, Job, Jobs
 from terroir.training.metrics import TrainingMetrics
 from terroir.training.queue import Queue, QueueLimits
+from terroir.training.rating.assembly import add_rating_service
+from terroir.training.rating.sheets import Sheets
 from terroir.training.ray_head import LocalRay
 from terroir.training.ray_runtime import ClusterRay, LocalRayRuntime, RayRuntime, TracedRay
 from terroir.training.settings import TrainingSettings
+from terroir.training.styles.assembly import Workshop, style_service
+from terroir.training.styles.registrations import STYLES, Registrations
 from terroir.training.submissions import Submissions
 from terroir.training.upstream import DatasetService, RegistryService
 
@@ -79,14 +83,17 @@ async def build(settings: TrainingSettings, server: Server) -> AsyncIterator[Non
     )
     submissions = Submissions(jobs, datasets, registry, settings.base_sources.keys())
     domain = Domain(store, clock, jobs, submissions, TrainingMetrics(server.registry), queue.added)
-    server.scope_regions(lambda name: _region_of(name, jobs, registry))
+    registrations = Registrations(store, clock)
+    sheets = add_rating_service(server, store, clock, jobs, datasets, registry, queue.added)
+    server.scope_regions(lambda name: _region_of(name, jobs, registrations, sheets, registry))
     server.add(
         TrainingServicer(domain, server.principals), training_pb2_grpc.add_TrainingServiceServicer_to_server, SERVICE
     )
     thread = threading.Thread(target=queue.run, name="queue", daemon=True)
     thread.start()
     try:
-        yield
+        async with style_service(settings, server, Workshop(store, clock, jobs, submissions, queue.added)):
+            yield
     finally:
         queue.stop()
         await asyncio.to_thread(ray.close)
@@ -96,8 +103,12 @@ async def build(settings: TrainingSettings, server: Server) -> AsyncIterator[Non
         registry.close()
 
 
-def _region_of(name: str, jobs: Jobs, registry: RegistryService) -> str:
-    """Of an adapter, or of the one that a job makes."""
+def _region_of(name: str, jobs: Jobs, registrations: Registrations, sheets: Sheets, registry: RegistryService) -> str:
+    """Of an adapter, of the one that a job makes, of a style that is registered, or of what is rated."""
+    if name.startswith("ratingSheets/"):
+        name = sheets.get(name.split("/")[1]).subject
+    if name.startswith(f"{STYLES}/"):
+        return registrations.newest(name.split("/")[1]).wish.region
     if name.startswith(f"{PREFIX}/"):
         name = f"adapters/{jobs.get(name.removeprefix(f'{PREFIX}/')).adapter}"
     return registry.region_of(name)

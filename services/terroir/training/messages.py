@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 from google.protobuf.timestamp_pb2 import Timestamp
 
+from terroir._proto.training.v1 import config_pb2 as pb_config
 from terroir._proto.training.v1 import training_pb2 as pb
 from terroir.training.checkpoints import SavedCheckpoint
+from terroir.training.config.messages import to_message
+from terroir.training.config.parser import parse_config
 from terroir.training.engine.ports import TrainProgress
+from terroir.training.errors import ConfigInvalid
 from terroir.training.jobs import Attempt, Job, JobState
 
 _STATES = {
@@ -49,6 +55,15 @@ def checkpoint_message(job: Job, saved: SavedCheckpoint) -> pb.Checkpoint:
     )
 
 
+@lru_cache(maxsize=256)  # whoever watches a job asks several times a second
+def config_message(config_yaml: str) -> pb_config.TrainConfig | None:
+    """A job's configuration as fields; None for a job of another version, with keys that this one does not know."""
+    try:
+        return to_message(parse_config(config_yaml).config)
+    except ConfigInvalid:
+        return None
+
+
 def _attempt(attempt: Attempt) -> pb.Attempt:
     return pb.Attempt(
         number=attempt.number,
@@ -59,7 +74,8 @@ def _attempt(attempt: Attempt) -> pb.Attempt:
 
 
 def _progress(progress: TrainProgress) -> pb.Progress:
-    return pb.Progress(**progress.__dict__)
+    known = pb.Progress.DESCRIPTOR.fields_by_name
+    return pb.Progress(**{key: value for key, value in progress.__dict__.items() if key in known})
 
 
 def _timestamp(text: str) -> Timestamp:

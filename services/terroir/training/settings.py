@@ -30,6 +30,11 @@ class TrainingSettings(ServiceSettings):
         default={BASE_ID: BASE_DIR},
         description="Base models to train on: id → diffusers folder on the workers, as JSON.",
     )
+    import_sources: dict[str, str] = Field(
+        default={},
+        description="Places with pictures that styles may be registered from: id → `s3://bucket/prefix` (reached as "
+        "the store is) or a folder of this machine, as JSON.",
+    )
     ray_dashboard_url: str = Field(
         default="",
         description="http://host:port of a Ray cluster's dashboard. Empty: a local Ray starts with the first job.",

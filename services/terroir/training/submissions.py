@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Collection
-from dataclasses import dataclass
-from typing import Protocol
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, replace
+from types import MappingProxyType
+from typing import Any, Protocol
 
 from terroir.common.errors import InvalidArgument
 from terroir.common.principal import Principal
 from terroir.common.tracing import current_traceparent
 from terroir.common.validation import ensure_identifier, ensure_name, ensure_text
 from terroir.training.config import TrainConfig
-from terroir.training.config_parser import dump_config, parse_config
+from terroir.training.config.in_force import ensure_in_force, without_effect
+from terroir.training.config.parser import ParsedConfig, dump_config, parse_config
 from terroir.training.errors import BaseUnreadable, ConfigInvalid, NothingToTrain, RightsNotAttested
 from terroir.training.jobs import Job, Jobs
+from terroir.training.pretrained import Versions, resolve
 from terroir.training.upstream import FrozenDataset
 
 
@@ -26,7 +29,7 @@ class Datasets(Protocol):
         ...
 
 
-class Bases(Protocol):
+class Bases(Versions, Protocol):
     """What is asked of the registry."""
 
     def base_digest(self, base: str) -> str:
@@ -44,42 +47,56 @@ class Submissions:
     mounted_bases: Collection[str]
     """Bases that the workers have a folder for."""
 
-    def validate(self, config_yaml: str) -> tuple[str, tuple[str, ...]]:
-        """The configuration with every default, and warnings; raises ConfigInvalid."""
-        parsed = parse_config(config_yaml)
+    def validate(self, config_yaml: str, over: Mapping[str, Any] = MappingProxyType({})) -> ParsedConfig:
+        """The configuration with every default, and warnings; keys of `over` overrule. Raises ConfigInvalid."""
+        parsed = parse_config(config_yaml, over)
         _for_service(parsed.config)
-        return dump_config(parsed.config), parsed.warnings
+        ensure_in_force(parsed.config)
+        return replace(parsed, warnings=(*parsed.warnings, *without_effect(parsed.config)))
 
-    def create(self, config_yaml: str, adapter: str, request_id: str, principal: Principal) -> Job:
-        """Queue a job, once for one `request_id`.
+    def create(
+        self, config_yaml: str, adapter: str, request_id: str, principal: Principal, traceparent: str = "", *,
+        over: Mapping[str, Any] = MappingProxyType({}),
+    ) -> Job:  # fmt: skip
+        """Queue a job, once for one `request_id`; it goes on from the span of `traceparent`, or of the call.
 
-        Raises ConfigInvalid, InvalidArgument (names), NotFound (dataset, base), RightsNotAttested, NothingToTrain,
-        BaseUnreadable (no folder), PermissionDenied (a dataset of a region that the principal is not for),
-        OperationConflict (the request_id made another job).
+        Keys of `over` overrule those of the YAML.
+
+        Raises as `resolved` does, and NotFound (dataset), RightsNotAttested, NothingToTrain, PermissionDenied (a
+        dataset of a region that the principal is not for), OperationConflict (the request_id made another job).
         """
-        config = parse_config(config_yaml).config
-        _for_service(config)
+        config = self.validate(config_yaml, over).config
+        resolved = self.resolved(config, adapter)
+        dataset = self._trainable(config.dataset)
+        principal.require_region(dataset.region, f"train on {dataset.name}")
+        resolved = resolved.model_copy(update={"dataset": dataset.name})
+        return self.jobs.create(
+            ensure_text(request_id, "request_id", 128) or str(uuid.uuid4()),
+            adapter=resolved.adapter,
+            base=resolved.base_model,
+            dataset_version=dataset.name,
+            config_yaml=dump_config(resolved),
+            creator=principal.name,
+            traceparent=traceparent or current_traceparent(),
+        )
+
+    def resolved(self, config: TrainConfig, adapter: str) -> TrainConfig:
+        """The configuration with exact names of base, adapter and the version to go on from; the dataset stays.
+
+        Raises ConfigInvalid, InvalidArgument (names), NotFound (base, adapter to go on from), BaseUnreadable,
+        PretrainedMismatch and PretrainedUnusable.
+        """
         base = ensure_identifier(config.base_model.removeprefix("bases/"), "base_model")
         target = _adapter(config, adapter)
-        self.bases.base_digest(base)
+        digest = self.bases.base_digest(base)
         if base not in self.mounted_bases:
             raise BaseUnreadable(
                 f"bases/{base} is registered, but no worker has its weights; mounted are "
                 f"{', '.join(sorted(self.mounted_bases))} (set TERROIR_TRAINING_BASE_SOURCES)",
                 reason="BASE_NOT_MOUNTED",
             )
-        dataset = self._trainable(config.dataset)
-        principal.require_region(dataset.region, f"train on {dataset.name}")
-        resolved = config.model_copy(update={"dataset": dataset.name, "adapter": target, "base_model": base})
-        return self.jobs.create(
-            ensure_text(request_id, "request_id", 128) or str(uuid.uuid4()),
-            adapter=target,
-            base=base,
-            dataset_version=dataset.name,
-            config_yaml=dump_config(resolved),
-            creator=principal.name,
-            traceparent=current_traceparent(),
-        )
+        start = resolve(self.bases, config, base, digest)
+        return config.model_copy(update={"adapter": target, "base_model": base, "pretrained_lora": start})
 
     def _trainable(self, name: str) -> FrozenDataset:
         dataset = self.datasets.version(name)

@@ -15,6 +15,7 @@ from terroir.common.credentials import CallerCredentials
 from terroir.common.grpc_client import channel, error_from_rpc
 from terroir.common.validation import is_region_code
 from terroir.training.engine.ports import Picture
+from terroir.training.pretrained import PublishedAdapter
 
 if TYPE_CHECKING:
     from terroir.common.otel import Tracing
@@ -99,6 +100,8 @@ class Publication:
     region: str
     """Code of the region that the dataset belongs to; may be empty."""
     data: bytes
+    parent: str = ""
+    """Version that training went on from, `adapters/{id}/versions/{number}`; empty for a fresh start."""
 
 
 class RegistryService:
@@ -118,6 +121,34 @@ class RegistryService:
         with _typed():
             found = self._stub.GetVersion(registry_pb2.GetVersionRequest(name=adapter), timeout=_SECONDS)
         return str(found.region).removeprefix("regions/")
+
+    def adapter_version(self, name: str) -> PublishedAdapter:
+        """A version by number, alias or the newest, as the store has it now; raises what the service raises."""
+        with _typed():
+            found = self._stub.GetVersion(registry_pb2.GetVersionRequest(name=name, strong=True), timeout=_SECONDS)
+        return PublishedAdapter(
+            name=found.name,
+            base=found.base.removeprefix("bases/"),
+            base_digest=found.base_digest,
+            file_digest=found.file_digest,
+            rank=found.rank,
+            region=found.region.removeprefix("regions/"),
+            deprecation=found.deprecation.reason,
+            replacement=found.deprecation.replacement,
+            withdrawn=found.deprecation.for_cause,
+        )
+
+    def origin(self, version: str) -> tuple[str, str]:
+        """Job and dataset version that a version was made of, empty if not known; raises what the service raises."""
+        with _typed():
+            found = self._stub.GetVersion(registry_pb2.GetVersionRequest(name=version), timeout=_SECONDS).lineage
+        return str(found.job), str(found.dataset_version)
+
+    def adapter_file(self, name: str) -> bytes:
+        """The kohya file of a version; raises what the service raises. Who knows its digest checks it."""
+        request = registry_pb2.DownloadVersionRequest(name=name, format=registry_pb2.ADAPTER_FORMAT_KOHYA)
+        with _typed():
+            return b"".join(part.chunk for part in self._stub.DownloadVersion(request, timeout=_STREAM_SECONDS))
 
     def publish(self, publication: Publication) -> str:
         """Publish once however often it is called for one job; returns the version's name."""
@@ -144,6 +175,7 @@ def _messages(publication: Publication) -> Iterator[registry_pb2.PublishVersionR
             dataset_digest=publication.dataset_digest,
             config_digest=publication.config_digest,
             code_version=publication.code_version,
+            parent=publication.parent,
         ),
         request_id=publication.job,
         region=f"regions/{publication.region}" if is_region_code(publication.region) else "",

@@ -11,12 +11,14 @@ from terroir.common.base_digest import base_digest, component_digests
 from terroir.common.clock import Clock
 from terroir.common.credentials import CallerCredentials
 from terroir.common.tracing import span, trace_ids
+from terroir.lora.adapter import Adapter
 from terroir.store.blobs import Blobs
 from terroir.store.interface import ObjectStore
 from terroir.training.adapter_file import kohya_file
 from terroir.training.attempt_files import AttemptLog, write_progress
 from terroir.training.checkpoints import Checkpoints
-from terroir.training.config_parser import parse_config
+from terroir.training.config import TrainConfig
+from terroir.training.config.parser import parse_config
 from terroir.training.curves import Curves
 from terroir.training.driver_order import DriverOrder, Trained
 from terroir.training.engine.cache import StoreArrayCache
@@ -24,6 +26,7 @@ from terroir.training.engine.ports import Checkpoint, TrainProgress, TrainRun
 from terroir.training.engine.train import train
 from terroir.training.errors import BaseMismatch, BaseUnreadable
 from terroir.training.jobs import Job, Jobs, JobState, attempt_prefix, ensure_current
+from terroir.training.pretrained import fetch
 from terroir.training.upstream import DatasetService, RegistryService
 
 _CANCEL_SECONDS = 0.25
@@ -132,6 +135,7 @@ def _train(
             fetching.set(pictures=len(data))
     finally:
         service.close()
+    start = _start(order, config, credentials, folder, digest)
     run = TrainRun(
         config=config,
         base_dir=folder,
@@ -139,6 +143,7 @@ def _train(
         trigger_word=dataset.trigger_word,
         device="cuda" if order.gpus else "cpu",
         threads=order.cpus,
+        start=start,
     )
     with span("train", pictures=len(data), device=run.device, threads=run.threads) as training:
         result = train(run, data, sinks, StoreArrayCache(store), clock)
@@ -158,6 +163,20 @@ def _train(
         steps=result.steps,
         loss=result.loss,
     )
+
+
+def _start(
+    order: DriverOrder, config: TrainConfig, credentials: CallerCredentials, folder: Path, digest: str
+) -> Adapter | None:
+    """The adapter to go on from, if there is one."""
+    if not config.pretrained_lora:
+        return None
+    registry = RegistryService(order.registry_target, credentials)
+    try:
+        with span("fetch adapter", adapter=config.pretrained_lora):
+            return fetch(registry, config.pretrained_lora, folder, digest)
+    finally:
+        registry.close()
 
 
 def _running(job: Job, order: DriverOrder, pid: int, node_id: str) -> Job:

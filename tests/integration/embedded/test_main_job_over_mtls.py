@@ -28,6 +28,7 @@ save_steps: 4
 """
 GRANTS = [
     {"principals": [f"cert:terroir-{service}" for service in SERVICES], "roles": ["service"]},
+    {"principals": ["cert:terroir-training"], "roles": ["stylist"]},
     {"principals": ["cert:ana"], "roles": ["publisher"]},
     {"principals": ["cert:bo"], "roles": ["stylist"], "regions": ["CN-ZJ"]},
     {"principals": ["cert:vi"], "roles": ["viewer"]},
@@ -105,6 +106,29 @@ def test_who_is_limited_to_a_region_trains_there_alone(house: House) -> None:
     assert "REGION_OUT_OF_SCOPE" in house.submit(bo, "fujian-tea", "tea", status=1), "another region's pictures"
     house.dataset(bo, "hangzhou", "CN-ZJ")
     assert "jobs/" in house.submit(bo, "hangzhou", "hangzhou")
+
+
+def test_who_is_limited_to_a_region_registers_styles_there_alone(house: House) -> None:
+    """The service acts under its own name for hours; who asked stands in the registration, the job and the audit."""
+    ana, bo = house.person("ana"), house.person("bo")
+    for code in ("CN-ZJ", "CN-FJ"):
+        ana.run("region", "put", code)
+    (house.folder / "style.yaml").write_text(
+        "lora_rank: 4\nbatch_size: 4\nmax_train_steps: 4\nsave_steps: 4\npublish_gate: warn\n"
+    )
+    asked = ("style", "register", str(house.folder / "pictures"), "--config", str(house.folder / "style.yaml"),
+             "--rights", "drawn by this project", "--no-watch")  # fmt: skip
+    refused = bo.run("--json", *asked, "--name", "tea-hills", "--region", "CN-FJ", status=1)
+    assert "REGION_OUT_OF_SCOPE" in refused.stdout
+    vi = house.person("vi")
+    assert "ROLE_MISSING" in vi.run("--json", *asked, "--name", "x", "--region", "CN-ZJ", status=1).stdout
+    begun = bo.json(*asked, "--name", "west-lake", "--region", "CN-ZJ")
+    assert begun["creator"] == "cert:bo"
+    ended = vi.json("style", "watch", begun["name"])
+    assert ended["state"] == "REGISTRATION_STATE_SUCCEEDED" and ended["job"]["creator"] == "cert:bo"
+    move = next(event for event in vi.json("adapter", "audit", "west-lake") if event["action"] == "set_alias")
+    assert move["actor"] == "cert:terroir-training"
+    assert move["reason"] == f"registered by cert:bo: {begun['name']}"
 
 
 def test_a_viewer_looks_and_changes_nothing(house: House) -> None:

@@ -16,6 +16,8 @@ from terroir._proto.dataset.v1 import dataset_pb2 as ds
 from terroir._proto.inference.v1 import inference_pb2 as inf
 from terroir._proto.registry.v1 import recipe_pb2, region_pb2
 from terroir._proto.registry.v1 import registry_pb2 as reg
+from terroir._proto.training.v1 import rating_pb2 as rt
+from terroir._proto.training.v1 import style_pb2 as st
 from terroir._proto.training.v1 import training_pb2 as tr
 from terroir.lora.base_folder import read_base_folder
 from tests.robustness.rpc.world import BASE, Stubs, World, recipe_of
@@ -145,12 +147,39 @@ def _config(world: World) -> str:
     return f"dataset: {world.frozen()}\nbase_model: tiny\nmax_train_steps: 2\n"
 
 
+def _settled(method: str, request: Callable[[World], Any], style_of: Callable[[Any], str]) -> Callable[[World], Call]:
+    """A call after which a registration goes on by itself: it has come to rest when the call is over."""
+
+    def prepare(world: World) -> Call:
+        message = request(world)
+
+        def call(stubs: Stubs) -> list[Any]:
+            try:
+                return [getattr(stubs.styles, method)(message, timeout=SECONDS)]
+            finally:
+                world.settle(style_of(message))
+
+        return call
+
+    return prepare
+
+
+def _sheet(world: World) -> Call:
+    messages = world.sheet_messages(world.job())
+    return lambda stubs: [stubs.ratings.CreateRatingSheet(iter(messages), timeout=SECONDS)]
+
+
 R, G, D, T, I = "registry", "regions", "dataset", "training", "inference"  # noqa: E741
+Y, B = "styles", "ratings"
 _REGISTRY = "terroir.registry.v1.RegistryService"
 _REGIONS = "terroir.registry.v1.RegionService"
 _DATASET = "terroir.dataset.v1.DatasetService"
 _TRAINING = "terroir.training.v1.TrainingService"
+_STYLES = "terroir.training.v1.StyleService"
+_RATINGS = "terroir.training.v1.RatingService"
 _INFERENCE = "terroir.inference.v1.InferenceService"
+_MOVES = ("state", "phase", "phases", "dataset_version", "job", "pictures", "waiting_for", "end_time", "etag")
+"""Fields of a registration that change while it goes on."""
 CASES: Final[dict[str, Case]] = {
     f"{_REGISTRY}.RegisterBase": Case(_unary(R, "RegisterBase", _register)),
     f"{_REGISTRY}.GetBase": Case(_unary(R, "GetBase", lambda _: reg.GetBaseRequest(name=BASE))),
@@ -235,6 +264,29 @@ CASES: Final[dict[str, Case]] = {
         _stream(T, "TailJobLogs", lambda w: tr.TailJobLogsRequest(name=w.job())), stream=True),
     f"{_TRAINING}.ListCheckpoints": Case(
         _unary(T, "ListCheckpoints", lambda w: tr.ListCheckpointsRequest(job=w.job()))),
+    f"{_STYLES}.RegisterStyle": Case(_settled(
+        "RegisterStyle", lambda w: w.style_request(), lambda request: f"styles/{request.style_id}"), varies=_MOVES),
+    f"{_STYLES}.GetStyleRegistration": Case(_unary(
+        Y, "GetStyleRegistration", lambda w: st.GetStyleRegistrationRequest(name=w.registered()))),
+    f"{_STYLES}.ListStyleRegistrations": Case(_unary(
+        Y, "ListStyleRegistrations", lambda w: st.ListStyleRegistrationsRequest(
+            parent=w.registered().partition("/registrations/")[0]))),
+    f"{_STYLES}.WatchStyleRegistration": Case(_stream(
+        Y, "WatchStyleRegistration", lambda w: st.WatchStyleRegistrationRequest(name=w.registered()), most=1),
+        stream=True, endless=True),
+    f"{_STYLES}.CancelStyleRegistration": Case(_settled(
+        "CancelStyleRegistration", lambda w: st.CancelStyleRegistrationRequest(name=w.registered()),
+        lambda request: request.name.partition("/registrations/")[0]), varies=_MOVES),
+    f"{_RATINGS}.CreateRatingSheet": Case(_sheet),
+    f"{_RATINGS}.DownloadRatingSheet": Case(_stream(
+        B, "DownloadRatingSheet", lambda w: rt.DownloadRatingSheetRequest(name=w.sheet())), stream=True),
+    f"{_RATINGS}.SubmitRatings": Case(_unary(B, "SubmitRatings", lambda w: rt.SubmitRatingsRequest(
+        sheet=w.sheet(), rater="Ana", request_id=_new(),
+        ratings=[rt.Rating(picture="p01", taken_for=rt.TAKEN_FOR_REAL, on_brand=rt.ON_BRAND_YES)]))),
+    f"{_RATINGS}.GetRatingSheet": Case(
+        _unary(B, "GetRatingSheet", lambda w: rt.GetRatingSheetRequest(name=w.sheet()))),
+    f"{_RATINGS}.ListRatingSheets": Case(_unary(
+        B, "ListRatingSheets", lambda w: rt.ListRatingSheetsRequest(subject=w.job()))),
     f"{_INFERENCE}.Generate": Case(_stream(I, "Generate", lambda w: inf.GenerateRequest(
         prompt="a hill", width=32, height=32, steps=2, seeds=[3], request_id=_new(),
         adapters=[inf.AdapterWeight(adapter=w.adapter(1), weight=1)])), stream=True,

@@ -19,8 +19,10 @@ from terroir._proto.dataset.v1 import dataset_pb2_grpc
 from terroir._proto.inference.v1 import inference_pb2_grpc
 from terroir._proto.registry.v1 import recipe_pb2, region_pb2, region_pb2_grpc, registry_pb2_grpc
 from terroir._proto.registry.v1 import registry_pb2 as reg
+from terroir._proto.training.v1 import rating_pb2 as rt
+from terroir._proto.training.v1 import rating_pb2_grpc, style_pb2_grpc, training_pb2_grpc
+from terroir._proto.training.v1 import style_pb2 as st
 from terroir._proto.training.v1 import training_pb2 as tr
-from terroir._proto.training.v1 import training_pb2_grpc
 from terroir.client.datasets import Datasets, scan_folder
 from terroir.common.grpc_client import channel
 from terroir.dataset.main import build as build_dataset
@@ -38,6 +40,7 @@ from tests.integration.inference.test_hot_load import adapter_file
 from tests.robustness.rpc.faults import Faults
 
 BASE = "bases/tiny"
+REGION = "regions/CN-ZJ"
 CHUNK_BYTES = 20_000
 
 
@@ -49,6 +52,8 @@ class Stubs:
     regions: Any
     dataset: Any
     training: Any
+    styles: Any
+    ratings: Any
     inference: Any
     dataset_channel: grpc.Channel
 
@@ -134,6 +139,46 @@ class World:
         )  # fmt: skip
         return str(self.sound.training.CreateJob(request, timeout=60).name)
 
+    def style_request(self) -> st.RegisterStyleRequest:
+        """A style to be registered from a dataset of its own."""
+        return st.RegisterStyleRequest(
+            style_id=f"s-{uuid.uuid4().hex[:12]}", dataset=self.dataset(), region=REGION,
+            config_yaml="base_model: tiny\nmax_train_steps: 2\n", request_id=str(uuid.uuid4()),
+        )  # fmt: skip
+
+    def registered(self) -> str:
+        """A registration whose job waits for a Ray that never comes."""
+        name = str(self.sound.styles.RegisterStyle(self.style_request(), timeout=60).name)
+        self.settle(name.partition("/registrations/")[0])
+        return name
+
+    def settle(self, style: str) -> None:
+        """Wait until a style's registration, if there is one, has ended or come as far as it comes without a Ray."""
+
+        def settled() -> bool:
+            try:
+                found = self.sound.styles.GetStyleRegistration(st.GetStyleRegistrationRequest(name=style), timeout=30)
+            except grpc.RpcError as error:
+                return bool(error.code() is grpc.StatusCode.NOT_FOUND)  # type: ignore[attr-defined]  # a Call too
+            queued = found.phase == st.REGISTRATION_PHASE_QUEUED and found.HasField("job")
+            return bool(found.state != st.REGISTRATION_STATE_RUNNING or (queued and not found.cancel_requested))
+
+        until(settled)
+
+    def sheet(self) -> str:
+        """A sheet of two real and two generated pictures."""
+        messages = self.sheet_messages(self.job())
+        return str(self.sound.ratings.CreateRatingSheet(iter(messages), timeout=60).name)
+
+    def sheet_messages(self, job: str) -> list[rt.CreateRatingSheetRequest]:
+        """The stream that makes one."""
+        header = rt.RatingSheetHeader(subject=job, real_count=2, generated_count=2, request_id=str(uuid.uuid4()))
+        files = sorted(self.pictures().glob("*.png"))[:2]
+        return [
+            rt.CreateRatingSheetRequest(header=header),
+            *(rt.CreateRatingSheetRequest(picture=rt.GeneratedPicture(data=path.read_bytes())) for path in files),
+        ]
+
     def everything(self) -> dict[str, list[bytes]]:
         """All that the services keep, as messages."""
         adapters, datasets = self._adapters(), self._datasets()
@@ -161,6 +206,15 @@ class World:
             for adapter in new_adapters
             for event in api.ListAuditEvents(reg.ListAuditEventsRequest(adapter=adapter.name), timeout=30).events
         ]
+        kept["registrations"] = [
+            _without_moment(found)
+            for found in self.sound.styles.ListStyleRegistrations(
+                st.ListStyleRegistrationsRequest(page_size=200), timeout=30
+            ).registrations
+        ]
+        kept["sheets"] = list(
+            self.sound.ratings.ListRatingSheets(rt.ListRatingSheetsRequest(page_size=200), timeout=30).sheets
+        )
         kept["presets"] = [
             api.GetPresets(reg.GetPresetsRequest(adapter=adapter.name), timeout=30) for adapter in new_adapters
         ]
@@ -211,6 +265,15 @@ def _without_progress(job: tr.Job) -> tr.Job:
     return copy
 
 
+def _without_moment(registration: st.StyleRegistration) -> st.StyleRegistration:
+    """Without what it does at this moment, and its job's progress."""
+    copy = st.StyleRegistration()
+    copy.CopyFrom(registration)
+    copy.ClearField("waiting_for")
+    copy.job.ClearField("progress")
+    return copy
+
+
 def recipe_of(adapter: str) -> recipe_pb2.StyleRecipe:
     """A recipe of one adapter."""
     return recipe_pb2.StyleRecipe(adapters=[recipe_pb2.RecipeAdapter(adapter=adapter, weight=0.5)])
@@ -256,6 +319,8 @@ def running_world(folder: Path, base: Path) -> Iterator[World]:
                 region_pb2_grpc.RegionServiceStub(opened["registry"]),
                 dataset_pb2_grpc.DatasetServiceStub(opened["dataset"]),
                 training_pb2_grpc.TrainingServiceStub(opened["training"]),
+                style_pb2_grpc.StyleServiceStub(opened["training"]),
+                rating_pb2_grpc.RatingServiceStub(opened["training"]),
                 inference_pb2_grpc.InferenceServiceStub(opened["inference"]),
                 opened["dataset"],
             )
@@ -268,9 +333,12 @@ def running_world(folder: Path, base: Path) -> Iterator[World]:
             "terroir.registry.v1.RegionService": plain["registry"],
             "terroir.dataset.v1.DatasetService": plain["dataset"],
             "terroir.training.v1.TrainingService": plain["training"],
+            "terroir.training.v1.StyleService": plain["training"],
+            "terroir.training.v1.RatingService": plain["training"],
             "terroir.inference.v1.InferenceService": plain["inference"],
         }
         world = World(folder, base, faults, faulty, sound, channels)
+        sound.regions.PutRegion(region_pb2.PutRegionRequest(region=region_pb2.Region(name=REGION)), timeout=30)
         until(lambda: _serves(sound.inference), 120)
         yield world
 

@@ -13,7 +13,7 @@ from typer.main import get_command
 
 from terroir import client
 from terroir.cli.main import app
-from terroir.training.config_parser import parse_config
+from terroir.training.config.parser import parse_config
 
 ROOT = Path(__file__).resolve().parents[3]
 README = (ROOT / "README.md").read_text()

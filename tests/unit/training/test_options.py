@@ -2,26 +2,19 @@
 
 from __future__ import annotations
 
-import io
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from PIL import Image
-from training_kit import SMALL, Bench, MemorySinks, flat, pictures, png
+from training_kit import Bench, MemorySinks, flat
 
 from terroir.training.config import TrainConfig
-from terroir.training.engine import train as engine
-from terroir.training.engine.batches import Batches
-from terroir.training.engine.encoding import Encoded, with_trigger
-from terroir.training.engine.noise import NoiseSchedule
-from terroir.training.engine.pictures import load_pixels
-from terroir.training.engine.ports import Picture
+from terroir.training.engine import update
+from terroir.training.engine.data.batches import Batches
 from terroir.training.engine.schedule import learning_rate
-from terroir.training.errors import NonFiniteLoss, NothingToTrain, PictureUnreadable
+from terroir.training.errors import NonFiniteLoss, NothingToTrain
 
 SHORT = {"max_train_steps": 2}
 
@@ -101,7 +94,7 @@ def test_training_lowers_the_loss_and_reports_progress(bench: Bench, monkeypatch
     A random base, whose output layer is not adapted, allows 0.87 of the first loss in 30 steps.
     """
     make = Batches.make
-    monkeypatch.setattr(Batches, "make", lambda self, step, part: make(self, 0, 0))
+    monkeypatch.setattr(Batches, "make", lambda self, step, part, *workers: make(self, 0, 0, *workers))
     sinks = MemorySinks()
     bench.run(sinks, max_train_steps=30, learning_rate=2e-2, target_modules="all-linear-conv", lora_rank=8)
     losses = [values["loss"] for _, values in sinks.curves]
@@ -134,7 +127,7 @@ def test_a_bad_batch_is_skipped_and_counted_and_the_weights_stay_good(
     sinks = MemorySinks()
     result = bench.run(sinks)
     assert result.skipped_batches == 1 and np.isfinite(flat(result.adapter)).all()
-    assert sinks.progresses[-1].skipped_batches == 1 and "skipped step 2" in sinks.lines[1]
+    assert sinks.progresses[-1].skipped_batches == 1 and any("skipped step 2" in line for line in sinks.lines)
 
 
 def test_a_run_of_bad_batches_stops_the_job_and_keeps_the_last_good_checkpoint(
@@ -151,7 +144,7 @@ def test_a_run_of_bad_batches_stops_the_job_and_keeps_the_last_good_checkpoint(
 
 
 def test_gradients_that_are_not_finite_are_not_applied(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(engine.nn.utils, "clip_grad_norm_", lambda weights, limit: torch.tensor(float("inf")))
+    monkeypatch.setattr(update.nn.utils, "clip_grad_norm_", lambda weights, limit: torch.tensor(float("inf")))
     with pytest.raises(NonFiniteLoss):
         bench.run(max_train_steps=3, max_bad_batches=2)
 
@@ -159,112 +152,13 @@ def test_gradients_that_are_not_finite_are_not_applied(bench: Bench, monkeypatch
 def _spoil(monkeypatch: pytest.MonkeyPatch, value: float, steps: set[int]) -> None:
     make = Batches.make
 
-    def spoiled(self: Batches, step: int, part: int) -> Any:
-        batch = make(self, step, part)
+    def spoiled(self: Batches, step: int, part: int, *workers: int) -> Any:
+        batch = make(self, step, part, *workers)
         return replace(batch, target=batch.target * value) if step in steps else batch
 
     monkeypatch.setattr(Batches, "make", spoiled)
 
 
-def test_an_edited_pixel_and_another_base_are_encoded_anew_and_equal_content_is_not(
-    bench: Bench, tmp_path: Path
-) -> None:
-    from terroir.tiny.random_pipeline import build
-
-    class Counting(type(bench.cache)):  # type: ignore[misc]  # the class is that of a value
-        puts = 0
-
-        def put(self, key: str, arrays: Any) -> None:
-            self.puts += 1
-            super().put(key, arrays)
-
-    cache = Counting()
-    data = pictures(2)
-    Bench(bench.base, cache).run(data=data, max_train_steps=1)
-    assert cache.puts == 2 + 3  # two pictures, two captions and the empty one
-    Bench(bench.base, cache).run(data=data[::-1], max_train_steps=1)
-    assert cache.puts == 5
-    image = Image.open(io.BytesIO(data[0].data))
-    image.putpixel((20, 20), (1, 2, 3))
-    edited = io.BytesIO()
-    image.save(edited, "PNG")
-    Bench(bench.base, cache).run(data=[replace(data[0], data=edited.getvalue()), data[1]], max_train_steps=1)
-    assert cache.puts == 6
-    Bench(build(tmp_path, seed=1), cache).run(data=data, max_train_steps=1)
-    assert cache.puts == 11
-
-
-def test_latents_are_sampled_anew_at_every_step() -> None:
-    schedule = NoiseSchedule(torch.linspace(0.99, 0.01, 10), "epsilon")
-    means, texts = torch.zeros(1, 1, 2, 4, 4), torch.zeros(2, 3, 8)
-    config = TrainConfig(**{**SMALL, "caption_dropout": 0})
-    certain = Batches(Encoded(means, torch.zeros_like(means), texts, (1,)), schedule, config).make(0, 0)
-    sampled = Batches(Encoded(means, torch.ones_like(means), texts, (1,)), schedule, config)
-    assert not torch.equal(certain.noisy, sampled.make(0, 0).noisy)
-    assert not torch.equal(sampled.make(0, 0).noisy, sampled.make(1, 0).noisy)
-
-
-@pytest.mark.parametrize("kind", ["epsilon", "v_prediction"])
-def test_target_and_noise_are_consistent_for_both_prediction_types(kind: str) -> None:
-    alphas = torch.tensor([0.9, 0.5, 0.0 if kind == "v_prediction" else 0.1])
-    schedule = NoiseSchedule(alphas, kind)
-    latents, noise, t = torch.randn(3, 4, 2, 2), torch.randn(3, 4, 2, 2), torch.arange(3)
-    noisy, target = schedule.add_noise(latents, noise, t), schedule.target(latents, noise, t)
-    signal, share = (alphas[t] ** 0.5).view(-1, 1, 1, 1), ((1 - alphas[t]) ** 0.5).view(-1, 1, 1, 1)
-    if kind == "epsilon":
-        assert torch.equal(target, noise)
-    else:
-        assert torch.allclose(signal * noisy - share * target, latents, atol=1e-6)
-
-
-def test_min_snr_weights_are_the_paper_s_and_finite_at_zero_terminal_snr() -> None:
-    alphas, t = torch.tensor([0.9, 0.5, 0.0]), torch.arange(3)
-    snr = alphas / (1 - alphas)
-    weights = NoiseSchedule(alphas, "v_prediction").min_snr_weights(t, 5.0)
-    assert torch.allclose(weights, snr.clamp(max=5) / (snr + 1))
-    above = NoiseSchedule(alphas[:2], "epsilon").min_snr_weights(t[:2], 5.0)
-    assert torch.allclose(above, snr[:2].clamp(max=5) / snr[:2])
-
-
-def test_the_tiny_base_has_zero_terminal_snr_and_predicts_v(base_dir: Path) -> None:
-    schedule = NoiseSchedule.load(base_dir)
-    one = torch.ones(1, 1, 1, 1)
-    assert schedule.add_noise(one, 0 * one, torch.tensor([999])).item() == 0.0
-    assert schedule.target(one, 0 * one, torch.tensor([999])).item() == pytest.approx(-1.0)
-
-
-def test_pictures_are_turned_upright_covered_and_cut_from_the_centre() -> None:
-    pixels = np.zeros((20, 40, 3), np.uint8)
-    pixels[:, :20] = 255
-    buffer = io.BytesIO()
-    image = Image.fromarray(pixels)
-    exif = image.getexif()
-    exif[0x0112] = 6  # the camera was turned: rotate a quarter clockwise
-    image.save(buffer, "PNG", exif=exif)
-    turned = load_pixels(Picture("a", buffer.getvalue(), ""), 16)
-    assert turned.shape == (16, 16, 3) and turned[0].min() > 250 and turned[-1].max() < 5
-
-
-def test_transparent_pictures_are_put_on_white() -> None:
-    buffer = io.BytesIO()
-    Image.new("RGBA", (20, 20), (255, 0, 0, 0)).save(buffer, "PNG")
-    assert load_pixels(Picture("a", buffer.getvalue(), ""), 16).min() == 255
-
-
-def test_a_picture_that_cannot_be_decoded_is_named(bench: Bench) -> None:
-    with pytest.raises(PictureUnreadable, match=r"bad\.png"):
-        bench.run(data=[Picture("bad.png", png(1)[:80], "")])
-
-
 def test_no_pictures_are_an_error(bench: Bench) -> None:
     with pytest.raises(NothingToTrain):
         bench.run(data=[])
-
-
-@pytest.mark.parametrize(
-    ("caption", "trigger", "expected"),
-    [("a house", "ink style", "ink style, a house"), ("An INK style house", "ink style", "An INK style house"),
-     ("", "ink style", "ink style"), (" a house ", "", "a house")],
-)  # fmt: skip
-def test_the_trigger_word_is_in_every_caption_once(caption: str, trigger: str, expected: str) -> None:
-    assert with_trigger(caption, trigger) == expected

@@ -4,6 +4,7 @@ import pytest
 from training_kit import Bench, Killed, MemorySinks, flat, pictures
 
 from terroir.training.engine import train as engine
+from terroir.training.engine.data.batches import Batches
 from terroir.training.engine.ports import Stopped
 from terroir.training.errors import CheckpointMismatch
 
@@ -25,16 +26,16 @@ def test_a_run_killed_at_any_forward_pass_and_resumed_equals_one_never_killed(
     whole = bench.run(optimizer=optimizer, **LONG)
     sinks = MemorySinks()
     left = passes
-    make = engine.Batches.make
+    make = Batches.make
 
-    def dying(self: engine.Batches, step: int, part: int) -> object:
+    def dying(self: Batches, step: int, part: int, *workers: int) -> object:
         nonlocal left
         if left == 0:
             raise Killed
         left -= 1
-        return make(self, step, part)
+        return make(self, step, part, *workers)
 
-    monkeypatch.setattr(engine.Batches, "make", dying)
+    monkeypatch.setattr(Batches, "make", dying)
     with pytest.raises(Killed):
         bench.run(sinks, optimizer=optimizer, **LONG)
     monkeypatch.undo()
@@ -65,7 +66,7 @@ def test_a_resumed_run_that_was_complete_gives_the_same_adapter_without_a_step(b
 def test_a_checkpoint_of_another_configuration_is_refused(bench: Bench) -> None:
     sinks = MemorySinks()
     bench.run(sinks)
-    with pytest.raises(CheckpointMismatch, match="step 4"):
+    with pytest.raises(CheckpointMismatch, match=r"step 4 .*learning_rate 0\.01 -> 0\.02"):
         bench.run(sinks, learning_rate=2e-2)
 
 

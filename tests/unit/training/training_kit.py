@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,15 @@ from terroir.common.base_digest import component_digests
 from terroir.lora.adapter import Adapter
 from terroir.training.config import TrainConfig
 from terroir.training.engine.cache import MemoryArrayCache
-from terroir.training.engine.ports import ArrayCache, Checkpoint, Picture, TrainProgress, TrainResult, TrainRun
+from terroir.training.engine.ports import (
+    ArrayCache,
+    Checkpoint,
+    Collective,
+    Picture,
+    TrainProgress,
+    TrainResult,
+    TrainRun,
+)
 from terroir.training.engine.train import train
 
 SMALL: Mapping[str, Any] = {
@@ -76,15 +84,31 @@ class Bench:
     base: Path
     cache: ArrayCache = field(default_factory=MemoryArrayCache)
 
-    def run(self, sinks: MemorySinks | None = None, data: list[Picture] | None = None, **changes: Any) -> TrainResult:
+    def run(
+        self,
+        sinks: MemorySinks | None = None,
+        data: list[Picture] | None = None,
+        start: Adapter | None = None,
+        collective: Collective | None = None,
+        regularisation: Sequence[Picture] = (),
+        **changes: Any,
+    ) -> TrainResult:
         settings = {**SMALL, **changes}
-        run = TrainRun(TrainConfig(**settings), self.base, component_digests(self.base))
-        return train(run, pictures() if data is None else data, sinks or MemorySinks(), self.cache)
+        run = TrainRun(TrainConfig(**settings), self.base, component_digests(self.base), start=start)
+        pictures_of_run = pictures() if data is None else data
+        return train(
+            run,
+            pictures_of_run,
+            sinks or MemorySinks(),
+            self.cache,
+            regularisation=regularisation,
+            collective=collective,
+        )
 
 
 def flat(adapter: Adapter) -> npt.NDArray[np.float32]:
     """All weights of an adapter, one after the other."""
-    return np.concatenate([part.ravel() for m in adapter.modules.values() for part in (m.down, m.up)])
+    return np.concatenate([part.ravel() for m in adapter.modules.values() for part in m.tensors.values()])
 
 
 Runner = Callable[..., TrainResult]

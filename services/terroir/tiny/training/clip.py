@@ -20,6 +20,7 @@ from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel, CLIPTokenize
 from terroir.tiny import NATIVE_SIDE
 from terroir.tiny.architecture import MAX_TOKENS
 from terroir.tiny.tokenizer import build_tokenizer
+from terroir.tiny.training.precision import probe_autocast
 from terroir.tiny.training.schedule import save_atomically
 from terroir.tiny.training.vae import to_tensor
 from terroir.tiny.world.look import BASE, Look, describe, random_look
@@ -106,6 +107,7 @@ def main() -> None:
         optimiser.load_state_dict(state["optimiser"])
         first = state["step"]
     scenes = all_scenes(held_out=False)
+    precision = probe_autocast()
     for step in range(first, options.steps):
         rng = np.random.default_rng((31, step))
         rate = 1e-3 * min(1.0, (step + 1) / 150) * (0.02 + 0.98 * 0.5 * (1 + np.cos(np.pi * step / options.steps)))
@@ -113,7 +115,7 @@ def main() -> None:
             group["lr"] = float(rate)
         pictures, texts = _pairs(rng, scenes, _BATCH)
         tokens = tokenizer(texts, padding="max_length", truncation=True, return_tensors="pt")
-        with torch.autocast("cpu", dtype=torch.bfloat16):
+        with precision:
             output = model(pixel_values=pictures, **tokens)
         logits = output.logits_per_image.float()
         target = torch.arange(_BATCH)

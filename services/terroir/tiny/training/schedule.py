@@ -1,11 +1,15 @@
-"""What both long runs share: a run is measured in minutes, spread over one-thread processes, and resumable."""
+"""What both long runs share: a run is counted in steps, spread over one-thread processes, and resumable.
+
+Steps and not minutes, so that a run is as long on a busy machine as on a quiet one.
+"""
 
 from __future__ import annotations
 
 import argparse
 import math
 import os
-import time
+import signal
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,6 +21,8 @@ import torch.multiprocessing
 
 def start_group(train: Callable[[int, argparse.Namespace], None], options: argparse.Namespace) -> None:
     """Run `train(rank, options)` in `options.processes` processes, which end with this one."""
+    # Python ends its daemons on a normal exit only, and a plain SIGTERM is none.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     # No types are published for this. Daemons, because orphans would train on and overwrite checkpoints.
     start: Callable[..., None] = vars(torch.multiprocessing)["start_processes"]
     start(train, args=(options,), nprocs=options.processes, daemon=True, start_method="spawn")
@@ -43,27 +49,8 @@ def average_gradients(parameters: list[torch.nn.Parameter]) -> None:
         offset += count
 
 
-class Budget:
-    """Minutes of training that are used up across restarts; all processes see the same share."""
-
-    def __init__(self, minutes: float, used_seconds: float) -> None:
-        self._total = minutes * 60.0
-        self._used = used_seconds
-        self._since = time.monotonic()
-
-    def share(self) -> float:
-        """Used share of the budget, 0 … 1, agreed by the group."""
-        value = torch.tensor(min(1.0, self.used_seconds() / self._total))
-        dist.broadcast(value, 0)
-        return float(value)
-
-    def used_seconds(self) -> float:
-        """Seconds of training so far, restarts included."""
-        return self._used + time.monotonic() - self._since
-
-
 def learning_rate(peak: float, step: int, share: float, flat_until: float) -> float:
-    """Linear warm-up over 200 steps, flat until `flat_until` of the budget, then a cosine to 2 % of the peak."""
+    """Linear warm-up over 200 steps, flat until `flat_until` of the run, then a cosine to 2 % of the peak."""
     if share > flat_until:
         progress = (share - flat_until) / (1.0 - flat_until)
         return peak * (0.02 + 0.98 * 0.5 * (1.0 + math.cos(math.pi * progress)))

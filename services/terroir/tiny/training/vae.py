@@ -3,7 +3,7 @@
 It comes before the denoiser and decodes every style that an adapter will ever teach, so half of what it sees are looks
 that the base model never draws. Latents come out standardised: the statistics are folded into the 1×1 convolutions.
 
-    python -m terroir.tiny.training.vae --minutes 35 --out build/tiny
+    python -m terroir.tiny.training.vae --steps 5880 --out build/tiny
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from diffusers import AutoencoderKL
 from torch import Tensor
 
 from terroir.tiny.architecture import LATENT_CHANNELS, build_vae
+from terroir.tiny.training.precision import probe_autocast
 from terroir.tiny.training.schedule import (
-    Budget,
     average_gradients,
     join_group,
     learning_rate,
@@ -68,8 +68,8 @@ def _batch(rng: np.random.Generator, *, whole: bool) -> Tensor:
     return torch.stack(crops)
 
 
-def _loss(vae: AutoencoderKL, x: Tensor) -> Tensor:
-    with torch.autocast("cpu", dtype=torch.bfloat16):
+def _loss(vae: AutoencoderKL, x: Tensor, precision: torch.autocast) -> Tensor:
+    with precision:
         posterior = vae.encode(x).latent_dist
         y = vae.decode(posterior.sample()).sample
     y = y.float()
@@ -121,45 +121,48 @@ def _train(rank: int, options: argparse.Namespace) -> None:
     average = copy.deepcopy(vae).requires_grad_(False)
     optimiser = torch.optim.AdamW(vae.parameters(), lr=1.0, betas=(0.9, 0.99), weight_decay=1e-4)
     checkpoint = options.out / "vae.ckpt"
-    step, used = 0, 0.0
+    first = 0
     if checkpoint.exists():
         state = torch.load(checkpoint, weights_only=True)
         vae.load_state_dict(state["vae"])
         average.load_state_dict(state["average"])
         optimiser.load_state_dict(state["optimiser"])
-        step, used = state["step"], state["used"]
-    budget = Budget(options.minutes, used)
+        first = state["step"]
+    precision = probe_autocast()
     parameters = list(vae.parameters())
-    while (share := budget.share()) < 1.0:
+    for step in range(first, options.steps):
+        share = step / options.steps
         rng = np.random.default_rng((11, step, rank))
         torch.manual_seed(step * 1009 + rank)
         for group in optimiser.param_groups:
             group["lr"] = learning_rate(2e-3, step, share, 0.4)
-        loss = _loss(vae, _batch(rng, whole=share > 0.65))
+        loss = _loss(vae, _batch(rng, whole=share > 0.65), precision)
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
         average_gradients(parameters)
         torch.nn.utils.clip_grad_norm_(parameters, 1.0)
         optimiser.step()
-        step += 1
+        done = step + 1
         with torch.no_grad():
             for kept, current in zip(average.parameters(), vae.parameters(), strict=True):
-                kept.lerp_(current, 1 - min(0.999, step / (step + 50)))
-        if rank == 0 and step % 250 == 0:
+                kept.lerp_(current, 1 - min(0.999, done / (done + 50)))
+        if rank == 0 and done % 250 == 0:
             save_atomically(
                 {
                     "vae": vae.state_dict(), "average": average.state_dict(), "optimiser": optimiser.state_dict(),
-                    "step": step, "used": budget.used_seconds(),
+                    "step": done,
                 },
                 checkpoint,
             )  # fmt: skip
-            figures = judge(average) if step % 1000 == 0 else {}
-            print(f"step {step} share {share:.3f} loss {loss.item():.4f} {figures}", flush=True)
+            figures = judge(average) if done % 1000 == 0 else {}
+            print(f"step {done} share {share:.3f} loss {loss.item():.4f} {figures}", flush=True)
     if rank == 0:
         standardise(average)
         figures = judge(average)
         average.save_pretrained(options.out / "vae")
-        (options.out / "vae" / "figures.json").write_text(json.dumps({"psnr_db": figures, "steps": step}, indent=2))
+        (options.out / "vae" / "figures.json").write_text(
+            json.dumps({"psnr_db": figures, "steps": options.steps}, indent=2)
+        )
         print(figures, flush=True)
     dist.barrier()
 
@@ -167,7 +170,7 @@ def _train(rank: int, options: argparse.Namespace) -> None:
 def main() -> None:
     """Command line of the run."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--minutes", type=float, default=35.0, help="wall-clock budget over all restarts")
+    parser.add_argument("--steps", type=int, default=5880, help="optimiser steps of 16 pictures a process")
     parser.add_argument("--out", type=Path, default=Path("build/tiny"), help="folder of checkpoint and result")
     parser.add_argument("--processes", type=int, default=2, help="one-thread processes")
     parser.add_argument("--port", type=int, default=29611, help="loopback port on which they meet")

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
+from typing import Final
 
-from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
 from terroir.store.errors import AlreadyExists, NotFound
 from terroir.store.interface import ObjectStore
 from terroir.training.engine.ports import Arrays
+
+_DIGEST_BYTES: Final = hashlib.sha256().digest_size
 
 
 class MemoryArrayCache:
@@ -28,7 +31,10 @@ class MemoryArrayCache:
 
 
 class StoreArrayCache:
-    """Keeps arrays as safetensors under `cache/`; a damaged entry counts as missing and is written anew."""
+    """Keeps arrays under `cache/`; a damaged entry counts as missing and is written anew.
+
+    An entry is the SHA-256 of a safetensors file, then that file: a wrong bit among the numbers would decode as well.
+    """
 
     def __init__(self, store: ObjectStore, prefix: str = "cache") -> None:
         self._store = store
@@ -37,15 +43,18 @@ class StoreArrayCache:
     def get(self, key: str) -> Arrays | None:
         """The arrays under `key`, if there are any."""
         try:
-            arrays: Arrays = load(self._store.get(f"{self._prefix}/{key}"))
+            entry = self._store.get(f"{self._prefix}/{key}")
         except NotFound:
             return None
-        except SafetensorError:
+        digest, arrays = entry[:_DIGEST_BYTES], entry[_DIGEST_BYTES:]
+        if hashlib.sha256(arrays).digest() != digest:
             self._store.delete(f"{self._prefix}/{key}")
             return None
-        return arrays
+        found: Arrays = load(arrays)
+        return found
 
     def put(self, key: str, arrays: Arrays) -> None:
         """Keep arrays under `key`."""
         with contextlib.suppress(AlreadyExists):  # another run encoded the same content
-            self._store.create(f"{self._prefix}/{key}", save(dict(arrays)))
+            data = save(dict(arrays))
+            self._store.create(f"{self._prefix}/{key}", hashlib.sha256(data).digest() + data)

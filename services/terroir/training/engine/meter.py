@@ -27,6 +27,13 @@ class Meter:
         """Report at once that the run entered a phase."""
         self._report(phase, counters or Counters(), learning_rate)
 
+    def encoded(self, done: int, total: int) -> None:
+        """Count an encoding, and report if the last report is old enough."""
+        if self._clock.monotonic() - self._reported >= _INTERVAL_SECONDS:
+            self._reported = self._clock.monotonic()
+            report = TrainProgress("caching", total_steps=self.total_steps, encoded=done, to_encode=total)
+            self._sinks.progress(report)
+
     def stepped(self, counters: Counters, learning_rate: float) -> None:
         """Count a step, and report if the last report is old enough or this was the last step."""
         now = self._clock.monotonic()

@@ -12,6 +12,7 @@ import torch
 from diffusers import DDIMScheduler
 from torch import Tensor
 
+from terroir.training.config import PredictionType
 from terroir.training.errors import BaseUnreadable
 
 
@@ -26,16 +27,23 @@ class NoiseSchedule:
         if not self._v and float(alphas_cumprod[-1]) == 0.0:
             raise BaseUnreadable(
                 "the base predicts epsilon with zero terminal SNR, where its last step has nothing to learn "
-                "(set rescale_betas_zero_snr false in its scheduler_config.json)"
+                "(set rescale_betas_zero_snr false in its scheduler_config.json, or prediction_type to v_prediction)"
             )
         self.timesteps = len(alphas_cumprod)
         self._alphas_cumprod = alphas_cumprod
         self._signal = alphas_cumprod.sqrt()
         self._noise = (1 - alphas_cumprod).sqrt()
 
+    @property
+    def prediction_type(self) -> str:
+        """`epsilon` or `v_prediction`."""
+        return "v_prediction" if self._v else "epsilon"
+
     @classmethod
-    def load(cls, base_dir: Path, device: str = "cpu") -> NoiseSchedule:
-        """Read a diffusers folder; raises BaseUnreadable."""
+    def load(
+        cls, base_dir: Path, device: str = "cpu", prediction_type: PredictionType = PredictionType.BASE
+    ) -> NoiseSchedule:
+        """Read a diffusers folder, whose prediction type another one overrules; raises BaseUnreadable."""
         path = base_dir / "scheduler" / "scheduler_config.json"
         try:
             config = json.loads(path.read_text(encoding="utf-8"))
@@ -45,7 +53,8 @@ class NoiseSchedule:
             ) from error
         # Every scheduler of diffusers shares these keys; DDIM keeps a zero terminal SNR exactly zero.
         scheduler = DDIMScheduler.from_config(config)
-        return cls(scheduler.alphas_cumprod.float().to(device), scheduler.config.prediction_type)
+        says = scheduler.config.prediction_type if prediction_type is PredictionType.BASE else prediction_type.value
+        return cls(scheduler.alphas_cumprod.float().to(device), says)
 
     def add_noise(self, latents: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
         """Noisy latents `[batch, channels, height, width]` at `timesteps` `[batch]`."""

@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from terroir.lora.adapter import Adapter
 from terroir.training.config import TrainConfig
+
+if TYPE_CHECKING:
+    from torch import Tensor  # the service reads these values without having torch
 
 Arrays = Mapping[str, npt.NDArray[np.float32]]
 """Named arrays, as the caches keep them."""
@@ -25,6 +28,8 @@ class Picture:
     """For error messages."""
     data: bytes
     caption: str
+    mask: bytes | None = None
+    """Picture file of where the loss counts, white where it does; None: the alpha channel says it, if there is one."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +45,10 @@ class TrainRun:
     """The dataset's own; the configuration's replaces it."""
     device: str = "cpu"
     threads: int = 1
+    start: Adapter | None = None
+    """The adapter to go on from; None: a fresh one."""
+    memory_fraction: float | None = None
+    """Share of the GPU's memory that the run may take, where it has a share of the GPU; None: all of it."""
 
 
 @dataclass(frozen=True)
@@ -56,6 +65,9 @@ class TrainProgress:
     steps_per_second: float = 0.0
     eta_seconds: float = 0.0
     skipped_batches: int = 0
+    encoded: int = 0
+    """Pictures and captions that are encoded, of `to_encode`, in phase `caching`."""
+    to_encode: int = 0
 
 
 @dataclass(frozen=True)
@@ -79,6 +91,10 @@ class TrainResult:
     loss: float
     skipped_batches: int
     pictures: int
+    family: str
+    """Of the base, as the registry calls it."""
+    prediction_type: str
+    """What the denoiser was taught to predict: `epsilon` or `v_prediction`."""
 
 
 class ArrayCache(Protocol):
@@ -111,6 +127,27 @@ class Sinks(Protocol):
 
     def stop_requested(self) -> bool:
         """Whether to end before the next step."""
+
+
+class Collective(Protocol):
+    """The workers of one run, who all make the same calls in the same order."""
+
+    @property
+    def rank(self) -> int:
+        """This worker's number, from 0; number 0 alone saves and reports."""
+
+    @property
+    def world(self) -> int:
+        """How many workers there are."""
+
+    def average_(self, tensors: Sequence[Tensor]) -> None:
+        """Replace fp32 tensors by their mean over the workers, with the same bits on each."""
+
+    def any(self, value: bool) -> bool:
+        """Whether it is true of any worker."""
+
+    def broadcast(self, value: bytes | None) -> bytes | None:
+        """What worker 0 gave; the others' is ignored."""
 
 
 class Stopped(Exception):

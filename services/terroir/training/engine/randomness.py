@@ -25,10 +25,10 @@ def generator(seed: int, *purpose: str | int) -> torch.Generator:
 class PictureOrder:
     """Which picture each sample of a run uses: every epoch is a permutation of its own."""
 
-    def __init__(self, seed: int, pictures: int) -> None:
+    def __init__(self, seed: int, pictures: int, purpose: str = "order") -> None:
         self._pictures = pictures
         self._epoch = lru_cache(maxsize=2)(
-            lambda epoch: torch.randperm(pictures, generator=generator(seed, "order", epoch)).tolist()
+            lambda epoch: torch.randperm(pictures, generator=generator(seed, purpose, epoch)).tolist()
         )
 
     def picture(self, sample: int) -> int:

@@ -1,22 +1,27 @@
-"""The state of a run as bytes: adapter weights, optimiser state and counters, from which it goes on exactly."""
+"""The state of a run as bytes: weights, their average, optimiser, loss scale and counters, to go on from exactly."""
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any, Final
 
 import torch
 from safetensors.torch import load, save
-from torch import Tensor, nn, optim
+from torch import Tensor, optim
 
-from terroir.training.engine.ports import Checkpoint, TrainRun
+from terroir.lora.adapter import Adapter
+from terroir.training.engine.adapters.canonical import adapter_of
+from terroir.training.engine.adapters.layers import AdapterLayers
+from terroir.training.engine.ema import Average
+from terroir.training.engine.identity import differences
+from terroir.training.engine.ports import Checkpoint
+from terroir.training.engine.precision import Precision
 from terroir.training.errors import CheckpointMismatch
 
-_FORMAT: Final = 1
-_WITHOUT_EFFECT: Final = ("save_steps", "max_bad_batches", "adapter", "output_dir", "dataset", "train_data_dir")
+_FORMAT: Final = 2
+_WEIGHT, _AVERAGE, _OPTIMIZER = "weight.", "average.", "optimizer."
 
 
 @dataclass
@@ -24,9 +29,12 @@ class Counters:
     """What a run counts; all of it survives a restart."""
 
     step: int = 0
-    """Optimiser steps done, skipped ones included."""
+    """Optimiser steps done, those that changed nothing included."""
     skipped: int = 0
+    """Bad batches."""
     skipped_in_a_row: int = 0
+    overflows: int = 0
+    """Steps that lowered the loss scale."""
     losses: list[float] = field(default_factory=list)
     """Losses of the last steps."""
 
@@ -35,85 +43,104 @@ class Counters:
         """Mean over the last steps; 0 before the first."""
         return sum(self.losses) / len(self.losses) if self.losses else 0.0
 
-
-def fingerprint(run: TrainRun, data_digest: str, total_steps: int) -> str:
-    """Digest of everything that decides the weights; a checkpoint of another fingerprint is refused."""
-    config = run.config.model_dump(mode="json")
-    facts = {
-        "config": {key: value for key, value in config.items() if key not in _WITHOUT_EFFECT},
-        "base": dict(run.component_digests),
-        "data": data_digest,
-        "steps": total_steps,
-    }
-    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+    @property
+    def updates(self) -> int:
+        """Steps that changed the weights."""
+        return self.step - self.skipped - self.overflows
 
 
-def environment(run: TrainRun) -> dict[str, str]:
-    """What must be equal for a resumed run to be bit-exact."""
-    return {
-        "torch": torch.__version__,
-        "threads": str(run.threads),
-        "device": run.device,
-        "cpu": torch.backends.cpu.get_cpu_capability(),
-    }
+@dataclass(frozen=True)
+class RunState:
+    """All that a run changes."""
 
+    layers: AdapterLayers
+    optimizer: optim.Optimizer
+    precision: Precision
+    average: Average | None
 
-def pack(
-    weights: list[tuple[str, nn.Parameter]],
-    optimizer: optim.Optimizer,
-    counters: Counters,
-    *,
-    run_fingerprint: str,
-    environment: Mapping[str, str],
-) -> Checkpoint:
-    """Everything that `unpack` needs, as one safetensors file."""
-    tensors = {f"lora.{name}": weight.detach().cpu().contiguous() for name, weight in weights}
-    adapter_bytes = sum(tensor.nbytes for tensor in tensors.values())
-    for index, (_, weight) in enumerate(weights):
-        for key, value in optimizer.state.get(weight, {}).items():
-            if isinstance(value, Tensor):
-                tensors[f"optimizer.{index}.{key}"] = value.detach().cpu().clone()
-    header = {
-        "format": _FORMAT,
-        "fingerprint": run_fingerprint,
-        "environment": dict(environment),
-        "counters": counters.__dict__,
-    }
-    state = save(tensors, metadata={"terroir": json.dumps(header)})
-    return Checkpoint(counters.step, counters.mean_loss, adapter_bytes, state)
+    def pack(self, counters: Counters, *, facts: Mapping[str, Any], environment: Mapping[str, str]) -> Checkpoint:
+        """Everything that `unpack` needs, as one safetensors file."""
+        tensors = {_WEIGHT + weight.name: _stored(weight.parameter) for weight in self.layers.weights}
+        adapter_bytes = sum(tensor.nbytes for tensor in tensors.values())
+        if self.average is not None:
+            tensors |= {_AVERAGE + name: _stored(value) for name, value in self.average.values.items()}
+        for weight in self.layers.weights:
+            for key, value in self.optimizer.state.get(weight.parameter, {}).items():
+                if isinstance(value, Tensor):
+                    tensors[f"{_OPTIMIZER}{weight.name}.{key}"] = _stored(value)
+        header = {
+            "format": _FORMAT,
+            "facts": dict(facts),
+            "environment": dict(environment),
+            "counters": asdict(counters),
+            "loss_scale": dict(self.precision.state()),
+            "alphas": dict(self.layers.alphas),
+        }
+        state = save(tensors, metadata={"terroir": json.dumps(header)})
+        return Checkpoint(counters.step, counters.mean_loss, adapter_bytes, state)
 
+    def unpack(self, state: bytes, facts: Mapping[str, Any]) -> tuple[Counters, dict[str, str]]:
+        """Restore everything in place; returns the counters and the environment that saved them.
 
-def unpack(
-    checkpoint: Checkpoint,
-    weights: list[tuple[str, nn.Parameter]],
-    optimizer: optim.Optimizer,
-    *,
-    run_fingerprint: str,
-) -> tuple[Counters, dict[str, str]]:
-    """Restore weights and optimiser in place; returns the counters and the environment that saved them.
-
-    Raises CheckpointMismatch if the checkpoint belongs to another run.
-    """
-    header = _header(checkpoint.state)
-    if header.get("format") != _FORMAT or header.get("fingerprint") != run_fingerprint:
-        raise CheckpointMismatch(
-            f"the checkpoint of step {checkpoint.step} belongs to another configuration, base or data set; "
-            "start a new job for the changed run"
-        )
-    tensors = load(checkpoint.state)
-    for index, (name, weight) in enumerate(weights):
+        Raises CheckpointMismatch with every difference if the checkpoint belongs to another run.
+        """
+        header = _header(state)
+        counters = Counters(**header["counters"])
+        _ensure_same_run(counters.step, header["facts"], facts)
+        tensors = load(state)
         with torch.no_grad():
-            weight.copy_(tensors[f"lora.{name}"])
-        start = f"optimizer.{index}."
-        kept = {key.removeprefix(start): value for key, value in tensors.items() if key.startswith(start)}
-        if kept:
-            # The step count stays where the fused kernels want it; all else follows the weight.
-            optimizer.state[weight] = {key: value.clone().to(weight.device) for key, value in kept.items()}
-    return Counters(**header["counters"]), dict(header["environment"])
+            for weight in self.layers.weights:
+                weight.parameter.copy_(tensors[_WEIGHT + weight.name])
+            if self.average is not None:
+                for name, value in self.average.values.items():
+                    value.copy_(tensors[_AVERAGE + name])
+        self._restore_optimizer(tensors)
+        self.precision.restore(header["loss_scale"])
+        return counters, dict(header["environment"])
+
+    def _restore_optimizer(self, tensors: Mapping[str, Tensor]) -> None:
+        parameters = {weight.name: weight.parameter for weight in self.layers.weights}
+        for name, value in tensors.items():
+            if name.startswith(_OPTIMIZER):
+                of, _, key = name.removeprefix(_OPTIMIZER).rpartition(".")
+                parameter = parameters[of]
+                self.optimizer.state.setdefault(parameter, {})[key] = value.clone().to(parameter.device)
+
+    def adapter(self) -> Adapter:
+        """What would be published now: the average, if there is one."""
+        if self.average is None:
+            return self.layers.extract()
+        return adapter_of(self.average.values, self.layers.alphas)
+
+
+def adapter_in(checkpoint: Checkpoint) -> Adapter:
+    """What would have been published at a checkpoint, read without the base; raises CheckpointMismatch."""
+    header, tensors = _header(checkpoint.state), load(checkpoint.state)
+    prefix = _AVERAGE if any(key.startswith(_AVERAGE) for key in tensors) else _WEIGHT
+    return adapter_of({k.removeprefix(prefix): t for k, t in tensors.items() if k.startswith(prefix)}, header["alphas"])
+
+
+def _ensure_same_run(step: int, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+    changed = differences(before, now)
+    if changed:
+        told = ", ".join(f"{name} {change}" for name, change in changed.items())
+        raise CheckpointMismatch(
+            f"the checkpoint of step {step} belongs to another run ({told}); undo the change, or start a new job for "
+            "the changed run",
+            metadata=changed,
+        )
+
+
+def _stored(tensor: Tensor) -> Tensor:
+    return tensor.detach().cpu().contiguous()
 
 
 def _header(state: bytes) -> dict[str, Any]:
     length = int.from_bytes(state[:8], "little")
     metadata = json.loads(state[8 : 8 + length]).get("__metadata__", {})
     header: dict[str, Any] = json.loads(metadata.get("terroir", "{}"))
+    if header.get("format") != _FORMAT:
+        raise CheckpointMismatch(
+            f"the checkpoint has format {header.get('format')}, this release reads {_FORMAT}; start a new job"
+        )
     return header

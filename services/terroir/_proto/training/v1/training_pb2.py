@@ -24,9 +24,10 @@ _sym_db = _symbol_database.Default()
 
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 from terroir._proto.access.v1 import access_pb2 as terroir_dot_access_dot_v1_dot_access__pb2
+from terroir._proto.training.v1 import config_pb2 as terroir_dot_training_dot_v1_dot_config__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"terroir/training/v1/training.proto\x12\x13terroir.training.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1eterroir/access/v1/access.proto\"\xb3\x03\n\x03Job\x12\x0c\n\x04name\x18\x01 \x01(\t\x12,\n\x05state\x18\x02 \x01(\x0e\x32\x1d.terroir.training.v1.JobState\x12\x13\n\x0b\x63onfig_yaml\x18\x03 \x01(\t\x12\x17\n\x0f\x64\x61taset_version\x18\x04 \x01(\t\x12\x0c\n\x04\x62\x61se\x18\x05 \x01(\t\x12\x0f\n\x07\x61\x64\x61pter\x18\x06 \x01(\t\x12\x17\n\x0f\x61\x64\x61pter_version\x18\x07 \x01(\t\x12/\n\x08progress\x18\x08 \x01(\x0b\x32\x1d.terroir.training.v1.Progress\x12-\n\x07\x61ttempt\x18\t \x01(\x0b\x32\x1c.terroir.training.v1.Attempt\x12,\n\x05\x65rror\x18\n \x01(\x0b\x32\x1d.terroir.training.v1.JobError\x12/\n\x0b\x63reate_time\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0c\n\x04\x65tag\x18\r \x01(\t\x12\x0f\n\x07\x63reator\x18\x0e \x01(\t\"\xa9\x01\n\x08Progress\x12\x0c\n\x04step\x18\x01 \x01(\x05\x12\x13\n\x0btotal_steps\x18\x02 \x01(\x05\x12\x0c\n\x04loss\x18\x03 \x01(\x01\x12\x15\n\rlearning_rate\x18\x04 \x01(\x01\x12\x18\n\x10steps_per_second\x18\x05 \x01(\x01\x12\x13\n\x0b\x65ta_seconds\x18\x06 \x01(\x01\x12\r\n\x05phase\x18\x07 \x01(\t\x12\x17\n\x0fskipped_batches\x18\x08 \x01(\x05\"U\n\x07\x41ttempt\x12\x0e\n\x06number\x18\x01 \x01(\x05\x12\x15\n\rsubmission_id\x18\x02 \x01(\t\x12\x12\n\nworker_pid\x18\x03 \x01(\x03\x12\x0f\n\x07node_id\x18\x04 \x01(\t\"+\n\x08JobError\x12\x0e\n\x06reason\x18\x01 \x01(\t\x12\x0f\n\x07message\x18\x02 \x01(\t\"{\n\nCheckpoint\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04step\x18\x02 \x01(\x05\x12\x0c\n\x04loss\x18\x03 \x01(\x01\x12\x12\n\nsize_bytes\x18\x04 \x01(\x03\x12/\n\x0b\x63reate_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\",\n\x15ValidateConfigRequest\x12\x13\n\x0b\x63onfig_yaml\x18\x01 \x01(\t\"?\n\x16ValidateConfigResponse\x12\x13\n\x0b\x63onfig_yaml\x18\x01 \x01(\t\x12\x10\n\x08warnings\x18\x02 \x03(\t\"L\n\x10\x43reateJobRequest\x12\x13\n\x0b\x63onfig_yaml\x18\x01 \x01(\t\x12\x0f\n\x07\x61\x64\x61pter\x18\x02 \x01(\t\x12\x12\n\nrequest_id\x18\x03 \x01(\t\"\x1d\n\rGetJobRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"8\n\x0fListJobsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"S\n\x10ListJobsResponse\x12&\n\x04jobs\x18\x01 \x03(\x0b\x32\x18.terroir.training.v1.Job\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\" \n\x10\x43\x61ncelJobRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"\x1f\n\x0fWatchJobRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"9\n\x10WatchJobResponse\x12%\n\x03job\x18\x01 \x01(\x0b\x32\x18.terroir.training.v1.Job\"C\n\x12TailJobLogsRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x02 \x01(\x05\x12\x0e\n\x06\x66ollow\x18\x03 \x01(\x08\"$\n\x13TailJobLogsResponse\x12\r\n\x05lines\x18\x01 \x03(\t\"%\n\x16ListCheckpointsRequest\x12\x0b\n\x03job\x18\x01 \x01(\t\"O\n\x17ListCheckpointsResponse\x12\x34\n\x0b\x63heckpoints\x18\x01 \x03(\x0b\x32\x1f.terroir.training.v1.Checkpoint*\x9a\x01\n\x08JobState\x12\x19\n\x15JOB_STATE_UNSPECIFIED\x10\x00\x12\x14\n\x10JOB_STATE_QUEUED\x10\x01\x12\x15\n\x11JOB_STATE_RUNNING\x10\x02\x12\x17\n\x13JOB_STATE_SUCCEEDED\x10\x03\x12\x14\n\x10JOB_STATE_FAILED\x10\x04\x12\x17\n\x13JOB_STATE_CANCELLED\x10\x05\x32\xcf\x06\n\x0fTrainingService\x12u\n\x0eValidateConfig\x12*.terroir.training.v1.ValidateConfigRequest\x1a+.terroir.training.v1.ValidateConfigResponse\"\n\xca\xda\x18\x06\n\x02\x01\x05\x18\x01\x12^\n\tCreateJob\x12%.terroir.training.v1.CreateJobRequest\x1a\x18.terroir.training.v1.Job\"\x10\xca\xda\x18\x0c\n\x01\x02\x12\x07\x61\x64\x61pter\x12R\n\x06GetJob\x12\".terroir.training.v1.GetJobRequest\x1a\x18.terroir.training.v1.Job\"\n\xca\xda\x18\x06\n\x02\x01\x05\x18\x01\x12\x63\n\x08ListJobs\x12$.terroir.training.v1.ListJobsRequest\x1a%.terroir.training.v1.ListJobsResponse\"\n\xca\xda\x18\x06\n\x02\x01\x05\x18\x01\x12[\n\tCancelJob\x12%.terroir.training.v1.CancelJobRequest\x1a\x18.terroir.training.v1.Job\"\r\xca\xda\x18\t\n\x01\x02\x12\x04name\x12\x65\n\x08WatchJob\x12$.terroir.training.v1.WatchJobRequest\x1a%.terroir.training.v1.WatchJobResponse\"\n\xca\xda\x18\x06\n\x02\x01\x05\x18\x01\x30\x01\x12n\n\x0bTailJobLogs\x12\'.terroir.training.v1.TailJobLogsRequest\x1a(.terroir.training.v1.TailJobLogsResponse\"\n\xca\xda\x18\x06\n\x02\x01\x05\x18\x01\x30\x01\x12x\n\x0fListCheckpoints\x12+.terroir.training.v1.ListCheckpointsRequest\x1a,.terroir.training.v1.ListCheckpointsResponse\"\n\xca\xda\x18\x06\n\x02\x01\x05\x18\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"terroir/training/v1/training.proto\x12\x13terroir.training.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1eterroir/access/v1/access.proto\x1a terroir/training/v1/config.proto\"\xe5\x03\n\x03Job\x12\x0c\n\x04name\x18\x01 \x01(\t\x12,\n\x05state\x18\x02 \x01(\x0e\x32\x1d.terroir.training.v1.JobState\x12\x13\n\x0b\x63onfig_yaml\x18\x03 \x01(\t\x12\x17\n\x0f\x64\x61taset_version\x18\x04 \x01(\t\x12\x0c\n\x04\x62\x61se\x18\x05 \x01(\t\x12\x0f\n\x07\x61\x64\x61pter\x18\x06 \x01(\t\x12\x17\n\x0f\x61\x64\x61pter_version\x18\x07 \x01(\t\x12/\n\x08progress\x18\x08 \x01(\x0b\x32\x1d.terroir.training.v1.Progress\x12-\n\x07\x61ttempt\x18\t \x01(\x0b\x32\x1c.terroir.training.v1.Attempt\x12,\n\x05\x65rror\x18\n \x01(\x0b\x32\x1d.terroir.training.v1.JobError\x12/\n\x0b\x63reate_time\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0c\n\x04\x65tag\x18\r \x01(\t\x12\x0f\n\x07\x63reator\x18\x0e \x01(\t\x12\x30\n\x06\x63onfig\x18\x14 \x01(\x0b\x32 .terroir.training.v1.TrainConfig\"\xa9\x01\n\x08Progress\x12\x0c\n\x04step\x18\x01 \x01(\x05\x12\x13\n\x0btotal_steps\x18\x02 \x01(\x05\x12\x0c\n\x04loss\x18\x03 \x01(\x01\x12\x15\n\rlearning_rate\x18\x04 \x01(\x01\x12\x18\n\x10steps_per_second\x18\x05 \x01(\x01\x12\x13\n\x0b\x65ta_seconds\x18\x06 \x01(\x01\x12\r\n\x05phase\x18\x07 \x01(\t\x12\x17\n\x0fskipped_batches\x18\x08 \x01(\x05\"U\n\x07\x41ttempt\x12\x0e\n\x06number\x18\x01 \x01(\x05\x12\x15\n\rsubmission_id\x18\x02 \x01(\t\x12\x12\n\nworker_pid\x18\x03 \x01(\x03\x12\x0f\n\x07node_id\x18\x04 \x01(\t\"+\n\x08JobError\x12\x0e\n\x06reason\x18\x01 \x01(\t\x12\x0f\n\x07message\x18\x02 \x01(\t\"{\n\nCheckpoint\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04step\x18\x02 \x01(\x05\x12\x0c\n\x04loss\x18\x03 \x01(\x01\x12\x12\n\nsize_bytes\x18\x04 \x01(\x03\x12/\n\x0b\x63reate_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"^\n\x15ValidateConfigRequest\x12\x13\n\x0b\x63onfig_yaml\x18\x01 \x01(\t\x12\x30\n\x06\x63onfig\x18\x02 \x01(\x0b\x32 .terroir.training.v1.TrainConfig\"q\n\x16ValidateConfigResponse\x12\x13\n\x0b\x63onfig_yaml\x18\x01 \x01(\t\x12\x10\n\x08warnings\x18\x02 \x03(\t\x12\x30\n\x06\x63onfig\x18\x03 \x01(\x0b\x32 .terroir.training.v1.TrainConfig\"~\n\x10\x43reateJobRequest\x12\x13\n\x0b\x63onfig_yaml\x18\x01 \x01(\t\x12\x0f\n\x07\x61\x64\x61pter\x18\x02 \x01(\t\x12\x12\n\nrequest_id\x18\x03 \x01(\t\x12\x30\n\x06\x63onfig\x18\x04 \x01(\x0b\x32 .terroir.training.v1.TrainConfig\"\x1d\n\rGetJobRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"8\n\x0fListJobsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"S\n\x10ListJobsResponse\x12&\n\x04jobs\x18\x01 \x03(\x0b\x32\x18.terroir.training.v1.Job\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\" \n\x10\x43\x61ncelJobRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"\x1f\n\x0fWatchJobRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"9\n\x10WatchJobResponse\x12%\n\x03job\x18\x01 \x01(\x0b\x32\x18.terroir.training.v1.Job\"C\n\x12TailJobLogsRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x02 \x01(\x05\x12\x0e\n\x06\x66ollow\x18\x03 \x01(\x08\"$\n\x13TailJobLogsResponse\x12\r\n\x05lines\x18\x01 \x03(\t\"%\n\x16ListCheckpointsRequest\x12\x0b\n\x03job\x18\x01 \x01(\t\"O\n\x17ListCheckpointsResponse\x12\x34\n\x0b\x63heckpoints\x18\x01 \x03(\x0b\x32\x1f.terroir.training.v1.Checkpoint*\x9a\x01\n\x08JobState\x12\x19\n\x15JOB_STATE_UNSPECIFIED\x10\x00\x12\x14\n\x10JOB_STATE_QUEUED\x10\x01\x12\x15\n\x11JOB_STATE_RUNNING\x10\x02\x12\x17\n\x13JOB_STATE_SUCCEEDED\x10\x03\x12\x14\n\x10JOB_STATE_FAILED\x10\x04\x12\x17\n\x13JOB_STATE_CANCELLED\x10\x05\x32\xcf\x06\n\x0fTrainingService\x12u\n\x0eValidateConfig\x12*.terroir.training.v1.ValidateConfigRequest\x1a+.terroir.training.v1.ValidateConfigResponse\"\n\xca\xda\x18\x06\n\x02\x01\x05\x18\x01\x12^\n\tCreateJob\x12%.terroir.training.v1.CreateJobRequest\x1a\x18.terroir.training.v1.Job\"\x10\xca\xda\x18\x0c\n\x01\x02\x12\x07\x61\x64\x61pter\x12R\n\x06GetJob\x12\".terroir.training.v1.GetJobRequest\x1a\x18.terroir.training.v1.Job\"\n\xca\xda\x18\x06\n\x02\x01\x05\x18\x01\x12\x63\n\x08ListJobs\x12$.terroir.training.v1.ListJobsRequest\x1a%.terroir.training.v1.ListJobsResponse\"\n\xca\xda\x18\x06\n\x02\x01\x05\x18\x01\x12[\n\tCancelJob\x12%.terroir.training.v1.CancelJobRequest\x1a\x18.terroir.training.v1.Job\"\r\xca\xda\x18\t\n\x01\x02\x12\x04name\x12\x65\n\x08WatchJob\x12$.terroir.training.v1.WatchJobRequest\x1a%.terroir.training.v1.WatchJobResponse\"\n\xca\xda\x18\x06\n\x02\x01\x05\x18\x01\x30\x01\x12n\n\x0bTailJobLogs\x12\'.terroir.training.v1.TailJobLogsRequest\x1a(.terroir.training.v1.TailJobLogsResponse\"\n\xca\xda\x18\x06\n\x02\x01\x05\x18\x01\x30\x01\x12x\n\x0fListCheckpoints\x12+.terroir.training.v1.ListCheckpointsRequest\x1a,.terroir.training.v1.ListCheckpointsResponse\"\n\xca\xda\x18\x06\n\x02\x01\x05\x18\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -49,44 +50,44 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_TRAININGSERVICE'].methods_by_name['TailJobLogs']._serialized_options = b'\312\332\030\006\n\002\001\005\030\001'
   _globals['_TRAININGSERVICE'].methods_by_name['ListCheckpoints']._loaded_options = None
   _globals['_TRAININGSERVICE'].methods_by_name['ListCheckpoints']._serialized_options = b'\312\332\030\006\n\002\001\005\030\001'
-  _globals['_JOBSTATE']._serialized_start=1708
-  _globals['_JOBSTATE']._serialized_end=1862
-  _globals['_JOB']._serialized_start=125
-  _globals['_JOB']._serialized_end=560
-  _globals['_PROGRESS']._serialized_start=563
-  _globals['_PROGRESS']._serialized_end=732
-  _globals['_ATTEMPT']._serialized_start=734
-  _globals['_ATTEMPT']._serialized_end=819
-  _globals['_JOBERROR']._serialized_start=821
-  _globals['_JOBERROR']._serialized_end=864
-  _globals['_CHECKPOINT']._serialized_start=866
-  _globals['_CHECKPOINT']._serialized_end=989
-  _globals['_VALIDATECONFIGREQUEST']._serialized_start=991
-  _globals['_VALIDATECONFIGREQUEST']._serialized_end=1035
-  _globals['_VALIDATECONFIGRESPONSE']._serialized_start=1037
-  _globals['_VALIDATECONFIGRESPONSE']._serialized_end=1100
-  _globals['_CREATEJOBREQUEST']._serialized_start=1102
-  _globals['_CREATEJOBREQUEST']._serialized_end=1178
-  _globals['_GETJOBREQUEST']._serialized_start=1180
-  _globals['_GETJOBREQUEST']._serialized_end=1209
-  _globals['_LISTJOBSREQUEST']._serialized_start=1211
-  _globals['_LISTJOBSREQUEST']._serialized_end=1267
-  _globals['_LISTJOBSRESPONSE']._serialized_start=1269
-  _globals['_LISTJOBSRESPONSE']._serialized_end=1352
-  _globals['_CANCELJOBREQUEST']._serialized_start=1354
-  _globals['_CANCELJOBREQUEST']._serialized_end=1386
-  _globals['_WATCHJOBREQUEST']._serialized_start=1388
-  _globals['_WATCHJOBREQUEST']._serialized_end=1419
-  _globals['_WATCHJOBRESPONSE']._serialized_start=1421
-  _globals['_WATCHJOBRESPONSE']._serialized_end=1478
-  _globals['_TAILJOBLOGSREQUEST']._serialized_start=1480
-  _globals['_TAILJOBLOGSREQUEST']._serialized_end=1547
-  _globals['_TAILJOBLOGSRESPONSE']._serialized_start=1549
-  _globals['_TAILJOBLOGSRESPONSE']._serialized_end=1585
-  _globals['_LISTCHECKPOINTSREQUEST']._serialized_start=1587
-  _globals['_LISTCHECKPOINTSREQUEST']._serialized_end=1624
-  _globals['_LISTCHECKPOINTSRESPONSE']._serialized_start=1626
-  _globals['_LISTCHECKPOINTSRESPONSE']._serialized_end=1705
-  _globals['_TRAININGSERVICE']._serialized_start=1865
-  _globals['_TRAININGSERVICE']._serialized_end=2712
+  _globals['_JOBSTATE']._serialized_start=1942
+  _globals['_JOBSTATE']._serialized_end=2096
+  _globals['_JOB']._serialized_start=159
+  _globals['_JOB']._serialized_end=644
+  _globals['_PROGRESS']._serialized_start=647
+  _globals['_PROGRESS']._serialized_end=816
+  _globals['_ATTEMPT']._serialized_start=818
+  _globals['_ATTEMPT']._serialized_end=903
+  _globals['_JOBERROR']._serialized_start=905
+  _globals['_JOBERROR']._serialized_end=948
+  _globals['_CHECKPOINT']._serialized_start=950
+  _globals['_CHECKPOINT']._serialized_end=1073
+  _globals['_VALIDATECONFIGREQUEST']._serialized_start=1075
+  _globals['_VALIDATECONFIGREQUEST']._serialized_end=1169
+  _globals['_VALIDATECONFIGRESPONSE']._serialized_start=1171
+  _globals['_VALIDATECONFIGRESPONSE']._serialized_end=1284
+  _globals['_CREATEJOBREQUEST']._serialized_start=1286
+  _globals['_CREATEJOBREQUEST']._serialized_end=1412
+  _globals['_GETJOBREQUEST']._serialized_start=1414
+  _globals['_GETJOBREQUEST']._serialized_end=1443
+  _globals['_LISTJOBSREQUEST']._serialized_start=1445
+  _globals['_LISTJOBSREQUEST']._serialized_end=1501
+  _globals['_LISTJOBSRESPONSE']._serialized_start=1503
+  _globals['_LISTJOBSRESPONSE']._serialized_end=1586
+  _globals['_CANCELJOBREQUEST']._serialized_start=1588
+  _globals['_CANCELJOBREQUEST']._serialized_end=1620
+  _globals['_WATCHJOBREQUEST']._serialized_start=1622
+  _globals['_WATCHJOBREQUEST']._serialized_end=1653
+  _globals['_WATCHJOBRESPONSE']._serialized_start=1655
+  _globals['_WATCHJOBRESPONSE']._serialized_end=1712
+  _globals['_TAILJOBLOGSREQUEST']._serialized_start=1714
+  _globals['_TAILJOBLOGSREQUEST']._serialized_end=1781
+  _globals['_TAILJOBLOGSRESPONSE']._serialized_start=1783
+  _globals['_TAILJOBLOGSRESPONSE']._serialized_end=1819
+  _globals['_LISTCHECKPOINTSREQUEST']._serialized_start=1821
+  _globals['_LISTCHECKPOINTSREQUEST']._serialized_end=1858
+  _globals['_LISTCHECKPOINTSRESPONSE']._serialized_start=1860
+  _globals['_LISTCHECKPOINTSRESPONSE']._serialized_end=1939
+  _globals['_TRAININGSERVICE']._serialized_start=2099
+  _globals['_TRAININGSERVICE']._serialized_end=2946
 # @@protoc_insertion_point(module_scope)

@@ -9,6 +9,7 @@ from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from terroir._proto.training.v1 import config_pb2 as _config_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -76,6 +77,7 @@ class Job(_message.Message):
     END_TIME_FIELD_NUMBER: _builtins.int
     ETAG_FIELD_NUMBER: _builtins.int
     CREATOR_FIELD_NUMBER: _builtins.int
+    CONFIG_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Resource name, `jobs/{id}`."""
     state: Global___JobState.ValueType
@@ -114,6 +116,12 @@ class Job(_message.Message):
     def end_time(self) -> _timestamp_pb2.Timestamp:
         """Time of the end; absent while it goes on."""
 
+    @_builtins.property
+    def config(self) -> _config_pb2.TrainConfig:
+        """The same configuration as fields; given back to CreateJob it makes an equal run. Absent in
+        ListJobs, and where this version no longer knows a key of the job.
+        """
+
     def __init__(
         self,
         *,
@@ -131,10 +139,11 @@ class Job(_message.Message):
         end_time: _timestamp_pb2.Timestamp | None = ...,
         etag: _builtins.str = ...,
         creator: _builtins.str = ...,
+        config: _config_pb2.TrainConfig | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "create_time", b"create_time", "end_time", b"end_time", "error", b"error", "progress", b"progress"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "config", b"config", "create_time", b"create_time", "end_time", b"end_time", "error", b"error", "progress", b"progress"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["adapter", b"adapter", "adapter_version", b"adapter_version", "attempt", b"attempt", "base", b"base", "config_yaml", b"config_yaml", "create_time", b"create_time", "creator", b"creator", "dataset_version", b"dataset_version", "end_time", b"end_time", "error", b"error", "etag", b"etag", "name", b"name", "progress", b"progress", "state", b"state"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["adapter", b"adapter", "adapter_version", b"adapter_version", "attempt", b"attempt", "base", b"base", "config", b"config", "config_yaml", b"config_yaml", "create_time", b"create_time", "creator", b"creator", "dataset_version", b"dataset_version", "end_time", b"end_time", "error", b"error", "etag", b"etag", "name", b"name", "progress", b"progress", "state", b"state"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -297,16 +306,22 @@ class ValidateConfigRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     CONFIG_YAML_FIELD_NUMBER: _builtins.int
+    CONFIG_FIELD_NUMBER: _builtins.int
     config_yaml: _builtins.str
-    """The run as YAML, at most 256 KiB; keys as in docs/training-config.md."""
+    """The run as YAML, at most 256 KiB; keys as in docs/training-config.md. Empty: everything is in `config`."""
+    @_builtins.property
+    def config(self) -> _config_pb2.TrainConfig:
+        """Keys that overrule those of the YAML."""
+
     def __init__(
         self,
         *,
         config_yaml: _builtins.str = ...,
+        config: _config_pb2.TrainConfig | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["config", b"config"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["config_yaml", b"config_yaml"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["config", b"config", "config_yaml", b"config_yaml"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -320,21 +335,27 @@ class ValidateConfigResponse(_message.Message):
 
     CONFIG_YAML_FIELD_NUMBER: _builtins.int
     WARNINGS_FIELD_NUMBER: _builtins.int
+    CONFIG_FIELD_NUMBER: _builtins.int
     config_yaml: _builtins.str
     """The configuration with synonyms resolved and every default filled in, YAML."""
     @_builtins.property
     def warnings(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Things that are allowed but probably not meant."""
 
+    @_builtins.property
+    def config(self) -> _config_pb2.TrainConfig:
+        """The same configuration as fields."""
+
     def __init__(
         self,
         *,
         config_yaml: _builtins.str = ...,
         warnings: _abc.Iterable[_builtins.str] | None = ...,
+        config: _config_pb2.TrainConfig | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["config", b"config"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["config_yaml", b"config_yaml", "warnings", b"warnings"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["config", b"config", "config_yaml", b"config_yaml", "warnings", b"warnings"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -349,22 +370,28 @@ class CreateJobRequest(_message.Message):
     CONFIG_YAML_FIELD_NUMBER: _builtins.int
     ADAPTER_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
+    CONFIG_FIELD_NUMBER: _builtins.int
     config_yaml: _builtins.str
-    """The run as YAML, at most 256 KiB."""
+    """The run as YAML, at most 256 KiB. Empty: everything is in `config`."""
     adapter: _builtins.str
     """Adapter that receives the result, `adapters/{id}`; created at the first publish."""
     request_id: _builtins.str
     """Makes a retry safe; a UUID. The job's identifier derives from it."""
+    @_builtins.property
+    def config(self) -> _config_pb2.TrainConfig:
+        """Keys that overrule those of the YAML."""
+
     def __init__(
         self,
         *,
         config_yaml: _builtins.str = ...,
         adapter: _builtins.str = ...,
         request_id: _builtins.str = ...,
+        config: _config_pb2.TrainConfig | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["config", b"config"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["adapter", b"adapter", "config_yaml", b"config_yaml", "request_id", b"request_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["adapter", b"adapter", "config", b"config", "config_yaml", b"config_yaml", "request_id", b"request_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

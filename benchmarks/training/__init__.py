@@ -1,0 +1,1 @@
+"""What training costs: by its own components, beside other trainers, in memory, for checkpoints and for starting."""

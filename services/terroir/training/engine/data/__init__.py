@@ -1,0 +1,1 @@
+"""The data side of training: from picture files and captions to the batches of every step."""

@@ -1,0 +1,93 @@
+"""Everything beside the checkpoint that decides its scores, and a digest of it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+from terroir.common.base_digest import weight_file
+from terroir.training.engine.ports import Pictures
+from terroir.training.judging.drawing import Manner, Sketch
+from terroir.training.judging.prompts import Texts
+
+_MEASURES: Final = 1
+"""Raise it when a score is measured in another way: kept scores are not used then."""
+STEPS: Final = 10
+"""Half of what people are served: on the tiny base the same pictures to the eye, the scores within their noise."""
+RECALL_SEEDS: Final = 10
+"""At least: copies come with some seeds only (YuxinWenRick/diffusion_memorization issue 5 advises the most of ten)."""
+_FIRST_SEED, _FIRST_RECALL_SEED = 1000, 2000
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What is drawn and what it is compared with."""
+
+    base: str
+    """Digest of the base's weights."""
+    model: str
+    """Digest of the CLIP that judges."""
+    pictures: str
+    """Digest of the training pictures and captions."""
+    texts: Texts
+    seeds: int
+    """Of each held-out prompt."""
+    manner: Manner = field(default_factory=lambda: Manner(steps=STEPS))
+
+    @property
+    def held_out(self) -> tuple[Sketch, ...]:
+        """Held-out prompts as the adapter draws them, all seeds of a prompt together."""
+        return self._sketches([self.texts.worn(prompt) for prompt in self.texts.held_out])
+
+    @property
+    def of_base(self) -> tuple[Sketch, ...]:
+        """The same as the base draws them: it does not know the trigger word."""
+        return self._sketches(self.texts.held_out)
+
+    @property
+    def recalled(self) -> tuple[Sketch, ...]:
+        """What may bring training pictures back."""
+        seeds = max(RECALL_SEEDS, self.seeds)
+        return tuple(Sketch(text, _FIRST_RECALL_SEED + seed) for text in self.texts.recalled for seed in range(seeds))
+
+    @property
+    def pictures_a_checkpoint(self) -> int:
+        """How many are drawn to judge one."""
+        return len(self.held_out) + len(self.recalled)
+
+    def digest(self) -> str:
+        """SHA-256 (hex) of all of it."""
+        return _digest({"measures": _MEASURES, **asdict(self)})
+
+    def base_pictures_digest(self) -> str:
+        """SHA-256 (hex) of what decides the base's own pictures, so that other runs on it use them too."""
+        sketches = [asdict(sketch) for sketch in self.of_base]
+        return _digest({"base": self.base, "manner": asdict(self.manner), "sketches": sketches})
+
+    def _sketches(self, prompts: Sequence[str]) -> tuple[Sketch, ...]:
+        return tuple(Sketch(prompt, _FIRST_SEED + seed) for prompt in prompts for seed in range(self.seeds))
+
+
+def pictures_digest(data: Pictures) -> str:
+    """SHA-256 (hex) of a training set's files and captions, in their order."""
+    digest = hashlib.sha256()
+    for picture in data:
+        digest.update(hashlib.sha256(picture.data).digest() + hashlib.sha256(picture.caption.encode()).digest())
+    return digest.hexdigest()
+
+
+def model_digest(folder: Path) -> str:
+    """SHA-256 (hex) of a transformers model's weights and configuration; raises FileNotFoundError."""
+    digest = hashlib.sha256()
+    for path in (weight_file(folder), folder / "config.json", folder / "preprocessor_config.json"):
+        with path.open("rb") as file:
+            digest.update(hashlib.file_digest(file, "sha256").digest())
+    return digest.hexdigest()
+
+
+def _digest(facts: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(facts, sort_keys=True, ensure_ascii=False).encode()).hexdigest()

@@ -1,0 +1,1 @@
+"""Blind rating: sheets of real and generated pictures without names, people's answers, and what they amount to."""
