@@ -2,25 +2,27 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Final
 
 import typer
-import yaml
 from rich.progress import Progress, TaskID
 
-from terroir._proto.dataset.v1.dataset_pb2 import Dataset
 from terroir._proto.training.v1 import training_pb2 as pb
+from terroir.cli import train_profiles
+from terroir.cli.config_flags import CommandWithKeys, GroupWithKeys, given_keys
 from terroir.cli.session import Session, resource, session
-from terroir.client import Client, scan_folder
-from terroir.common.errors import AlreadyExists, FailedPrecondition, InvalidArgument
+from terroir.cli.train_folder import overruled, service_config
+from terroir.common.errors import FailedPrecondition, InvalidArgument
 
 app = typer.Typer(
+    cls=GroupWithKeys,
     invoke_without_command=True,
     help="Train a style. `terroir train --config style.yaml` trains here, without any server; "
-    "`terroir train submit` hands the same file to the training service.",
+    "`terroir train submit` hands the same file to the training service. Every key of the file is a flag too, which "
+    "overrules it: `terroir train --config style.yaml --lora-rank 8`.",
 )
+app.command("profiles")(train_profiles.profiles)
 
 _STATES: Final = {
     pb.JOB_STATE_QUEUED: "queued", pb.JOB_STATE_RUNNING: "running", pb.JOB_STATE_SUCCEEDED: "succeeded",
@@ -44,22 +46,30 @@ def train(
     config: Annotated[
         Path | None, typer.Option(help="Train from this YAML file on this machine, with no server.")
     ] = None,
+    start_over: Annotated[
+        bool, typer.Option("--start-over", help="Throw away what an earlier run left in output_dir to go on from.")
+    ] = False,
 ) -> None:
     """Train locally with --config, or use one of the commands below."""
     if context.invoked_subcommand is not None:
         return
-    if config is None:
+    given = given_keys(context)
+    if config is None and not given:
         raise InvalidArgument(
             "say what to train: `terroir train --config style.yaml`, or see `terroir train --help`",
             reason="CONFIG_MISSING",
         )
     from terroir.training import local  # torch is an extra: loaded only where training really runs here
+    from terroir.training.config.flags import absolute_paths
+    from terroir.training.config.parser import resolve_synonyms
 
     this = session(context)
     with this.progress() as bar:
         task = bar.add_task("training", total=None)
         result = local.run(
             config,
+            over=absolute_paths(resolve_synonyms(given), Path.cwd()),
+            start_over=start_over,
             on_progress=lambda p: bar.update(
                 task, completed=p.step, total=p.total_steps, description=f"{p.phase} loss {p.loss:.4f}"
             ),
@@ -71,19 +81,35 @@ def train(
             this.say(f"wrote {path}")
 
 
-@app.command()
-def validate(context: typer.Context, config: ConfigPath) -> None:
-    """Check a configuration and show it with every default filled in."""
-    with session(context).client() as client:
-        answer = client.training.validate(read_config(config))
-    session(context).show(answer, answer.config_yaml, *(f"warning: {w}" for w in answer.warnings))
+@app.command(cls=CommandWithKeys)
+def validate(
+    context: typer.Context,
+    config: ConfigPath,
+    local: Annotated[
+        bool, typer.Option("--local", help="Check here, for a run without a server; otherwise the service checks.")
+    ] = False,
+) -> None:
+    """Check a configuration and show it with every default filled in, and what in it is probably not meant."""
+    this, given = session(context), given_keys(context)
+    if local:
+        from terroir.training.config.parser import dump_config
+        from terroir.training.local_config import read_local_config
+
+        parsed = read_local_config(config, given)
+        answer = pb.ValidateConfigResponse(config_yaml=dump_config(parsed.config), warnings=parsed.warnings)
+    else:
+        with this.client() as client:
+            answer = client.training.validate(overruled(read_config(config), given))
+    this.show(answer, answer.config_yaml, *(f"warning: {w}" for w in answer.warnings))
 
 
-@app.command()
+@app.command(cls=CommandWithKeys)
 def submit(
     context: typer.Context,
     config: ConfigPath,
-    adapter: Annotated[str, typer.Option(help="Adapter that receives the result, such as `jiangnan`.")],
+    adapter: Annotated[
+        str, typer.Option(help="Adapter that receives the result, such as `jiangnan`. Default: the file's.")
+    ] = "",
     watch: Annotated[bool, typer.Option(help="Stay and show the progress.")] = True,
     rights: Annotated[
         str, typer.Option(help="With `train_data_dir`: statement that you may train on the pictures of that folder.")
@@ -92,44 +118,18 @@ def submit(
     """Queue a run on the training service; it goes on when you leave."""
     this = session(context)
     with this.client() as client:
-        text = upload_folder(this, client, adapter, read_config(config), rights)
-        job = client.training.create(resource("adapters", adapter), text)
+        run = service_config(this, client, config.parent, read_config(config), given_keys(context), adapter, rights)
+        job = client.training.create(resource("adapters", run.adapter), run.text)
         if not watch:
             this.show(job, f"queued {job.name}; look: terroir train watch {job.name}")
             return
         this.say(f"queued {job.name}")
         with this.progress() as bar:
-            task = bar.add_task(adapter, total=None)
+            task = bar.add_task(run.adapter, total=None)
             for state in client.training.watch(job.name):
                 job = state
                 show_progress(bar, task, job)
     finish(this, job)
-
-
-def upload_folder(this: Session, client: Client, adapter: str, text: str, rights: str) -> str:
-    """Turn the `train_data_dir` of a local run into a frozen dataset named like the adapter.
-
-    Calls carry resource names only, so this is where a path of this machine ends. Any other file stays as it is,
-    also one that is no YAML: the service says what is wrong with it.
-    """
-    try:
-        config = yaml.safe_load(text)
-    except yaml.YAMLError:
-        return text
-    if not isinstance(config, dict) or "dataset" in config or not isinstance(config.get("train_data_dir"), str):
-        return text
-    pictures = scan_folder(Path(config.pop("train_data_dir")))
-    config.pop("output_dir", None)
-    name = resource("datasets", adapter.removeprefix("adapters/"))
-    fields = Dataset(trigger_word=str(config.get("trigger_word", "")), rights_statement=rights)
-    with suppress(AlreadyExists):  # more pictures for a dataset that is there, or the same again
-        client.datasets.create(name.removeprefix("datasets/"), fields)
-    with this.progress() as bar:
-        task = bar.add_task("importing", total=len(pictures))
-        for _ in client.datasets.import_pictures(name, pictures):
-            bar.advance(task)
-    config["dataset"] = client.datasets.freeze(name).name
-    return yaml.safe_dump(config, allow_unicode=True)
 
 
 def show_progress(bar: Progress, task: TaskID, job: pb.Job) -> None:
@@ -166,10 +166,19 @@ def list_jobs(context: typer.Context) -> None:
 
 
 @app.command()
-def show(context: typer.Context, name: JobName) -> None:
+def show(
+    context: typer.Context,
+    name: JobName,
+    config: Annotated[
+        bool, typer.Option("--config", help="Print only its whole configuration, as YAML that can be run again.")
+    ] = False,
+) -> None:
     """Show one job: state, worker, configuration."""
     with session(context).client() as client:
         job = client.training.get(resource("jobs", name))
+    if config:
+        typer.echo(job.config_yaml.rstrip())
+        return
     attempt = job.attempt
     session(context).show(
         job,

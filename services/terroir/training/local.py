@@ -3,30 +3,42 @@
 from __future__ import annotations
 
 import os
+import shutil
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
+from typing import Any, Final
+
+from torch import cuda
 
 from terroir.common.base_digest import base_digest, component_digests
 from terroir.common.clock import SystemClock
 from terroir.lora.formats import to_diffusers
 from terroir.store.local import LocalStore
 from terroir.tiny import BASE_DIR, BASE_ID
-from terroir.training.adapter_file import config_digest, kohya_file
+from terroir.training.adapter_file import kohya_file
 from terroir.training.checkpoints import Checkpoints
 from terroir.training.config import TrainConfig
-from terroir.training.config.in_force import ensure_in_force
-from terroir.training.config.parser import parse_config
+from terroir.training.config.flags import absolute_paths
+from terroir.training.config.parser import dump_config
 from terroir.training.curves import Curves
 from terroir.training.engine.cache import StoreArrayCache
 from terroir.training.engine.ports import Checkpoint, TrainProgress, TrainResult, TrainRun
 from terroir.training.engine.train import train
-from terroir.training.errors import BaseUnreadable, ConfigInvalid
+from terroir.training.errors import BaseUnreadable, CheckpointMismatch
+from terroir.training.local_config import read_local_config
 from terroir.training.local_data import read_pictures
 from terroir.training.pretrained import read_local
 
-_ATTEMPT = 1
+_ATTEMPT: Final = 1
+_RUN: Final = "run"
+"""Prefix of checkpoints and curves in the folder's store: an output folder holds one run."""
+_CONFIG_HEAD: Final = (
+    "# The whole configuration of the run in this folder, profiles and defaults filled in, paths absolute.\n"
+    "# The same again: terroir train --config config.yaml --output-dir ANOTHER\n"
+)
 
 
 @dataclass(frozen=True)
@@ -69,55 +81,62 @@ class _FolderSinks:
 
 
 def run(
-    config_path: Path,
+    config_path: Path | None,
     *,
+    over: Mapping[str, Any] = MappingProxyType({}),
+    start_over: bool = False,
     on_progress: Callable[[TrainProgress], None] = lambda _: None,
     base_sources: Mapping[str, Path] | None = None,
     threads: int | None = None,
 ) -> LocalResult:
     """Train from `train_data_dir` into `output_dir`, both relative to the configuration file.
 
-    A run that was interrupted goes on from its last checkpoint when the same configuration is run again. Raises
-    ConfigInvalid, InvalidArgument (folder missing or empty), BaseUnreadable and what the engine raises.
+    Keys of `over` overrule the file; without a file they are all there is, and paths are relative to the working
+    directory. A run that was interrupted goes on from its last checkpoint when the same configuration is run again;
+    `start_over` throws the checkpoints of the folder away first. Raises ConfigInvalid, InvalidArgument (folder missing
+    or empty), BaseUnreadable, CheckpointMismatch (the folder holds a run with other keys) and what the engine raises.
     """
-    config = _read(config_path)
-    folder = _base_folder(config, base_sources or {BASE_ID: BASE_DIR}, config_path.parent)
-    pictures = read_pictures(config, config_path.parent)
-    output = config_path.parent / config.output_dir
+    parsed, home = read_local_config(config_path, over), Path.cwd() if config_path is None else config_path.parent
+    config = parsed.config
+    folder = _base_folder(config, base_sources or {BASE_ID: BASE_DIR}, home)
+    pictures = read_pictures(config, home)
+    output = home / config.output_dir
     output.mkdir(parents=True, exist_ok=True)
+    if start_over:
+        shutil.rmtree(output / "state" / _RUN, ignore_errors=True)
     store, clock = LocalStore(output / "state"), SystemClock()
     components = component_digests(folder)
-    prefix = f"runs/{config_digest(config)[:32]}"
     cores = threads or len(os.sched_getaffinity(0))
     this_run = TrainRun(
         config=config,
         base_dir=folder,
         component_digests=components,
+        device="cpu" if config.gpus == 0 or not cuda.is_available() else "cuda",
         threads=cores,
-        start=read_local(config, config_path.parent, folder),
+        start=read_local(config, home, folder),
     )
-    with Curves(store, prefix, _ATTEMPT, clock) as curves:
-        sinks = _FolderSinks(Checkpoints(store, prefix, clock), curves, output / "train.log", on_progress)
+    checkpoints = Checkpoints(store, _RUN, clock)
+    if checkpoints.newest() is None:
+        _replace(output / "config.yaml", _told(config, home).encode())
+    with Curves(store, _RUN, _ATTEMPT, clock) as curves:
+        sinks = _FolderSinks(checkpoints, curves, output / "train.log", on_progress)
+        for warning in parsed.warnings:
+            sinks.log(f"warning: {warning}")
         cache = StoreArrayCache(store)
-        result = train(this_run, pictures.data, sinks, cache, clock, pictures.regularisation)
+        try:
+            result = train(this_run, pictures.data, sinks, cache, clock, pictures.regularisation)
+        except CheckpointMismatch as error:
+            raise CheckpointMismatch(
+                f"{output} holds another run: {error} (here: another output_dir, or --start-over to lose that run)",
+                metadata=error.metadata,
+            ) from error
+    _replace(output / "config.yaml", _told(config, home).encode())
     return LocalResult(_write(result, config, output, base_digest(components)), result.steps, result.loss)
 
 
-def _read(path: Path) -> TrainConfig:
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigInvalid(f"cannot read {path}: {error}", reason="CONFIG_MISSING") from error
-    config = parse_config(text).config
-    ensure_in_force(config)
-    if not config.train_data_dir:
-        raise ConfigInvalid(
-            f"{path} has no train_data_dir: set it to the folder of the pictures (a `dataset` is read by the service: "
-            "terroir train submit)",
-            reason="DATASET_MISSING",
-            field="train_data_dir",
-        )
-    return config
+def _told(config: TrainConfig, home: Path) -> str:
+    """The file that runs the same again, wherever it lies."""
+    return _CONFIG_HEAD + dump_config(config.model_copy(update=absolute_paths(dict(config), home)))
 
 
 def _base_folder(config: TrainConfig, sources: Mapping[str, Path], start: Path) -> Path:
@@ -140,7 +159,11 @@ def _write(result: TrainResult, config: TrainConfig, output: Path, digest: str) 
         output / f"{title}.diffusers.safetensors": to_diffusers(result.adapter),
     }
     for path, data in contents.items():
-        partial = path.with_suffix(".partial")
-        partial.write_bytes(data)
-        partial.replace(path)
+        _replace(path, data)
     return tuple(contents)
+
+
+def _replace(path: Path, data: bytes) -> None:
+    partial = path.with_suffix(".partial")
+    partial.write_bytes(data)
+    partial.replace(path)

@@ -69,7 +69,7 @@ class Submissions:
         resolved = self.resolved(config, adapter)
         dataset = self._trainable(config.dataset)
         principal.require_region(dataset.region, f"train on {dataset.name}")
-        resolved = resolved.model_copy(update={"dataset": dataset.name})
+        resolved = resolved.model_copy(update={"dataset": dataset.name, **self._ordinary(config, principal)})
         return self.jobs.create(
             ensure_text(request_id, "request_id", 128) or str(uuid.uuid4()),
             adapter=resolved.adapter,
@@ -98,6 +98,14 @@ class Submissions:
         start = resolve(self.bases, config, base, digest)
         return config.model_copy(update={"adapter": target, "base_model": base, "pretrained_lora": start})
 
+    def _ordinary(self, config: TrainConfig, principal: Principal) -> dict[str, str]:
+        """The exact version of the regularisation pictures, if there are any."""
+        if not config.reg_dataset:
+            return {}
+        dataset = self._trainable(config.reg_dataset)
+        principal.require_region(dataset.region, f"train on {dataset.name}")
+        return {"reg_dataset": dataset.name}
+
     def _trainable(self, name: str) -> FrozenDataset:
         dataset = self.datasets.version(name)
         if not dataset.rights_statement.strip():
@@ -125,8 +133,17 @@ def _for_service(config: TrainConfig) -> None:
             reason="DATASET_MISSING",
             field="dataset",
         )
-    pattern = "datasets/{dataset}/versions/{version}" if "/versions/" in config.dataset else "datasets/{dataset}"
-    ensure_name(config.dataset, "dataset", pattern)
+    if config.reg_data_dir and not config.reg_dataset:
+        raise ConfigInvalid(
+            "reg_data_dir is a folder of your machine, which the service does not see; import the pictures and set "
+            "`reg_dataset: datasets/ID/versions/N`",
+            reason="DATASET_MISSING",
+            field="reg_dataset",
+        )
+    for key, name in (("dataset", config.dataset), ("reg_dataset", config.reg_dataset)):
+        if name:
+            pattern = "datasets/{dataset}/versions/{version}" if "/versions/" in name else "datasets/{dataset}"
+            ensure_name(name, key, pattern)
 
 
 def _adapter(config: TrainConfig, requested: str) -> str:

@@ -132,7 +132,8 @@ def _train(
         with span("fetch dataset", dataset=job.dataset_version) as fetching:
             dataset = service.version(job.dataset_version)
             data = list(service.pictures(dataset))
-            fetching.set(pictures=len(data))
+            ordinary = list(service.pictures(service.version(config.reg_dataset))) if config.reg_dataset else []
+            fetching.set(pictures=len(data), regularisation=len(ordinary))
     finally:
         service.close()
     start = _start(order, config, credentials, folder, digest)
@@ -146,7 +147,7 @@ def _train(
         start=start,
     )
     with span("train", pictures=len(data), device=run.device, threads=run.threads) as training:
-        result = train(run, data, sinks, StoreArrayCache(store), clock)
+        result = train(run, data, sinks, StoreArrayCache(store), clock, ordinary)
         training.set(steps=result.steps, loss=result.loss)
     trigger = config.trigger_word or dataset.trigger_word
     with span("write adapter", adapter=job.adapter) as writing:

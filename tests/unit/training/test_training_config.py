@@ -232,7 +232,6 @@ def test_steps_follow_from_epochs_pictures_and_batch() -> None:
         ("max_train_steps: 5\ntext_encoder_lr: 1e-5\ntext_encoder_stop_step: 5", "trained to the end"),
         ("max_train_steps: 5\nsample_prompts: [tea]\nsample_steps: 6", "no sample is drawn"),
         ("max_train_steps: 5\npublish_gate: enforce", "leaves one checkpoint in 5 steps"),
-        ("max_train_steps: 50\nema_decay: 0.999", "about 1000 steps"),
         ("lora_rank: 4\nlora_alpha: 9", "twice"),
         ("learning_rate: 0.1", "high"),
         ("text_encoder_lr: 1e-3", "text encoders spoil first"),

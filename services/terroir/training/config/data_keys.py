@@ -97,7 +97,11 @@ class DataKeys(Section):
     )
     keep_tokens: int = Field(1, ge=0, le=32, description="Leading parts of a caption that shuffling leaves in place.")
     clip_skip: int | None = Field(
-        None, ge=1, le=12, description="Use the text encoder's state before its last N - 1 layers; unset: the last."
+        None,
+        ge=1,
+        le=12,
+        description="Use the text encoder's state before its last N - 1 layers. Unset: 1 for Stable Diffusion, 2 for "
+        "SDXL, as they were trained.",
     )
     reg_dataset: Line = Field(
         "",

@@ -65,11 +65,6 @@ def _steps(config: TrainConfig) -> Iterator[str]:
         yield f"sample_steps {config.sample_steps} exceeds max_train_steps {total}: no sample is drawn before the end"
     if config.publish_gate != "off" and config.save_steps >= total and config.judge_checkpoints > 1:
         yield f"save_steps {config.save_steps} leaves one checkpoint in {total} steps: there is no best one to choose"
-    if config.ema_decay is not None and total * (1 - config.ema_decay) < 1:
-        yield (
-            f"ema_decay {config.ema_decay:g} averages over about {1 / (1 - config.ema_decay):.0f} steps, the run has "
-            f"{total}: what is published has hardly left its start"
-        )
 
 
 def _rates(config: TrainConfig) -> Iterator[str]:

@@ -75,6 +75,15 @@ def load_keys(text: str) -> dict[str, Any]:
     return {str(key): value for key, value in values.items()}
 
 
+def load_scalar(text: str) -> Any:
+    """What a plain value means in a run's file: `4`, `1e-4`, `true`; any other text is itself."""
+    try:
+        node = yaml.compose(text, Loader=_Loader)
+        return yaml.load(text, Loader=_Loader) if isinstance(node, yaml.ScalarNode) else text
+    except (yaml.YAMLError, ValueError, RecursionError, ConfigInvalid):
+        return text
+
+
 def dump_keys(values: dict[str, Any]) -> str:
     """The inverse of `load_keys`, in the order of the mapping."""
     return yaml.safe_dump(values, sort_keys=False, allow_unicode=True)

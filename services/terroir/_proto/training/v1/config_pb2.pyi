@@ -400,7 +400,9 @@ class TrainConfig(_message.Message):
     keep_tokens: _builtins.int
     """Leading parts of a caption that shuffling leaves in place."""
     clip_skip: _builtins.int
-    """Use the text encoder's state before its last N - 1 layers; unset: the last."""
+    """Use the text encoder's state before its last N - 1 layers. Unset: 1 for Stable Diffusion, 2 for SDXL, as they were
+    trained.
+    """
     reg_dataset: _builtins.str
     """Pictures of what must not change, for prior preservation: a dataset version for the service."""
     reg_data_dir: _builtins.str
