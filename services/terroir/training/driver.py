@@ -12,10 +12,12 @@ import traceback
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import ray
+from ray.exceptions import OutOfMemoryError as RayOutOfMemory
 from ray.exceptions import RayActorError, RayError, RayTaskError, TaskCancelledError, WorkerCrashedError
+from ray.util.scheduling_strategies import NodeLabelSchedulingStrategy, NotIn
 
 from terroir.common.clock import Clock, SystemClock
 from terroir.common.credentials import CallerCredentials
@@ -23,21 +25,24 @@ from terroir.common.errors import TerroirError, Unavailable
 from terroir.common.tracing import current_traceparent, fail_current, reason_of, span
 from terroir.common.version import code_version
 from terroir.store.blobs import Blobs
-from terroir.store.errors import StoreError
+from terroir.store.errors import StoreError, StoreUnavailable
 from terroir.store.interface import ObjectStore
 from terroir.store.opening import location_of, open_store
 from terroir.training.adapter_file import config_digest
 from terroir.training.attempt_files import AttemptLog, read_progress, write_progress
+from terroir.training.attempts import Outcome
 from terroir.training.config.parser import parse_config
 from terroir.training.driver_order import DriverOrder, Trained
 from terroir.training.engine.ports import Stopped, TrainProgress
-from terroir.training.errors import AttemptSuperseded
+from terroir.training.errors import AttemptSuperseded, OutOfMemory
 from terroir.training.job_tracing import traced_part
 from terroir.training.jobs import Job, JobFailure, Jobs, JobState, attempt_prefix
 from terroir.training.settings import TrainingSettings
 from terroir.training.upstream import Publication, RegistryService
 
 _ASK_SECONDS: Final = 1.0
+_NODE_ID: Final = "ray.io/node-id"
+"""Label that Ray gives each node."""
 _TRY_AGAIN: Final = 1
 """Exit status."""
 
@@ -85,14 +90,17 @@ class Driver:
             version = self._publish(job, self._train())
             self._end(JobState.SUCCEEDED, adapter_version=version)
         except Stopped as stopped:
-            self._end(JobState.CANCELLED, line=f"stopped on request at step {stopped.step}")
+            self._stopped(stopped.step)
         except AttemptSuperseded as error:
             self._log.write(str(error))
-        except (Unavailable, StoreError, RayError) as error:
+        except RayOutOfMemory as error:
+            # It would be out of memory again: only faults of the infrastructure are tried again.
+            self._end(JobState.FAILED, failure=JobFailure(OutOfMemory.reason, _first_line(error)))
+        except (Unavailable, StoreUnavailable, RayError) as error:
             self._log.write(f"this attempt is lost: {type(error).__name__}: {error}")
             fail_current(reason_of(error))
             return _TRY_AGAIN
-        except TerroirError as error:
+        except (TerroirError, StoreError) as error:
             self._end(JobState.FAILED, failure=JobFailure(error.reason, str(error)))
         except Exception as error:
             self._log.write(traceback.format_exc())
@@ -101,6 +109,17 @@ class Driver:
         finally:
             self._log.flush()
         return 0
+
+    def _stopped(self, step: int) -> None:
+        job = self._jobs.get(self._order.job_id)
+        if job.cancel_requested or not job.preempt_for:
+            self._end(JobState.CANCELLED, line=f"stopped on request at step {step}")
+            return
+        why = f"made room for jobs/{job.preempt_for} at step {step}"
+        self._log.write(f"{why}; it goes on from there when there is room")
+        self._log.flush()
+        number = self._order.attempt
+        self._jobs.requeue(job.id, f"preempted/{number}", number, Outcome.PREEMPTED, why)
 
     def _publish(self, job: Job, trained: Trained) -> str:
         config = parse_config(job.config_yaml).config
@@ -156,16 +175,24 @@ class Driver:
         )
 
 
+def _first_line(error: Exception) -> str:
+    return str(error).strip().partition("\n")[0][:500]
+
+
 def train_on_ray(order: DriverOrder, jobs: Jobs) -> Trained:
     """Run the attempt in a Ray worker of its own; raises what it raised there, Stopped if it never began."""
     told = replace(order, traceparent=current_traceparent())
-    task = ray.remote(num_cpus=order.cpus, num_gpus=order.gpus, max_retries=0)(train_in_worker).remote(told)
+    needs: dict[str, Any] = {"num_cpus": order.cpus, "num_gpus": order.gpus, "max_retries": 0}
+    if order.avoid_nodes:
+        # Only where there is another node: one node that lost an attempt is better than none.
+        needs["scheduling_strategy"] = NodeLabelSchedulingStrategy({}, soft={_NODE_ID: NotIn(*order.avoid_nodes)})
+    task = ray.remote(**needs)(train_in_worker).remote(told)
     while True:
         ready, _ = ray.wait([task], timeout=_ASK_SECONDS)
         if ready:
             break
         job = jobs.get(order.job_id)
-        if job.cancel_requested and job.state is JobState.QUEUED:
+        if (job.cancel_requested or job.preempt_for) and job.state is JobState.QUEUED:
             ray.cancel(task)  # no worker has taken it yet, so nobody else could notice
             raise Stopped(0)
     try:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Final
 
-_MAY_LACK: Final = ("otlp_endpoint", "traceparent")
+_MAY_LACK: Final = ("otlp_endpoint", "traceparent", "avoid_nodes")
 """Left out where empty: images of drivers that are older than the service know them not."""
 
 
@@ -31,6 +31,8 @@ class DriverOrder:
     """Collector of the service, for machines whose settings name none; empty: no traces."""
     traceparent: str = ""
     """The span that the attempt goes on from, as W3C Trace Context writes it; empty: no trace."""
+    avoid_nodes: tuple[str, ...] = ()
+    """Ray nodes that attempts before were lost on: others are better, if there are any."""
 
     def to_json(self) -> str:
         """One line."""
@@ -40,7 +42,8 @@ class DriverOrder:
     @classmethod
     def from_json(cls, text: str) -> DriverOrder:
         """The inverse of `to_json`."""
-        return cls(**json.loads(text))
+        told = json.loads(text)
+        return cls(**{**told, "avoid_nodes": tuple(told.get("avoid_nodes", ()))})
 
 
 @dataclass(frozen=True)

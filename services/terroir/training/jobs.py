@@ -5,20 +5,26 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any, Final
 
 from terroir.common.clock import Clock
-from terroir.store.documents import Collection, Document
+from terroir.store.documents import Collection, Document, DocumentSequence
 from terroir.store.errors import AlreadyExists, NotFound
 from terroir.store.interface import ObjectStore
+from terroir.store.journal import Journal
 from terroir.training.attempt_files import read_progress
+from terroir.training.attempts import Attempt, Outcome, PastAttempt
 from terroir.training.census import JobCensus
+from terroir.training.config.scheduling_keys import Priority
 from terroir.training.engine.ports import TrainProgress
 from terroir.training.errors import AttemptSuperseded, JobNotFound
+from terroir.training.scheduling.wishes import PLAIN, Wish
 
 PREFIX: Final = "jobs"
+JOURNAL: Final = "jobs-journal"
+"""Announces every change of a job, so that a queue of a thousand jobs is followed with one read."""
 
 
 class JobState(StrEnum):
@@ -32,18 +38,6 @@ class JobState(StrEnum):
 
 
 ENDED: Final = frozenset({JobState.SUCCEEDED, JobState.FAILED, JobState.CANCELLED})
-
-
-@dataclass(frozen=True)
-class Attempt:
-    """One try at a job on Ray."""
-
-    number: int
-    submission_id: str
-    ray_session: str
-    """Which Ray it was given to; an attempt that vanished with its Ray is not held against the job."""
-    worker_pid: int = 0
-    node_id: str = ""
 
 
 @dataclass(frozen=True)
@@ -81,6 +75,14 @@ class Job:
     """Name of the principal who asked for it."""
     traceparent: str = ""
     """The span of the call that created it, as W3C Trace Context writes it; empty: no trace."""
+    wish: Wish = PLAIN
+    """What it asks of the queue."""
+    preempt_for: str = ""
+    """The job that it shall make room for: its attempt saves a checkpoint and ends. Empty: none."""
+    not_before: str = ""
+    """End of the back-off after a loss, RFC 3339; empty: at once."""
+    history: tuple[PastAttempt, ...] = ()
+    """Attempts that are over, oldest first."""
     etag: str = ""
 
     @property
@@ -100,19 +102,20 @@ class Jobs:
     def __init__(self, store: ObjectStore, clock: Clock) -> None:
         self._store = store
         self._clock = clock
-        self._sequences = Collection(store, PREFIX, clock)
+        self.journal = Journal(store, JOURNAL, clock)
+        self._sequences = Collection(store, PREFIX, clock, log=self.journal)
         self.census = JobCensus(clock)
         """Kept by the queue of this process, where there is one."""
 
     def create(
         self, request_id: str, *, adapter: str, base: str, dataset_version: str, config_yaml: str, creator: str = "",
-        traceparent: str = "",
+        traceparent: str = "", wish: Wish = PLAIN,
     ) -> Job:  # fmt: skip
         """Queue a job; the same `request_id` returns the same job (OperationConflict for other wishes)."""
         job_id = job_id_of(request_id)
         job = Job(
             job_id, adapter, base, dataset_version, config_yaml, created_at=self._now(), creator=creator,
-            traceparent=traceparent,
+            traceparent=traceparent, wish=wish,
         )  # fmt: skip
         self._sequences.sequence(job_id).append_with(
             lambda _: _body(job),
@@ -124,9 +127,13 @@ class Jobs:
     def get(self, job_id: str) -> Job:
         """One job; raises JobNotFound."""
         try:
-            return _job(self._sequences.sequence(job_id).head())
+            return job_of(self._sequences.sequence(job_id).head())
         except NotFound as error:
             raise JobNotFound(f"{PREFIX}/{job_id} does not exist (list them: terroir train list)") from error
+
+    def documents(self, job_id: str) -> DocumentSequence:
+        """Everything that was ever written of a job; `job_of` reads one."""
+        return self._sequences.sequence(job_id)
 
     def progress(self, job: Job) -> TrainProgress | None:
         """What the newest attempt reported last, if it has reported anything."""
@@ -146,7 +153,7 @@ class Jobs:
         def build(head: Document | None) -> Mapping[str, Any]:
             if head is None:
                 raise JobNotFound(f"{PREFIX}/{job_id} does not exist")
-            before = _job(head)
+            before = job_of(head)
             after = update(before)
             if after == before:
                 raise _UnchangedError(before)
@@ -158,17 +165,65 @@ class Jobs:
             return unchanged.job
         return self.get(job_id)
 
-    def end(self, job_id: str, op_id: str, state: JobState, *, attempt: int | None = None, **fields: Any) -> Job:
-        """Bring a job to its end; one that has ended stays as it is. Raises AttemptSuperseded for an old `attempt`."""
+    def end(
+        self, job_id: str, op_id: str, state: JobState, *, attempt: int | None = None,
+        outcome: Outcome | None = None, **fields: Any,
+    ) -> Job:  # fmt: skip
+        """Bring a job to its end; one that has ended stays as it is. Raises AttemptSuperseded for an old `attempt`.
+
+        `outcome` is what became of the attempt where that is not what became of the job.
+        """
 
         def update(job: Job) -> Job:
             if attempt is not None:
                 ensure_current(job, attempt)
             if job.ended:
                 return job
-            return replace(job, state=state, dispatched=False, ended_at=self._now(), **fields)
+            failure: JobFailure | None = fields.get("failure")
+            why = f"{failure.reason}: {failure.message}" if failure else state.value
+            closed = self._closed(job, outcome or Outcome(state.value), why)
+            return replace(closed, state=state, ended_at=self._now(), **fields)
 
         return self.change(job_id, op_id, update)
+
+    def requeue(
+        self, job_id: str, op_id: str, attempt: int, outcome: Outcome, why: str, *, pause_seconds: float = 0.0
+    ) -> Job:
+        """End an attempt and let the job wait for the next one; a loss counts, whatever else stopped it does not.
+
+        A job that has ended, or whose newest attempt is another, stays as it is.
+        """
+
+        def update(job: Job) -> Job:
+            if not job.dispatched or job.ended or job.attempt is None or job.attempt.number != attempt:
+                return job
+            closed = self._closed(job, outcome, why)
+            return replace(
+                closed,
+                state=JobState.QUEUED,
+                lost_attempts=job.lost_attempts + (outcome is Outcome.LOST),
+                not_before=self._now(pause_seconds) if pause_seconds else "",
+            )
+
+        return self.change(job_id, op_id, update)
+
+    def ask_to_make_room(self, job_id: str, attempt: int, beneficiary: str) -> Job:
+        """Have a running attempt save a checkpoint and end, so that another job gets its place."""
+
+        def update(job: Job) -> Job:
+            current = job.attempt is not None and job.attempt.number == attempt
+            if not current or not job.dispatched or job.cancel_requested or job.preempt_for:
+                return job
+            return replace(job, preempt_for=beneficiary)
+
+        return self.change(job_id, f"preempt/{attempt}", update)
+
+    def _closed(self, job: Job, outcome: Outcome, why: str) -> Job:
+        """A job whose attempt, if one runs, is past."""
+        if job.attempt is None or not job.dispatched:
+            return replace(job, dispatched=False, preempt_for="")
+        past = PastAttempt.of(job.attempt, self._now(), outcome, why)
+        return replace(job, dispatched=False, preempt_for="", history=(*job.history, past))
 
     def claim_attempt(self, job_id: str, number: int) -> bool:
         """Take the right to dispatch an attempt; false if another replica has it."""
@@ -194,8 +249,8 @@ class Jobs:
 
         return self.change(job_id, "cancel", update)
 
-    def _now(self) -> str:
-        return self._clock.now().isoformat(timespec="milliseconds")
+    def _now(self, later_seconds: float = 0.0) -> str:
+        return (self._clock.now() + timedelta(seconds=later_seconds)).isoformat(timespec="milliseconds")
 
 
 class _UnchangedError(Exception):
@@ -229,11 +284,17 @@ def _body(job: Job) -> dict[str, Any]:
     return body
 
 
-def _job(document: Document) -> Job:
+def job_of(document: Document) -> Job:
+    """The job as one of its documents has it; what older ones lack has its default."""
     body = dict(document.body)
-    attempt, failure = body.pop("attempt"), body.pop("failure")
+    attempt, failure, wish = body.pop("attempt"), body.pop("failure"), body.pop("wish", None)
     return Job(
-        **body | {"state": JobState(body["state"])},
+        **body
+        | {
+            "state": JobState(body["state"]),
+            "history": tuple(PastAttempt.read(past) for past in body.get("history", ())),
+            "wish": Wish(**wish | {"priority": Priority(wish["priority"])}) if wish else PLAIN,
+        },
         attempt=Attempt(**attempt) if attempt else None,
         failure=JobFailure(**failure) if failure else None,
         etag=document.etag,

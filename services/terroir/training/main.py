@@ -16,15 +16,18 @@ from terroir.common.server import Server
 from terroir.common.service import run_service
 from terroir.store.opening import open_for_writing
 from terroir.training.api import Domain, TrainingServicer
+from terroir.training.attempts import Attempt
 from terroir.training.driver_order import DriverOrder
-from terroir.training.jobs import PREFIX, Attempt, Job, Jobs
+from terroir.training.jobs import PREFIX, Job, Jobs
 from terroir.training.metrics import TrainingMetrics
-from terroir.training.queue import Queue, QueueLimits
+from terroir.training.queue import Queue
+from terroir.training.queue_plan import QueueLimits, avoided
 from terroir.training.rating.assembly import add_rating_service
 from terroir.training.rating.sheets import Sheets
 from terroir.training.ray_head import LocalRay
 from terroir.training.ray_runtime import ClusterRay, LocalRayRuntime, RayRuntime, TracedRay
-from terroir.training.settings import TrainingSettings
+from terroir.training.scheduling.model import Capacity, Demand, Quota, Quotas, Rules
+from terroir.training.settings import TeamQuota, TrainingSettings
 from terroir.training.styles.assembly import Workshop, style_service
 from terroir.training.styles.registrations import STYLES, Registrations
 from terroir.training.submissions import Submissions
@@ -61,9 +64,31 @@ def driver_order(settings: TrainingSettings, job: Job, attempt: Attempt) -> Driv
         registry_target=settings.registry_target,
         base_sources={base: str(folder.resolve()) for base, folder in settings.base_sources.items()},
         cpus=settings.cpus_per_job,
-        gpus=settings.gpus_per_job,
+        gpus=settings.gpus_per_job if job.wish.gpus is None else job.wish.gpus,
+        avoid_nodes=avoided(job),
         otlp_endpoint=settings.otlp_endpoint,
         traceparent=job.traceparent,
+    )
+
+
+def queue_limits(settings: TrainingSettings) -> QueueLimits:
+    """What the settings allow."""
+
+    def quota(told: TeamQuota) -> Quota:
+        return Quota(told.gpus, told.jobs, told.weight)
+
+    return QueueLimits(
+        capacity=Capacity(settings.max_running_jobs, max_gpus=settings.max_gpus),
+        quotas=Quotas(
+            {team: quota(told) for team, told in settings.team_quotas.items()}, quota(settings.default_quota)
+        ),
+        rules=Rules(settings.aging_seconds, settings.reserve_after_seconds, settings.min_run_seconds),
+        demand=Demand(cpus=settings.cpus_per_job, gpus=settings.gpus_per_job),
+        half_life_seconds=settings.usage_half_life_seconds,
+        max_retries=settings.max_retries,
+        retry_backoff_seconds=settings.retry_backoff_seconds,
+        retry_backoff_limit_seconds=settings.retry_backoff_limit_seconds,
+        make_room_seconds=settings.make_room_seconds,
     )
 
 
@@ -74,7 +99,7 @@ async def build(settings: TrainingSettings, server: Server) -> AsyncIterator[Non
     jobs, ray = Jobs(store, clock), ray_runtime(settings)
     if server.tracing is not None:
         ray = TracedRay(ray, server.tracing)
-    limits = QueueLimits(settings.max_running_jobs, settings.max_lost_attempts)
+    limits = queue_limits(settings)
     queue = Queue(jobs, ray, lambda job, attempt: driver_order(settings, job, attempt), limits, clock)
     shown = CallerCredentials.of_settings(settings)
     datasets, registry = (

@@ -8,12 +8,13 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from terroir._proto.training.v1 import config_pb2 as pb_config
 from terroir._proto.training.v1 import training_pb2 as pb
+from terroir.training.attempts import Attempt
 from terroir.training.checkpoints import SavedCheckpoint
 from terroir.training.config.messages import to_message
 from terroir.training.config.parser import parse_config
 from terroir.training.engine.ports import TrainProgress
 from terroir.training.errors import ConfigInvalid
-from terroir.training.jobs import Attempt, Job, JobState
+from terroir.training.jobs import Job, JobState
 
 _STATES = {
     JobState.QUEUED: pb.JOB_STATE_QUEUED,

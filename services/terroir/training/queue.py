@@ -1,14 +1,15 @@
-"""The queue: gives jobs to Ray in order of creation, watches their drivers, and tries again what was lost.
+"""The queue: carries out what the scheduling policy decides, watches drivers, and tries again what was lost.
 
 All state is in the object store, so a service that was killed goes on where it stopped, and drivers that still run are
-found again by their submission.
+found again by their submission. Every replica decides over what it sees; the create-only claim of an attempt lets one
+of them dispatch it.
 """
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 import structlog
@@ -16,15 +17,19 @@ import structlog
 from terroir.common.clock import Clock
 from terroir.common.errors import TerroirError
 from terroir.store.errors import StoreError
+from terroir.training.attempts import Attempt, Outcome
 from terroir.training.driver_order import DriverOrder
 from terroir.training.engine.ports import TrainProgress
-from terroir.training.jobs import Attempt, Job, JobFailure, Jobs, JobState
+from terroir.training.jobs import Job, JobFailure, Jobs, JobState
+from terroir.training.jobs_view import JobsView
+from terroir.training.queue_plan import QueueLimits, QueuePlan
 from terroir.training.ray_jobs import Submission
 from terroir.training.ray_runtime import RayRuntime
+from terroir.training.scheduling.model import Preemption, Situation, Wait
+from terroir.training.scheduling.policy import decide
 
 _log = structlog.get_logger(__name__)
 _TICK_SECONDS: Final = 0.5
-_RELIST_SECONDS: Final = 5.0
 _LISTEN_SECONDS: Final = 5.0
 """Between two looks at what running attempts report."""
 _ADOPT_SECONDS: Final = 30.0
@@ -34,11 +39,12 @@ _CANCEL_SECONDS: Final = 30.0
 
 
 @dataclass(frozen=True)
-class QueueLimits:
-    """What an operator allows."""
+class Standing:
+    """What the last tick saw and why jobs wait."""
 
-    max_running: int
-    max_lost_attempts: int
+    situation: Situation | None = None
+    waits: Mapping[str, Wait] = field(default_factory=dict)
+    """By job, in the order in which they are looked at."""
 
 
 class Queue:
@@ -52,26 +58,26 @@ class Queue:
         limits: QueueLimits,
         clock: Clock,
     ) -> None:
+        self.view = JobsView(jobs, clock)
+        self.standing = Standing()
+        """Replaced by each tick, never changed."""
         self._jobs = jobs
         self._ray = ray
         self._order = order
         self._limits = limits
+        self._plan = QueuePlan(limits)
         self._clock = clock
-        self._active: set[str] = set()
-        self._ended: set[str] = set()
-        self._listed = float("-inf")
-        self._cancelled_since: dict[str, float] = {}
+        self._asked_since: dict[str, float] = {}
+        """By submission: when this process first saw that it shall stop."""
         self._submitted: set[str] = set()
-        self._open: set[str] = set()
-        """Jobs that this process knew before they ended."""
+        self._open: set[str] | None = None
+        """Jobs that had not ended at the last tick."""
         self._listened = float("-inf")
         self._wake = threading.Event()
         self._stopping = threading.Event()
 
-    def added(self, job_id: str) -> None:
-        """A job may have something to do: look at it now."""
-        self._active.add(job_id)
-        self._open.add(job_id)
+    def added(self, _job_id: str) -> None:
+        """A job may have something to do: look now."""
         self._wake.set()
 
     def run(self) -> None:
@@ -93,27 +99,39 @@ class Queue:
         self._wake.set()
 
     def tick(self) -> None:
-        """Look at every job that has not ended, oldest first."""
-        self._relist()
-        jobs = sorted((self._jobs.get(job_id) for job_id in tuple(self._active)), key=lambda job: job.created_at)
-        running = 0
-        seen = []
-        for job in jobs:
-            current = self._watch(job) if job.dispatched else job
-            seen.append(current)
-            if current.ended:
-                self._active.discard(current.id)
-                self._ended.add(current.id)
-            elif current.dispatched:
-                running += 1
-            elif running < self._limits.max_running and not self._stopping.is_set():
-                running += self._dispatch(current)
-        self._take_census(seen)
+        """Look at every job that has not ended, decide, and do it."""
+        self.view.refresh()
+        seen = [self._watch(job) if job.dispatched else job for job in self._due()]
+        self._plan.learn(seen)
+        situation = self._plan.situation([job for job in seen if not job.ended], self._clock.now().timestamp())
+        decision = decide(situation)
+        self.standing = Standing(situation, decision.waits)
+        for each in decision.preempt:
+            self._ask_to_make_room(each)
+        self._dispatch_all(decision.dispatch, {job.id for job in situation.running})
+        self._take_census([self.view.get(job.id) or job for job in seen])
 
-    def _relist(self) -> None:
-        if self._clock.monotonic() - self._listed >= _RELIST_SECONDS:
-            self._active |= set(self._jobs.ids()) - self._ended
-            self._listed = self._clock.monotonic()
+    def _due(self) -> list[Job]:
+        """Jobs that have not ended, and those that have since the last tick; at first all."""
+        if self._open is None:
+            return self.view.all()
+        known = self.view.open()
+        ended = self._open - {job.id for job in known}
+        return [*known, *(job for job_id in sorted(ended) if (job := self.view.get(job_id)))]
+
+    def _dispatch_all(self, job_ids: Sequence[str], running: set[str]) -> None:
+        """Give jobs to Ray, as long as no other replica has given it some that were not counted."""
+        for number, job_id in enumerate(job_ids):
+            if self._stopping.is_set():
+                return
+            if number:
+                self.view.refresh()
+            others = {job.id for job in self.view.open() if job.dispatched} - running
+            if others or (job := self.view.get(job_id)) is None:
+                self._wake.set()  # decide anew
+                return
+            if not job.ended and self._dispatch(job):
+                running.add(job_id)
 
     def _dispatch(self, job: Job) -> bool:
         session = self._ray.session()
@@ -122,11 +140,19 @@ class Queue:
             if not self._forsaken(job, number):
                 return False
             number += 1
-        attempt = Attempt(number, f"{job.id}-{number}", session)
+        attempt = Attempt(
+            number, f"{job.id}-{number}", session, since=self._clock.now().isoformat(timespec="milliseconds")
+        )
         current = self._jobs.change(job.id, f"dispatch/{number}", lambda head: _dispatched(head, attempt))
         if current.attempt == attempt and current.dispatched:
             self._submit(current, attempt)
         return True
+
+    def _ask_to_make_room(self, preemption: Preemption) -> None:
+        victim = self.view.get(preemption.victim)
+        if victim is not None and victim.attempt is not None:
+            self._jobs.ask_to_make_room(victim.id, victim.attempt.number, preemption.beneficiary)
+            _log.info("job_makes_room", job=victim.name, beneficiary=f"jobs/{preemption.beneficiary}")
 
     def _submit(self, job: Job, attempt: Attempt) -> None:
         self._ray.submit(self._order(job, attempt))
@@ -140,63 +166,65 @@ class Queue:
             return job
         submission = self._ray.look(attempt)
         if submission is not None and submission.alive:
-            self._press_cancel(job, attempt)
+            self._press(job, attempt)
             return job
         fresh = self._jobs.get(job.id)  # the driver may have written its end just before it exited
-        if fresh.ended or fresh.attempt != attempt:
+        if fresh.ended or not fresh.dispatched or fresh.attempt is None or fresh.attempt.number != attempt.number:
             return fresh
-        if submission is None and self._may_still_come(fresh, attempt):
+        if submission is None and self._may_still_come(fresh, fresh.attempt):
             if attempt.ray_session == self._ray.session():
-                self._submit(fresh, attempt)
+                self._submit(fresh, fresh.attempt)
             return fresh
-        return self._lost(fresh, attempt, submission)
+        return self._lost(fresh, fresh.attempt, submission)
 
     def _may_still_come(self, job: Job, attempt: Attempt) -> bool:
         """Whether an unknown submission was claimed but not yet started: no worker has entered its identifier."""
         return attempt.submission_id not in self._submitted and not attempt.worker_pid and not job.cancel_requested
 
-    def _press_cancel(self, job: Job, attempt: Attempt) -> None:
-        if not job.cancel_requested:
+    def _press(self, job: Job, attempt: Attempt) -> None:
+        """End a driver that was asked to stop and does not."""
+        if not job.cancel_requested and not job.preempt_for:
             return
-        since = self._cancelled_since.setdefault(job.id, self._clock.monotonic())
-        if self._clock.monotonic() - since >= _CANCEL_SECONDS:
+        patience = _CANCEL_SECONDS if job.cancel_requested else self._limits.make_room_seconds
+        since = self._asked_since.setdefault(attempt.submission_id, self._clock.monotonic())
+        if self._clock.monotonic() - since >= patience:
             self._ray.stop_submission(attempt)
 
     def _lost(self, job: Job, attempt: Attempt, submission: Submission | None) -> Job:
-        """The driver is gone and wrote no end: cancel, try again, or give up."""
+        """The driver is gone and wrote no end: cancel, wait for another attempt, or give up."""
         if job.cancel_requested:
             return self._jobs.end(job.id, f"cancelled/{attempt.number}", JobState.CANCELLED)
-        # An attempt that vanished with its whole Ray (a restart of this service) is nobody's failure.
-        lost = job.lost_attempts + (submission is not None)
         why = submission.message if submission else "its Ray is gone"
+        if job.preempt_for:
+            return self._jobs.requeue(job.id, f"preempted/{attempt.number}", attempt.number, Outcome.PREEMPTED, why)
         self._jobs.census.lost(self._progress(job))
-        _log.warning("attempt_lost", job=job.name, attempt=attempt.number, lost=lost, why=why[:300])
-        if lost >= self._limits.max_lost_attempts:
-            failure = JobFailure(
-                "WORKER_LOST",
-                f"{lost} attempts ended without a result ({why[:500]}); its checkpoints stay: look at the log, "
-                "then submit the run again",
+        _log.warning("attempt_lost", job=job.name, attempt=attempt.number, lost=job.lost_attempts, why=why[:300])
+        if submission is None:
+            # An attempt that vanished with its whole Ray (a restart of this service) is nobody's failure.
+            return self._jobs.requeue(job.id, f"lost/{attempt.number}", attempt.number, Outcome.RAY_GONE, why)
+        lost = job.lost_attempts + 1
+        if lost > (retries := self._limits.retries(job)):
+            return self._give_up(
+                job, attempt, f"{lost} attempts were lost, {retries} retries allow no more ({why[:500]})"
             )
-            return self._jobs.end(job.id, f"lost/{attempt.number}", JobState.FAILED, failure=failure)
-        return self._jobs.change(
-            job.id,
-            f"lost/{attempt.number}",
-            lambda head: (
-                head
-                if head.ended or head.attempt is None or head.attempt.number != attempt.number
-                else replace(head, state=JobState.QUEUED, dispatched=False, lost_attempts=lost)
-            ),
+        pause = self._limits.pause_seconds(lost)
+        op_id = f"lost/{attempt.number}"
+        return self._jobs.requeue(job.id, op_id, attempt.number, Outcome.LOST, why, pause_seconds=pause)
+
+    def _give_up(self, job: Job, attempt: Attempt, why: str) -> Job:
+        failure = JobFailure("WORKER_LOST", f"{why}; its checkpoints stay: look at the log, then submit the run again")
+        lost = job.lost_attempts + 1
+        return self._jobs.end(
+            job.id, f"lost/{attempt.number}", JobState.FAILED, outcome=Outcome.LOST, failure=failure, lost_attempts=lost
         )
 
     def _take_census(self, seen: Sequence[Job]) -> None:
         """Last in a tick: figures must hold up nothing."""
         census = self._jobs.census
-        census.look(seen, self._limits.max_running)
+        census.look(seen, self._limits.capacity.max_jobs)
+        before, self._open = self._open or set(), {job.id for job in seen if not job.ended}
         for job in seen:
-            if not job.ended:
-                self._open.add(job.id)
-            elif job.id in self._open:
-                self._open.discard(job.id)
+            if job.ended and job.id in before:
                 census.ended(job, self._progress(job))
         if self._clock.monotonic() - self._listened >= _LISTEN_SECONDS:
             self._listened = self._clock.monotonic()
@@ -218,6 +246,6 @@ class Queue:
 
 
 def _dispatched(job: Job, attempt: Attempt) -> Job:
-    if job.ended or (job.attempt and job.attempt.number >= attempt.number):
+    if job.ended or job.dispatched or (job.attempt and job.attempt.number >= attempt.number):
         return job
-    return replace(job, attempt=attempt, dispatched=True)
+    return replace(job, attempt=attempt, dispatched=True, not_before="")

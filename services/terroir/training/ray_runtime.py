@@ -8,8 +8,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Protocol
 
 from terroir.common.tracing import current_traceparent, following
+from terroir.training.attempts import Attempt
 from terroir.training.driver_order import DriverOrder
-from terroir.training.jobs import Attempt
 from terroir.training.ray_head import LocalRay
 from terroir.training.ray_jobs import RayEndpoint, RayJobs, Submission
 

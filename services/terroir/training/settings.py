@@ -5,11 +5,21 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from pydantic import Field, SecretStr
+from pydantic import BaseModel, ConfigDict, Field, SecretStr
 from pydantic_settings import SettingsConfigDict
 
 from terroir.common.settings import ServiceSettings
 from terroir.tiny import BASE_DIR, BASE_ID
+
+
+class TeamQuota(BaseModel):
+    """Limits and weight of one team."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    gpus: float | None = Field(default=None, ge=0, description="GPUs at once. Unset: no limit.")
+    jobs: int | None = Field(default=None, ge=0, description="Running jobs at once. Unset: no limit.")
+    weight: float = Field(default=1.0, gt=0, description="Its part when all want more than there is.")
 
 
 class TrainingSettings(ServiceSettings):
@@ -60,6 +70,54 @@ class TrainingSettings(ServiceSettings):
     gpus_per_job: float = Field(
         default=0.0, ge=0, le=1, description="GPU share of one trainer; 0 trains on the processor."
     )
-    max_lost_attempts: int = Field(
-        default=3, ge=1, le=100, description="Attempts that may be lost with their worker before the job fails."
+    max_retries: int = Field(
+        default=20,
+        ge=0,
+        le=20,
+        description="New attempts after lost ones that a job gets at most, whatever its key `max_retries` says.",
+    )
+    retry_backoff_seconds: float = Field(
+        default=10.0, ge=0, le=3600, description="Pause after a job's first lost attempt; it doubles with each."
+    )
+    retry_backoff_limit_seconds: float = Field(
+        default=600.0, ge=0, le=86_400, description="Longest pause after a lost attempt."
+    )
+    max_gpus: float | None = Field(
+        default=None,
+        gt=0,
+        description="GPUs that all jobs together may hold. Unset: no bound, and what jobs ask for scales the cluster.",
+    )
+    team_quotas: dict[str, TeamQuota] = Field(
+        default={},
+        description='What each team may hold at once, and its weight, as JSON: `{"tea": {"gpus": 16, "jobs": 40, '
+        '"weight": 2}}`.',
+    )
+    default_quota: TeamQuota = Field(default=TeamQuota(), description="The same for every team that is not named.")
+    team_members: dict[str, tuple[str, ...]] = Field(
+        default={},
+        description="Who may submit for a team, as JSON: team → names of principals, `*` for any part. Teams that are "
+        "not named are open to all.",
+    )
+    aging_seconds: float = Field(
+        default=4 * 3600.0,
+        gt=0,
+        description="A waiting job competes with other teams as one class higher after each of these.",
+    )
+    reserve_after_seconds: float = Field(
+        default=900.0,
+        ge=0,
+        description="A job that does not fit may be passed by smaller ones for so long; then room is kept for it.",
+    )
+    min_run_seconds: float = Field(
+        default=300.0, ge=0, description="An attempt that is younger is not asked to make room for a more urgent job."
+    )
+    make_room_seconds: float = Field(
+        default=600.0,
+        gt=0,
+        description="An attempt that was asked to make room has so long to save its checkpoint; then Ray ends it.",
+    )
+    usage_half_life_seconds: float = Field(
+        default=24 * 3600.0,
+        gt=0,
+        description="Use of GPUs and cores of so long ago counts half in a team's fair share.",
     )

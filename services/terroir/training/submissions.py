@@ -18,6 +18,7 @@ from terroir.training.config.parser import ParsedConfig, dump_config, parse_conf
 from terroir.training.errors import BaseUnreadable, ConfigInvalid, NothingToTrain, RightsNotAttested
 from terroir.training.jobs import Job, Jobs
 from terroir.training.pretrained import Versions, resolve
+from terroir.training.scheduling.wishes import wish_of
 from terroir.training.upstream import FrozenDataset
 
 
@@ -78,6 +79,7 @@ class Submissions:
             config_yaml=dump_config(resolved),
             creator=principal.name,
             traceparent=traceparent or current_traceparent(),
+            wish=wish_of(resolved),
         )
 
     def resolved(self, config: TrainConfig, adapter: str) -> TrainConfig:

@@ -83,12 +83,15 @@ class JobSinks:
         return self._checkpoints.newest()
 
     def stop_requested(self) -> bool:
-        """Reads the job at most a few times a second; raises AttemptSuperseded when another attempt has taken over."""
+        """Whether to cancel or to make room; reads the job at most a few times a second.
+
+        Raises AttemptSuperseded when another attempt has taken over.
+        """
         if not self._stop and self._clock.monotonic() - self._asked >= _CANCEL_SECONDS:
             self._asked = self._clock.monotonic()
             job = self._jobs.get(self._order.job_id)
             ensure_current(job, self._order.attempt)
-            self._stop = job.cancel_requested
+            self._stop = job.cancel_requested or bool(job.preempt_for)
         return self._stop
 
 
@@ -103,7 +106,7 @@ def train_attempt(
     jobs, prefix = Jobs(store, clock), attempt_prefix(order.job_id, order.attempt)
     log = AttemptLog(store, prefix, clock)
     job = jobs.change(
-        order.job_id, f"running/{order.attempt}", lambda job: _running(job, order, os.getpid(), node_id())
+        order.job_id, f"running/{order.attempt}", lambda job: _running(job, order, os.getpid(), node_id(), clock)
     )
     trace = f", trace {ids['trace_id']}" if (ids := trace_ids()) else ""
     log.write(f"attempt {order.attempt} of {job.name} runs in process {os.getpid()}{trace}")
@@ -145,6 +148,7 @@ def _train(
         device="cuda" if order.gpus else "cpu",
         threads=order.cpus,
         start=start,
+        memory_fraction=order.gpus if 0 < order.gpus < 1 else None,
     )
     with span("train", pictures=len(data), device=run.device, threads=run.threads) as training:
         result = train(run, data, sinks, StoreArrayCache(store), clock, ordinary)
@@ -180,11 +184,13 @@ def _start(
         registry.close()
 
 
-def _running(job: Job, order: DriverOrder, pid: int, node_id: str) -> Job:
+def _running(job: Job, order: DriverOrder, pid: int, node_id: str, clock: Clock) -> Job:
     ensure_current(job, order.attempt)
     if job.ended or job.attempt is None:
         return job
-    return replace(job, state=JobState.RUNNING, attempt=replace(job.attempt, worker_pid=pid, node_id=node_id))
+    started = clock.now().isoformat(timespec="milliseconds")
+    attempt = replace(job.attempt, worker_pid=pid, node_id=node_id, started=started)
+    return replace(job, state=JobState.RUNNING, attempt=attempt)
 
 
 def _base_folder(order: DriverOrder, base: str) -> Path:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,10 +15,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import grpc
+import psutil
 
-from terroir.client.datasets import Datasets
+from terroir._proto.dataset.v1 import dataset_pb2
+from terroir._proto.training.v1 import training_pb2 as pb
+from terroir.client.datasets import Datasets, scan_folder
 from terroir.client.registry import Registry
 from terroir.client.training import Training
+
+EXAMPLE = Path(__file__).parents[3] / "examples" / "styles" / "jiangnan-ink"
+CONFIG = "dataset: datasets/ink\nlora_rank: 2\nresolution: 32\nbatch_size: 2\nlearning_rate: 1.0e-3\nsave_steps: 4\n"
 
 
 @dataclass
@@ -82,3 +89,43 @@ class Services:
     def registry(self) -> Iterator[Registry]:
         with grpc.insecure_channel(f"127.0.0.1:{self.ports['registry']}") as channel:
             yield Registry(channel)
+
+    def until_step(self, name: str, step: int) -> pb.Job:
+        """A job once it has made so many steps."""
+        with self.training() as training:
+            for job in training.watch(name):
+                if job.progress.step >= step:
+                    return job
+        raise AssertionError(f"{name} ended before step {step}: {job}")
+
+    def processes_left(self) -> list[int]:
+        """Processes that name this folder, which belong to its Ray."""
+        every = psutil.process_iter(["cmdline"])
+        return [p.pid for p in every if any(str(self.data_dir) in c for c in p.info["cmdline"] or ())]
+
+
+@contextlib.contextmanager
+def trained_services(folder: Path, base: Path, extra: Mapping[str, str] | None = None) -> Iterator[Services]:
+    """All three, with the frozen dataset of CONFIG; when they have stopped, no process of their Ray is left."""
+    services = Services(folder, base, extra or {})
+    try:
+        for name in ("dataset", "registry", "training"):
+            services.start(name)
+        make_dataset(services, folder / "pictures")
+        yield services
+    finally:
+        services.stop()
+        left = services.processes_left()
+        assert not left, "a stopped service leaves no process of its Ray behind"
+
+
+def make_dataset(services: Services, pictures: Path) -> None:
+    """Five pictures, frozen as `datasets/ink/versions/1`."""
+    pictures.mkdir()
+    for path in sorted(EXAMPLE.glob("*.png"))[:5]:
+        shutil.copy(path, pictures)
+    shutil.copy(EXAMPLE / "metadata.csv", pictures)
+    with services.datasets() as datasets:
+        datasets.create("ink", dataset_pb2.Dataset(trigger_word="ink style", rights_statement="Drawn for this test."))
+        list(datasets.import_pictures("datasets/ink", scan_folder(pictures)))
+        datasets.freeze("datasets/ink")

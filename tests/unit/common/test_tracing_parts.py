@@ -21,9 +21,10 @@ from terroir.inference.engine.messages import DrawJob, Drawn, Finished, JobEvent
 from terroir.lora.composition import Composition
 from terroir.store.documents import Collection
 from terroir.store.obstore_driver import MemoryStore
+from terroir.training.attempts import Attempt
 from terroir.training.driver import Driver
 from terroir.training.driver_order import DriverOrder
-from terroir.training.jobs import PREFIX, Attempt, Job, Jobs, JobState
+from terroir.training.jobs import PREFIX, Job, Jobs, JobState
 from terroir.training.ray_runtime import TracedRay
 
 OUTER = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"

@@ -15,8 +15,9 @@ from terroir.common.settings import ServiceSettings, describe
 from terroir.dataset.settings import DatasetSettings
 from terroir.inference.settings import InferenceSettings
 from terroir.registry.settings import RegistrySettings
+from terroir.training.attempts import Attempt
 from terroir.training.driver_order import DriverOrder
-from terroir.training.jobs import Attempt, Job
+from terroir.training.jobs import Job
 from terroir.training.main import driver_order
 from terroir.training.ray_head import _Running
 from terroir.training.ray_jobs import RayEndpoint
@@ -105,7 +106,7 @@ def test_a_driver_is_told_no_secret_as_ray_shows_its_command_line() -> None:
 def test_orders_without_a_trace_are_those_of_drivers_that_know_none() -> None:
     """During an update the service may be newer than the image that Ray's nodes run."""
     told = json.loads(driver_order(TrainingSettings(), job(), Attempt(1, "job-1-1", "s")).to_json())
-    assert set(told) == {field.name for field in fields(DriverOrder)} - {"otlp_endpoint", "traceparent"}
+    assert set(told) == {field.name for field in fields(DriverOrder)} - {"otlp_endpoint", "traceparent", "avoid_nodes"}
     assert DriverOrder.from_json(json.dumps(told)).traceparent == ""
 
 

@@ -10,9 +10,9 @@ from terroir.training.attempt_files import write_progress
 from terroir.training.engine.ports import TrainProgress
 from terroir.training.jobs import Job, JobFailure, JobState, attempt_prefix
 from terroir.training.metrics import TrainingMetrics
-from terroir.training.queue import Queue, QueueLimits
+from terroir.training.queue import Queue
 from terroir.training.ray_jobs import SubmissionStatus
-from tests.unit.training.test_queue import House, order
+from tests.unit.training.test_queue import TWO, House, order
 
 
 class Watched(House):
@@ -25,7 +25,7 @@ class Watched(House):
 
     def begin(self) -> None:
         """A new service over the same store, with metrics of its own."""
-        self.queue = Queue(self.jobs, self.ray, order, QueueLimits(2, 2), self.clock)
+        self.queue = Queue(self.jobs, self.ray, order, TWO, self.clock)
         TrainingMetrics(self.registry).watch(self.jobs.census)
 
     def seen(self, name: str, **labels: str) -> float:

@@ -8,13 +8,14 @@ import pytest
 
 from terroir.training.config import TrainConfig
 from terroir.training.config.in_force import ensure_in_force, without_effect
+from terroir.training.config.scheduling_keys import Priority
 from terroir.training.errors import ConfigInvalid
 
 
 @pytest.mark.parametrize(
     "given",
     [
-        {"priority": "high"}, {"team": "tea"}, {"num_workers": 2}, {"preemptible": False}, {"max_retries": 5},
+        {"num_workers": 2},
         {"sample_prompts": ["a hill"]}, {"sample_steps": 5}, {"judge_seeds": 8}, {"judge_prompts": ["a hill"]},
         {"min_style_gain": 0.5}, {"min_prompt_agreement": 0.5}, {"min_diversity": 0.1}, {"max_memorisation": 0.5},
         {"rating_gate": True},
@@ -27,7 +28,7 @@ def test_a_key_whose_effect_would_be_missed_is_refused_by_name(given: dict[str, 
     assert (refused.value.reason, refused.value.field) == ("CONFIG_KEY_NOT_IN_FORCE", next(iter(given)))
 
 
-@pytest.mark.parametrize("given", [{"publish_gate": "enforce"}, {"judge_checkpoints": 2}, {"gpus": 0.5}], ids=str)
+@pytest.mark.parametrize("given", [{"publish_gate": "enforce"}, {"judge_checkpoints": 2}], ids=str)
 def test_what_profiles_and_registrations_set_is_taken_with_a_warning(given: dict[str, Any]) -> None:
     config = TrainConfig(**given)
     ensure_in_force(config)
@@ -35,4 +36,6 @@ def test_what_profiles_and_registrations_set_is_taken_with_a_warning(given: dict
 
 
 def test_a_plain_run_is_told_nothing() -> None:
-    assert not list(without_effect(TrainConfig(lora_rank=4, use_dora=True, ema_decay=0.9)))
+    assert not list(
+        without_effect(TrainConfig(lora_rank=4, ema_decay=0.9, priority=Priority.HIGH, team="tea", gpus=0.5))
+    )

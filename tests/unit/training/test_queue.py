@@ -10,14 +10,21 @@ from terroir.common.clock import FixedClock
 from terroir.store.errors import OperationConflict
 from terroir.store.interface import ObjectStore
 from terroir.store.obstore_driver import MemoryStore
+from terroir.training.attempts import Attempt
 from terroir.training.checkpoints import Checkpoints
 from terroir.training.driver_order import DriverOrder
 from terroir.training.engine.ports import Checkpoint
 from terroir.training.errors import AttemptSuperseded, JobNotFound
-from terroir.training.jobs import Attempt, Job, JobFailure, Jobs, JobState, ensure_current
-from terroir.training.queue import Queue, QueueLimits
+from terroir.training.jobs import Job, JobFailure, Jobs, JobState, ensure_current
+from terroir.training.queue import Queue
+from terroir.training.queue_plan import QueueLimits
 from terroir.training.ray_jobs import Submission, SubmissionStatus
 from terroir.training.ray_runtime import entrypoint
+from terroir.training.scheduling.model import Capacity, Rules
+from terroir.training.scheduling.wishes import PLAIN, Wish
+
+TWO = QueueLimits(Capacity(2), rules=Rules(min_run_seconds=0), max_retries=1, retry_backoff_seconds=0)
+"""At most two jobs at once; one retry, without a pause."""
 
 
 @dataclass
@@ -59,17 +66,24 @@ class House:
     store: ObjectStore = field(default_factory=MemoryStore)
     clock: FixedClock = field(default_factory=FixedClock)
     ray: MemoryRay = field(default_factory=MemoryRay)
+    limits: QueueLimits = TWO
 
     def __post_init__(self) -> None:
         self.jobs = Jobs(self.store, self.clock)
         self.restart()
 
     def restart(self) -> None:
-        self.queue = Queue(Jobs(self.store, self.clock), self.ray, order, QueueLimits(2, 2), self.clock)
+        self.queue = self.replica()
 
-    def create(self, request: str) -> Job:
+    def replica(self) -> Queue:
+        """A process of its own over the same store and Ray."""
+        return Queue(Jobs(self.store, self.clock), self.ray, order, self.limits, self.clock)
+
+    def create(self, request: str, wish: Wish = PLAIN) -> Job:
         self.clock.advance(1)
-        job = self.jobs.create(request, adapter="a", base="b", dataset_version="datasets/d/versions/1", config_yaml="")
+        job = self.jobs.create(
+            request, adapter="a", base="b", dataset_version="datasets/d/versions/1", config_yaml="", wish=wish
+        )
         self.queue.added(job.id)
         return job
 
@@ -155,7 +169,7 @@ def test_a_claim_whose_claimer_died_is_passed_over_after_a_while(house: House) -
 
 def test_of_two_replicas_one_dispatches(house: House) -> None:
     house.create("r")
-    other = Queue(Jobs(house.store, house.clock), house.ray, order, QueueLimits(2, 2), house.clock)
+    other = house.replica()
     house.queue.tick()
     other.tick()
     assert len(house.ray.orders) == 1

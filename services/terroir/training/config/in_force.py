@@ -1,7 +1,7 @@
 """Keys that this release reads and keeps, and that nothing acts on yet: refused or told, never silently ignored.
 
-Judgement and the policy of scheduling are there as libraries (`training/judging/`, `training/scheduling/`); neither
-the driver nor the queue calls them yet. This file goes with the last of these keys.
+Judgement is there as a library (`training/judging/`), which the driver does not call yet; and Ray gives a job one
+worker. This file goes with the last of these keys.
 """
 
 from __future__ import annotations
@@ -11,11 +11,10 @@ from typing import Final
 
 from terroir.training.config.judging_keys import JudgingKeys
 from terroir.training.config.model import TrainConfig
-from terroir.training.config.scheduling_keys import SchedulingKeys
 from terroir.training.errors import ConfigInvalid
 
-_WITHOUT_EFFECT: Final = (*JudgingKeys.model_fields, *SchedulingKeys.model_fields)
-_TOLD: Final = frozenset({"publish_gate", "judge_checkpoints", "gpus"})
+_WITHOUT_EFFECT: Final = (*JudgingKeys.model_fields, "num_workers")
+_TOLD: Final = frozenset({"publish_gate", "judge_checkpoints"})
 """Profiles and registrations set these, so a run that carries them is taken, with a warning."""
 
 

@@ -26,7 +26,7 @@ SECTIONS: Final[tuple[tuple[str, type[Section]], ...]] = (
     ("The update", OptimisationKeys),
     ("The loss", LossKeys),
     ("Samples and judgement (declared, not in force yet)", JudgingKeys),
-    ("Queue and resources (declared, not in force yet)", SchedulingKeys),
+    ("Queue and resources", SchedulingKeys),
 )
 """Headings of the documentation, in order."""
 

@@ -297,3 +297,12 @@ def test_a_thousand_waiting_jobs_are_decided_on_in_hundredths_of_a_second() -> N
         decision = decide(crowded)
         best = min(best, time.process_time() - begun)
     assert len(decision.waits) == 1000 and best < 0.05
+
+
+def test_the_words_do_not_depend_on_the_order_in_which_running_jobs_are_told() -> None:
+    """Two jobs that stopped for one were named in the order of the situation: replicas gave different reasons."""
+    running = [runs(name, gpus(4), priority=LOW, stopping=True) for name in ("one", "two")]
+    urgent = waits("urgent", gpus(8), priority=HIGH)
+    told = decide(situation([urgent], running)).waits["urgent"].detail
+    assert decide(situation([urgent], running[::-1])).waits["urgent"].detail == told
+    assert told.startswith("jobs/one, jobs/two save their state")

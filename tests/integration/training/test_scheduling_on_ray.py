@@ -1,0 +1,70 @@
+"""The queue on a real Ray with room for two jobs: room is made for urgent ones, and a Ray that dies loses little."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+
+import psutil
+import pytest
+from services_kit import CONFIG, Services, trained_services
+
+from terroir._proto.training.v1 import training_pb2 as pb
+from terroir.client.training import Training
+from terroir.tiny.random_pipeline import build
+
+pytestmark = pytest.mark.slow
+
+SAVE_STEPS = 4
+"""Of CONFIG."""
+SETTINGS = {"MAX_RUNNING_JOBS": "2", "MIN_RUN_SECONDS": "0", "RETRY_BACKOFF_SECONDS": "1"}
+
+
+@pytest.fixture(scope="module")
+def services(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Services]:
+    folder = tmp_path_factory.mktemp("scheduled")
+    extra = {f"TERROIR_TRAINING_{name}": value for name, value in SETTINGS.items()}
+    with trained_services(folder, build(folder / "base"), extra) as services:
+        yield services
+
+
+def resumed_at(training: Training, job: pb.Job) -> int:
+    """The step that a job's newest attempt went on from, bit-exact."""
+    line = next(line for line in training.logs(job.name) if "resumed at step" in line)
+    assert "bit-exact" in line
+    return int(line.split("resumed at step ")[1].split()[0])
+
+
+def test_a_job_makes_room_for_an_urgent_one_and_ends_with_the_weights_of_one_that_ran_alone(
+    services: Services,
+) -> None:
+    plain = f"{CONFIG}max_train_steps: 30\n"
+    with services.training() as training:
+        undisturbed = training.create("adapters/alone", f"{plain}preemptible: false\n")
+        low = training.create("adapters/low", f"{plain}priority: low\n")
+        services.until_step(low.name, 3)
+        high = training.create("adapters/high", f"{CONFIG}max_train_steps: 4\npriority: high\n")
+        urgent = list(training.watch(high.name))[-1]
+        ended = list(training.watch(low.name))[-1]
+        alone = list(training.watch(undisturbed.name))[-1]
+        went_on_at = resumed_at(training, ended)
+        checkpoints = [checkpoint.step for checkpoint in training.checkpoints(low.name)]
+    assert [job.state for job in (alone, urgent, ended)] == [pb.JOB_STATE_SUCCEEDED] * 3
+    assert urgent.end_time.ToNanoseconds() < ended.end_time.ToNanoseconds()
+    assert (alone.attempt.number, ended.attempt.number) == (1, 2)
+    assert went_on_at in checkpoints and went_on_at >= 3
+    with services.registry() as registry:
+        digests = {registry.version(job.adapter_version).tensor_digest for job in (alone, ended)}
+    assert len(digests) == 1
+
+
+def test_a_killed_ray_head_costs_at_most_one_interval_and_is_nobody_s_failure(services: Services) -> None:
+    with services.training() as training:
+        name = training.create("adapters/head", f"{CONFIG}max_train_steps: 40\n").name
+        job = services.until_step(name, 9)
+        head = psutil.Process(json.loads((services.data_dir / "run" / "ray.json").read_text())["pid"])
+        for process in [*head.children(recursive=True), head]:
+            process.kill()
+        ended = list(training.watch(name))[-1]
+        assert ended.state == pb.JOB_STATE_SUCCEEDED and ended.attempt.number >= 2, ended
+        assert resumed_at(training, ended) > job.progress.step - SAVE_STEPS
