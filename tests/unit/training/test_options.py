@@ -1,4 +1,4 @@
-"""Every key of the configuration changes what it says."""
+"""Options reach the weights through the whole engine (each key alone: test_every_key.py), and bad batches do not."""
 
 from __future__ import annotations
 
@@ -27,11 +27,9 @@ def plain(bench: Bench) -> np.ndarray:
 @pytest.mark.parametrize(
     "change",
     [
-        {"seed": 6}, {"learning_rate": 2e-2}, {"optimizer": "sgd"}, {"optimizer": "adam", "weight_decay": 0.5},
-        {"weight_decay": 0.5}, {"max_grad_norm": 1e-3, "optimizer": "sgd"}, {"lora_alpha": 8}, {"lora_dropout": 0.5},
-        {"mixed_precision": "bf16"}, {"caption_dropout": 1.0}, {"min_snr_gamma": 1.0}, {"noise_offset": 0.5},
-        {"horizontal_flip": True}, {"batch_size": 3}, {"gradient_accumulation_steps": 2}, {"lr_warmup_steps": 2},
-        {"lr_scheduler": "cosine"}, {"resolution": 48}, {"trigger_word": "painted"}, {"max_train_steps": 3},
+        {"optimizer": "adam", "weight_decay": 0.5}, {"lora_alpha": 8}, {"lora_dropout": 0.5}, {"caption_dropout": 1.0},
+        {"min_snr_gamma": 1.0}, {"noise_offset": 0.5}, {"horizontal_flip": True}, {"batch_size": 3},
+        {"lr_warmup_steps": 2}, {"resolution": 48}, {"trigger_word": "painted"},
     ],
     ids=str,
 )  # fmt: skip
@@ -67,18 +65,6 @@ def test_unknown_target_modules_are_an_error(bench: Bench) -> None:
     with pytest.raises(NothingToTrain) as error:
         bench.run(target_modules=["no_such"])
     assert error.value.reason == "NO_TARGET_MODULES"
-
-
-def test_rank_and_alpha_are_those_of_the_adapter(bench: Bench) -> None:
-    adapter = bench.run(max_train_steps=1, lora_rank=3, lora_alpha=6).adapter
-    assert {(m.rank, m.alpha) for m in adapter.modules.values()} == {(3, 6.0)}
-    assert {m.alpha for m in bench.run(max_train_steps=1, lora_rank=3).adapter.modules.values()} == {3.0}
-
-
-def test_a_checkpoint_is_kept_every_save_steps_and_at_the_end(bench: Bench) -> None:
-    sinks = MemorySinks()
-    bench.run(sinks, save_steps=3)
-    assert [checkpoint.step for checkpoint in sinks.checkpoints] == [3, 4]
 
 
 def test_accumulated_passes_equal_one_large_batch(bench: Bench) -> None:
