@@ -64,6 +64,10 @@ SOAKS: Final = (
         "tests/chart/test_chart_generated_values.py", "TERROIR_CHART_EXAMPLES", 300,
     ),
     Soak(
+        "training-kills", "a training run killed at steps, epochs' edges, inside writes; its weights stay, kills",
+        "tests/robustness/training/test_killed_training.py", "TERROIR_SOAK_TRAINING_KILLS", 50,
+    ),
+    Soak(
         "rpc-fuzz", "random bytes and random fields at every method, of each a method",
         "tests/robustness/rpc/test_rpc_fuzz.py", "TERROIR_SOAK_RPC_FUZZ", 500,
     ),
@@ -94,7 +98,7 @@ def main() -> int:
     options = parser.parse_args()
     if options.list:
         for soak in SOAKS:
-            print(f"{soak.name:10} {soak.count:>6}  {soak.about}")
+            print(f"{soak.name:14} {soak.count:>6}  {soak.about}")
         return 0
     kept = _load()
     commit = _commit()

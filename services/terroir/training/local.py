@@ -118,7 +118,8 @@ def run(
     checkpoints = Checkpoints(store, _RUN, clock)
     if checkpoints.newest() is None:
         _replace(output / "config.yaml", _told(config, home).encode())
-    with Curves(store, _RUN, _ATTEMPT, clock) as curves:
+    started = len(list((output / "state" / _RUN / "tensorboard").glob("*")))
+    with Curves(store, _RUN, started + 1, clock) as curves:
         sinks = _FolderSinks(checkpoints, curves, output / "train.log", on_progress)
         for warning in parsed.warnings:
             sinks.log(f"warning: {warning}")

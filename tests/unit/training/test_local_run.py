@@ -44,6 +44,7 @@ def test_a_run_without_a_server_leaves_both_files_curves_and_a_log(config: Path,
     again = local.run(config, base_sources={"terroir-tiny": base_dir}, threads=1)
     assert "resumed at step 2 of 2" in (config.parent / "out" / "train.log").read_text()
     assert again.loss == result.loss
+    assert len(list(config.parent.glob("out/state/run/tensorboard/*"))) == 2, "curves of the first start are kept"
 
 
 def test_the_whole_configuration_is_left_beside_the_result_and_runs_the_same_again(
