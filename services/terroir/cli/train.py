@@ -9,7 +9,7 @@ import typer
 from rich.progress import Progress, TaskID
 
 from terroir._proto.training.v1 import training_pb2 as pb
-from terroir.cli import train_profiles
+from terroir.cli import train_profiles, train_queue
 from terroir.cli.config_flags import CommandWithKeys, GroupWithKeys, given_keys
 from terroir.cli.session import Session, resource, session
 from terroir.cli.train_folder import overruled, service_config
@@ -23,6 +23,7 @@ app = typer.Typer(
     "overrules it: `terroir train --config style.yaml --lora-rank 8`.",
 )
 app.command("profiles")(train_profiles.profiles)
+app.command("queue")(train_queue.queue)
 
 _STATES: Final = {
     pb.JOB_STATE_QUEUED: "queued", pb.JOB_STATE_RUNNING: "running", pb.JOB_STATE_SUCCEEDED: "succeeded",
@@ -159,7 +160,8 @@ def list_jobs(context: typer.Context) -> None:
             [
                 ("job", lambda j: j.name), ("state", lambda j: _STATES.get(j.state, "?")),
                 ("step", lambda j: f"{j.progress.step}/{j.progress.total_steps}"), ("adapter", lambda j: j.adapter),
-                ("version", lambda j: j.adapter_version),
+                ("attempts", lambda j: str(j.attempt.number)), ("version", lambda j: j.adapter_version),
+                ("waits", lambda j: train_queue.describe_wait(j.wait) if j.HasField("wait") else ""),
             ],
             empty="no jobs; start one: terroir train submit CONFIG --adapter NAME",
         )  # fmt: skip
@@ -184,6 +186,9 @@ def show(
         job,
         f"{job.name} {_STATES.get(job.state, '?')} step {job.progress.step}/{job.progress.total_steps}",
         f"attempt {attempt.number} {attempt.submission_id} worker pid {attempt.worker_pid} node {attempt.node_id}",
+        *([train_queue.describe_wait(job.wait)] if job.HasField("wait") else []),
+        *([f"makes room for {job.makes_room_for}"] if job.makes_room_for else []),
+        *(train_queue.describe_attempt(past) for past in job.past_attempts),
         f"{job.dataset_version} on {job.base} → {job.adapter_version or job.adapter}",
         job.config_yaml,
     )

@@ -70,6 +70,11 @@ class Training:
         for answer in typed_stream(self._stub.TailJobLogs(request)):
             yield from answer.lines
 
+    def queue(self, max_waiting: int = 100) -> pb.Queue:
+        """What runs, and the first of what waits with why."""
+        with typed_errors():
+            return self._stub.GetQueue(pb.GetQueueRequest(max_waiting=max_waiting), timeout=UNARY_SECONDS)
+
     def checkpoints(self, job: str) -> Sequence[pb.Checkpoint]:
         """Checkpoints of a job, newest first."""
         with typed_errors():

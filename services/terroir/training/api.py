@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -23,9 +23,13 @@ from terroir.training.errors import AttemptNotFound
 from terroir.training.jobs import Job, Jobs, attempt_prefix
 from terroir.training.messages import checkpoint_message, config_message, job_message
 from terroir.training.metrics import TrainingMetrics
+from terroir.training.queue import Queue
+from terroir.training.queue_messages import queue_message
 from terroir.training.submissions import Submissions
 
 _POLL_SECONDS: Final = 0.3
+_WAITING: Final = 100
+_MOST_WAITING: Final = 1000
 _Context = grpc.aio.ServicerContext[Any, Any]
 
 
@@ -38,8 +42,7 @@ class Domain:
     jobs: Jobs
     submissions: Submissions
     metrics: TrainingMetrics
-    changed: Callable[[str], None]
-    """Tells the queue that a job may have something to do."""
+    queue: Queue
 
 
 class TrainingServicer(training_pb2_grpc.TrainingServiceServicer):
@@ -67,7 +70,7 @@ class TrainingServicer(training_pb2_grpc.TrainingServiceServicer):
             over=over,
         )  # fmt: skip
         self._domain.metrics.created()
-        self._domain.changed(job.id)
+        self._domain.queue.added(job.id)
         return await self._message(job)
 
     async def GetJob(self, request: pb.GetJobRequest, _: _Context) -> pb.Job:
@@ -90,7 +93,7 @@ class TrainingServicer(training_pb2_grpc.TrainingServiceServicer):
         """Ask a job to stop."""
         job = await self._job(request.name)
         job = await asyncio.to_thread(self._domain.jobs.request_cancel, job.id)
-        self._domain.changed(job.id)
+        self._domain.queue.added(job.id)
         return await self._message(job)
 
     async def WatchJob(self, request: pb.WatchJobRequest, _: _Context) -> AsyncIterator[pb.WatchJobResponse]:
@@ -119,6 +122,11 @@ class TrainingServicer(training_pb2_grpc.TrainingServiceServicer):
                 return
             await asyncio.sleep(_POLL_SECONDS)
 
+    async def GetQueue(self, request: pb.GetQueueRequest, _: _Context) -> pb.Queue:
+        """What runs, what waits and why."""
+        ensure_range(request.max_waiting, "max_waiting", 0, _MOST_WAITING)
+        return queue_message(self._domain.queue.standing, request.max_waiting or _WAITING)
+
     async def ListCheckpoints(self, request: pb.ListCheckpointsRequest, _: _Context) -> pb.ListCheckpointsResponse:
         """Checkpoints of a job, newest first."""
         job = await self._job(request.job, field="job")
@@ -135,7 +143,7 @@ class TrainingServicer(training_pb2_grpc.TrainingServiceServicer):
         if job.attempt is not None:
             prefix = attempt_prefix(job.id, job.attempt.number)
             progress = await asyncio.to_thread(read_progress, self._domain.store, prefix)
-        message = job_message(job, progress)
+        message = job_message(job, progress, self._domain.queue.standing.waits.get(job.id))
         if not brief and (config := config_message(job.config_yaml)) is not None:
             message.config.CopyFrom(config)
         return message
@@ -152,8 +160,8 @@ class TrainingServicer(training_pb2_grpc.TrainingServiceServicer):
         return request.attempt or newest
 
     def _newest_first(self) -> list[Job]:
-        jobs = [self._domain.jobs.get(job_id) for job_id in self._domain.jobs.ids()]
-        return sorted(jobs, key=_key, reverse=True)
+        self._domain.queue.view.refresh()
+        return self._domain.queue.view.all()[::-1]
 
 
 def _key(job: Job) -> str:

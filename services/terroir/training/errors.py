@@ -18,6 +18,12 @@ class ConfigInvalid(InvalidArgument):
     reason = "CONFIG_VALUE"
 
 
+class DemandImpossible(InvalidArgument):
+    """A job asks for more than its team or the cluster may ever give it."""
+
+    reason = "DEMAND_IMPOSSIBLE"
+
+
 class JobNotFound(NotFound):
     """No such job."""
 

@@ -15,6 +15,7 @@ from terroir.common.credentials import CallerCredentials
 from terroir.common.server import Server
 from terroir.common.service import run_service
 from terroir.store.opening import open_for_writing
+from terroir.training.admission import QueueAdmission
 from terroir.training.api import Domain, TrainingServicer
 from terroir.training.attempts import Attempt
 from terroir.training.driver_order import DriverOrder
@@ -106,8 +107,10 @@ async def build(settings: TrainingSettings, server: Server) -> AsyncIterator[Non
         DatasetService(settings.dataset_target, shown, server.tracing),
         RegistryService(settings.registry_target, shown, server.tracing),
     )
-    submissions = Submissions(jobs, datasets, registry, settings.base_sources.keys())
-    domain = Domain(store, clock, jobs, submissions, TrainingMetrics(server.registry), queue.added)
+    submissions = Submissions(
+        jobs, datasets, registry, settings.base_sources.keys(), QueueAdmission(limits, settings.team_members)
+    )
+    domain = Domain(store, clock, jobs, submissions, TrainingMetrics(server.registry), queue)
     registrations = Registrations(store, clock)
     sheets = add_rating_service(server, store, clock, jobs, datasets, registry, queue.added)
     server.scope_regions(lambda name: _region_of(name, jobs, registrations, sheets, registry))

@@ -15,6 +15,8 @@ from terroir.training.config.parser import parse_config
 from terroir.training.engine.ports import TrainProgress
 from terroir.training.errors import ConfigInvalid
 from terroir.training.jobs import Job, JobState
+from terroir.training.queue_messages import past_attempt_message, wait_message
+from terroir.training.scheduling.model import Wait
 
 _STATES = {
     JobState.QUEUED: pb.JOB_STATE_QUEUED,
@@ -25,8 +27,8 @@ _STATES = {
 }
 
 
-def job_message(job: Job, progress: TrainProgress | None) -> pb.Job:
-    """A job with the progress of its attempt."""
+def job_message(job: Job, progress: TrainProgress | None, wait: Wait | None = None) -> pb.Job:
+    """A job with the progress of its attempt, or with why it waits."""
     return pb.Job(
         name=job.name,
         state=_STATES[job.state],
@@ -42,6 +44,9 @@ def job_message(job: Job, progress: TrainProgress | None) -> pb.Job:
         end_time=_timestamp(job.ended_at) if job.ended_at else None,
         etag=job.etag,
         creator=job.creator,
+        wait=wait_message(wait) if wait is not None and not job.dispatched and not job.ended else None,
+        past_attempts=[past_attempt_message(past) for past in job.history],
+        makes_room_for=f"jobs/{job.preempt_for}" if job.preempt_for else "",
     )
 
 

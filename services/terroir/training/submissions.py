@@ -12,6 +12,7 @@ from terroir.common.errors import InvalidArgument
 from terroir.common.principal import Principal
 from terroir.common.tracing import current_traceparent
 from terroir.common.validation import ensure_identifier, ensure_name, ensure_text
+from terroir.training.admission import QueueAdmission
 from terroir.training.config import TrainConfig
 from terroir.training.config.in_force import ensure_in_force, without_effect
 from terroir.training.config.parser import ParsedConfig, dump_config, parse_config
@@ -47,12 +48,18 @@ class Submissions:
     bases: Bases
     mounted_bases: Collection[str]
     """Bases that the workers have a folder for."""
+    admission: QueueAdmission | None = None
+    """What the queue could ever give; None: everything."""
 
     def validate(self, config_yaml: str, over: Mapping[str, Any] = MappingProxyType({})) -> ParsedConfig:
-        """The configuration with every default, and warnings; keys of `over` overrule. Raises ConfigInvalid."""
+        """The configuration with every default, and warnings; keys of `over` overrule.
+
+        Raises ConfigInvalid, and DemandImpossible for what the queue could never give.
+        """
         parsed = parse_config(config_yaml, over)
         _for_service(parsed.config)
         ensure_in_force(parsed.config)
+        self._ensure_possible(parsed.config)
         return replace(parsed, warnings=(*parsed.warnings, *without_effect(parsed.config)))
 
     def create(
@@ -64,9 +71,11 @@ class Submissions:
         Keys of `over` overrule those of the YAML.
 
         Raises as `resolved` does, and NotFound (dataset), RightsNotAttested, NothingToTrain, PermissionDenied (a
-        dataset of a region that the principal is not for), OperationConflict (the request_id made another job).
+        dataset of a region that the principal is not for, a team that it is none of), OperationConflict (the
+        request_id made another job).
         """
         config = self.validate(config_yaml, over).config
+        self.ensure_team(config, principal)
         resolved = self.resolved(config, adapter)
         dataset = self._trainable(config.dataset)
         principal.require_region(dataset.region, f"train on {dataset.name}")
@@ -85,9 +94,10 @@ class Submissions:
     def resolved(self, config: TrainConfig, adapter: str) -> TrainConfig:
         """The configuration with exact names of base, adapter and the version to go on from; the dataset stays.
 
-        Raises ConfigInvalid, InvalidArgument (names), NotFound (base, adapter to go on from), BaseUnreadable,
-        PretrainedMismatch and PretrainedUnusable.
+        Raises ConfigInvalid, DemandImpossible, InvalidArgument (names), NotFound (base, adapter to go on from),
+        BaseUnreadable, PretrainedMismatch and PretrainedUnusable.
         """
+        self._ensure_possible(config)
         base = ensure_identifier(config.base_model.removeprefix("bases/"), "base_model")
         target = _adapter(config, adapter)
         digest = self.bases.base_digest(base)
@@ -107,6 +117,15 @@ class Submissions:
         dataset = self._trainable(config.reg_dataset)
         principal.require_region(dataset.region, f"train on {dataset.name}")
         return {"reg_dataset": dataset.name}
+
+    def ensure_team(self, config: TrainConfig, principal: Principal) -> None:
+        """Raise PermissionDenied for a team that others alone may submit for."""
+        if self.admission is not None:
+            self.admission.ensure_member(principal, wish_of(config).team)
+
+    def _ensure_possible(self, config: TrainConfig) -> None:
+        if self.admission is not None:
+            self.admission.ensure_possible(wish_of(config))
 
     def _trainable(self, name: str) -> FrozenDataset:
         dataset = self.datasets.version(name)

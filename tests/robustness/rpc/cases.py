@@ -180,6 +180,8 @@ _RATINGS = "terroir.training.v1.RatingService"
 _INFERENCE = "terroir.inference.v1.InferenceService"
 _MOVES = ("state", "phase", "phases", "dataset_version", "job", "pictures", "waiting_for", "end_time", "etag")
 """Fields of a registration that change while it goes on."""
+_WAITS = ("wait",)
+"""Why a job waits is known once the queue has looked at it."""
 CASES: Final[dict[str, Case]] = {
     f"{_REGISTRY}.RegisterBase": Case(_unary(R, "RegisterBase", _register)),
     f"{_REGISTRY}.GetBase": Case(_unary(R, "GetBase", lambda _: reg.GetBaseRequest(name=BASE))),
@@ -254,14 +256,16 @@ CASES: Final[dict[str, Case]] = {
     f"{_TRAINING}.ValidateConfig": Case(_unary(T, "ValidateConfig", lambda w: tr.ValidateConfigRequest(
         config_yaml=_config(w)))),
     f"{_TRAINING}.CreateJob": Case(_unary(T, "CreateJob", lambda w: tr.CreateJobRequest(
-        config_yaml=_config(w), adapter=f"adapters/j-{uuid.uuid4().hex[:12]}", request_id=_new()))),
-    f"{_TRAINING}.GetJob": Case(_unary(T, "GetJob", lambda w: tr.GetJobRequest(name=w.job()))),
-    f"{_TRAINING}.ListJobs": Case(_unary(T, "ListJobs", lambda _: tr.ListJobsRequest(page_size=5))),
+        config_yaml=_config(w), adapter=f"adapters/j-{uuid.uuid4().hex[:12]}", request_id=_new())), varies=_WAITS),
+    f"{_TRAINING}.GetJob": Case(_unary(T, "GetJob", lambda w: tr.GetJobRequest(name=w.job())), varies=_WAITS),
+    f"{_TRAINING}.ListJobs": Case(_unary(T, "ListJobs", lambda _: tr.ListJobsRequest(page_size=5)), varies=_WAITS),
     f"{_TRAINING}.CancelJob": Case(_unary(T, "CancelJob", lambda w: tr.CancelJobRequest(name=w.job()))),
     f"{_TRAINING}.WatchJob": Case(
-        _stream(T, "WatchJob", lambda w: tr.WatchJobRequest(name=w.job()), most=1), stream=True, endless=True),
+        _stream(T, "WatchJob", lambda w: tr.WatchJobRequest(name=w.job()), most=1), stream=True, endless=True,
+        varies=_WAITS),
     f"{_TRAINING}.TailJobLogs": Case(
         _stream(T, "TailJobLogs", lambda w: tr.TailJobLogsRequest(name=w.job())), stream=True),
+    f"{_TRAINING}.GetQueue": Case(_unary(T, "GetQueue", lambda _: tr.GetQueueRequest()), varies=("*",)),
     f"{_TRAINING}.ListCheckpoints": Case(
         _unary(T, "ListCheckpoints", lambda w: tr.ListCheckpointsRequest(job=w.job()))),
     f"{_STYLES}.RegisterStyle": Case(_settled(

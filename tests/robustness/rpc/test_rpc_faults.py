@@ -75,11 +75,13 @@ def same(case: Case, one: Any, other: Any) -> bool:
 def _told(message: Any, case: Case) -> Any:
     if not isinstance(message, Message):
         return message
-    copy = type(message)()
+    copy: Any = type(message)()
     copy.CopyFrom(message)
-    for field in case.varies:
-        if field in copy.DESCRIPTOR.fields_by_name:
-            copy.ClearField(field)
+    listed = copy.jobs if "jobs" in copy.DESCRIPTOR.fields_by_name else ()
+    for each in (copy, *listed):
+        for field in case.varies:
+            if field in each.DESCRIPTOR.fields_by_name:
+                each.ClearField(field)
     return copy.SerializeToString(deterministic=True)
 
 

@@ -57,6 +57,90 @@ JOB_STATE_CANCELLED: JobState.ValueType  # 5
 """Ended on request."""
 Global___JobState: _TypeAlias = JobState  # noqa: Y015
 
+class _WaitReason:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _WaitReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_WaitReason.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    WAIT_REASON_UNSPECIFIED: _WaitReason.ValueType  # 0
+    """Not set."""
+    WAIT_REASON_BACK_OFF: _WaitReason.ValueType  # 1
+    """An attempt was lost a moment ago."""
+    WAIT_REASON_QUOTA: _WaitReason.ValueType  # 2
+    """Its team holds what it may."""
+    WAIT_REASON_JOB_LIMIT: _WaitReason.ValueType  # 3
+    """As many jobs run as may."""
+    WAIT_REASON_CAPACITY: _WaitReason.ValueType  # 4
+    """No room on the cluster."""
+    WAIT_REASON_RESERVED: _WaitReason.ValueType  # 5
+    """What is free is kept for a job that goes before it."""
+    WAIT_REASON_PREEMPTING: _WaitReason.ValueType  # 6
+    """A job that makes room for it still saves its state."""
+    WAIT_REASON_UNSATISFIABLE: _WaitReason.ValueType  # 7
+    """It will never fit, unless quota or cluster grow."""
+
+class WaitReason(_WaitReason, metaclass=_WaitReasonEnumTypeWrapper):
+    """Why a job waits."""
+
+WAIT_REASON_UNSPECIFIED: WaitReason.ValueType  # 0
+"""Not set."""
+WAIT_REASON_BACK_OFF: WaitReason.ValueType  # 1
+"""An attempt was lost a moment ago."""
+WAIT_REASON_QUOTA: WaitReason.ValueType  # 2
+"""Its team holds what it may."""
+WAIT_REASON_JOB_LIMIT: WaitReason.ValueType  # 3
+"""As many jobs run as may."""
+WAIT_REASON_CAPACITY: WaitReason.ValueType  # 4
+"""No room on the cluster."""
+WAIT_REASON_RESERVED: WaitReason.ValueType  # 5
+"""What is free is kept for a job that goes before it."""
+WAIT_REASON_PREEMPTING: WaitReason.ValueType  # 6
+"""A job that makes room for it still saves its state."""
+WAIT_REASON_UNSATISFIABLE: WaitReason.ValueType  # 7
+"""It will never fit, unless quota or cluster grow."""
+Global___WaitReason: _TypeAlias = WaitReason  # noqa: Y015
+
+class _AttemptOutcome:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _AttemptOutcomeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_AttemptOutcome.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    ATTEMPT_OUTCOME_UNSPECIFIED: _AttemptOutcome.ValueType  # 0
+    """Not set."""
+    ATTEMPT_OUTCOME_SUCCEEDED: _AttemptOutcome.ValueType  # 1
+    """Trained and published."""
+    ATTEMPT_OUTCOME_FAILED: _AttemptOutcome.ValueType  # 2
+    """By an error of the run itself, which would come again."""
+    ATTEMPT_OUTCOME_CANCELLED: _AttemptOutcome.ValueType  # 3
+    """On request."""
+    ATTEMPT_OUTCOME_LOST: _AttemptOutcome.ValueType  # 4
+    """By a fault of its worker, its node, the store or a service; counts against `max_retries`."""
+    ATTEMPT_OUTCOME_RAY_GONE: _AttemptOutcome.ValueType  # 5
+    """With its whole Ray."""
+    ATTEMPT_OUTCOME_PREEMPTED: _AttemptOutcome.ValueType  # 6
+    """It made room for a more urgent job."""
+
+class AttemptOutcome(_AttemptOutcome, metaclass=_AttemptOutcomeEnumTypeWrapper):
+    """How an attempt ended."""
+
+ATTEMPT_OUTCOME_UNSPECIFIED: AttemptOutcome.ValueType  # 0
+"""Not set."""
+ATTEMPT_OUTCOME_SUCCEEDED: AttemptOutcome.ValueType  # 1
+"""Trained and published."""
+ATTEMPT_OUTCOME_FAILED: AttemptOutcome.ValueType  # 2
+"""By an error of the run itself, which would come again."""
+ATTEMPT_OUTCOME_CANCELLED: AttemptOutcome.ValueType  # 3
+"""On request."""
+ATTEMPT_OUTCOME_LOST: AttemptOutcome.ValueType  # 4
+"""By a fault of its worker, its node, the store or a service; counts against `max_retries`."""
+ATTEMPT_OUTCOME_RAY_GONE: AttemptOutcome.ValueType  # 5
+"""With its whole Ray."""
+ATTEMPT_OUTCOME_PREEMPTED: AttemptOutcome.ValueType  # 6
+"""It made room for a more urgent job."""
+Global___AttemptOutcome: _TypeAlias = AttemptOutcome  # noqa: Y015
+
 @_typing.final
 class Job(_message.Message):
     """One training run."""
@@ -78,6 +162,9 @@ class Job(_message.Message):
     ETAG_FIELD_NUMBER: _builtins.int
     CREATOR_FIELD_NUMBER: _builtins.int
     CONFIG_FIELD_NUMBER: _builtins.int
+    WAIT_FIELD_NUMBER: _builtins.int
+    PAST_ATTEMPTS_FIELD_NUMBER: _builtins.int
+    MAKES_ROOM_FOR_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Resource name, `jobs/{id}`."""
     state: Global___JobState.ValueType
@@ -96,6 +183,8 @@ class Job(_message.Message):
     """Changes with every change of the job."""
     creator: _builtins.str
     """Who asked for it, such as `oidc:https://login.example.com#ana`; empty for jobs of before this was kept."""
+    makes_room_for: _builtins.str
+    """The job that this one shall make room for, `jobs/{id}`: it saves a checkpoint, ends its attempt and waits again."""
     @_builtins.property
     def progress(self) -> Global___Progress:
         """How far training is."""
@@ -122,6 +211,14 @@ class Job(_message.Message):
         ListJobs, and where this version no longer knows a key of the job.
         """
 
+    @_builtins.property
+    def wait(self) -> Global___JobWait:
+        """Where it stands in the queue and why; absent while it runs, once it has ended, and until the queue has looked."""
+
+    @_builtins.property
+    def past_attempts(self) -> _containers.RepeatedCompositeFieldContainer[Global___PastAttempt]:
+        """Attempts that are over, oldest first."""
+
     def __init__(
         self,
         *,
@@ -140,14 +237,99 @@ class Job(_message.Message):
         etag: _builtins.str = ...,
         creator: _builtins.str = ...,
         config: _config_pb2.TrainConfig | None = ...,
+        wait: Global___JobWait | None = ...,
+        past_attempts: _abc.Iterable[Global___PastAttempt] | None = ...,
+        makes_room_for: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "config", b"config", "create_time", b"create_time", "end_time", b"end_time", "error", b"error", "progress", b"progress"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "config", b"config", "create_time", b"create_time", "end_time", b"end_time", "error", b"error", "progress", b"progress", "wait", b"wait"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["adapter", b"adapter", "adapter_version", b"adapter_version", "attempt", b"attempt", "base", b"base", "config", b"config", "config_yaml", b"config_yaml", "create_time", b"create_time", "creator", b"creator", "dataset_version", b"dataset_version", "end_time", b"end_time", "error", b"error", "etag", b"etag", "name", b"name", "progress", b"progress", "state", b"state"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["adapter", b"adapter", "adapter_version", b"adapter_version", "attempt", b"attempt", "base", b"base", "config", b"config", "config_yaml", b"config_yaml", "create_time", b"create_time", "creator", b"creator", "dataset_version", b"dataset_version", "end_time", b"end_time", "error", b"error", "etag", b"etag", "makes_room_for", b"makes_room_for", "name", b"name", "past_attempts", b"past_attempts", "progress", b"progress", "state", b"state", "wait", b"wait"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Job: _TypeAlias = Job  # noqa: Y015
+
+@_typing.final
+class JobWait(_message.Message):
+    """A job's place in the queue."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    POSITION_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    DETAIL_FIELD_NUMBER: _builtins.int
+    position: _builtins.int
+    """From 1: the order in which waiting jobs are looked at."""
+    reason: Global___WaitReason.ValueType
+    """Why it does not run."""
+    detail: _builtins.str
+    """The same in words, with values and limits."""
+    def __init__(
+        self,
+        *,
+        position: _builtins.int = ...,
+        reason: Global___WaitReason.ValueType = ...,
+        detail: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["detail", b"detail", "position", b"position", "reason", b"reason"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___JobWait: _TypeAlias = JobWait  # noqa: Y015
+
+@_typing.final
+class PastAttempt(_message.Message):
+    """An attempt that is over."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NUMBER_FIELD_NUMBER: _builtins.int
+    NODE_ID_FIELD_NUMBER: _builtins.int
+    SUBMIT_TIME_FIELD_NUMBER: _builtins.int
+    START_TIME_FIELD_NUMBER: _builtins.int
+    END_TIME_FIELD_NUMBER: _builtins.int
+    OUTCOME_FIELD_NUMBER: _builtins.int
+    MESSAGE_FIELD_NUMBER: _builtins.int
+    number: _builtins.int
+    """Counts from 1."""
+    node_id: _builtins.str
+    """Ray node identifier of its worker; empty: it had none."""
+    outcome: Global___AttemptOutcome.ValueType
+    """How it ended."""
+    message: _builtins.str
+    """Why, in words."""
+    @_builtins.property
+    def submit_time(self) -> _timestamp_pb2.Timestamp:
+        """When it was given to Ray."""
+
+    @_builtins.property
+    def start_time(self) -> _timestamp_pb2.Timestamp:
+        """When its worker began; absent: it had none."""
+
+    @_builtins.property
+    def end_time(self) -> _timestamp_pb2.Timestamp:
+        """When it was over."""
+
+    def __init__(
+        self,
+        *,
+        number: _builtins.int = ...,
+        node_id: _builtins.str = ...,
+        submit_time: _timestamp_pb2.Timestamp | None = ...,
+        start_time: _timestamp_pb2.Timestamp | None = ...,
+        end_time: _timestamp_pb2.Timestamp | None = ...,
+        outcome: Global___AttemptOutcome.ValueType = ...,
+        message: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["end_time", b"end_time", "start_time", b"start_time", "submit_time", b"submit_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["end_time", b"end_time", "message", b"message", "node_id", b"node_id", "number", b"number", "outcome", b"outcome", "start_time", b"start_time", "submit_time", b"submit_time"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PastAttempt: _TypeAlias = PastAttempt  # noqa: Y015
 
 @_typing.final
 class Progress(_message.Message):
@@ -594,6 +776,197 @@ class TailJobLogsResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___TailJobLogsResponse: _TypeAlias = TailJobLogsResponse  # noqa: Y015
+
+@_typing.final
+class GetQueueRequest(_message.Message):
+    """Request of GetQueue."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MAX_WAITING_FIELD_NUMBER: _builtins.int
+    max_waiting: _builtins.int
+    """At most this many waiting jobs, 1 … 1000; 0 means 100."""
+    def __init__(
+        self,
+        *,
+        max_waiting: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["max_waiting", b"max_waiting"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetQueueRequest: _TypeAlias = GetQueueRequest  # noqa: Y015
+
+@_typing.final
+class Queue(_message.Message):
+    """The queue at one moment."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RUNNING_FIELD_NUMBER: _builtins.int
+    WAITING_FIELD_NUMBER: _builtins.int
+    TOTAL_WAITING_FIELD_NUMBER: _builtins.int
+    TEAMS_FIELD_NUMBER: _builtins.int
+    DECIDE_TIME_FIELD_NUMBER: _builtins.int
+    total_waiting: _builtins.int
+    """How many wait in all."""
+    @_builtins.property
+    def running(self) -> _containers.RepeatedCompositeFieldContainer[Global___QueueEntry]:
+        """Jobs that were given to Ray, longest first."""
+
+    @_builtins.property
+    def waiting(self) -> _containers.RepeatedCompositeFieldContainer[Global___QueueEntry]:
+        """Jobs that wait, in the order in which they are looked at."""
+
+    @_builtins.property
+    def teams(self) -> _containers.RepeatedCompositeFieldContainer[Global___TeamShare]:
+        """Teams that hold or want something, or did of late."""
+
+    @_builtins.property
+    def decide_time(self) -> _timestamp_pb2.Timestamp:
+        """When the replica looked; absent: it has not yet."""
+
+    def __init__(
+        self,
+        *,
+        running: _abc.Iterable[Global___QueueEntry] | None = ...,
+        waiting: _abc.Iterable[Global___QueueEntry] | None = ...,
+        total_waiting: _builtins.int = ...,
+        teams: _abc.Iterable[Global___TeamShare] | None = ...,
+        decide_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["decide_time", b"decide_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["decide_time", b"decide_time", "running", b"running", "teams", b"teams", "total_waiting", b"total_waiting", "waiting", b"waiting"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Queue: _TypeAlias = Queue  # noqa: Y015
+
+@_typing.final
+class QueueEntry(_message.Message):
+    """One job of the queue."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    JOB_FIELD_NUMBER: _builtins.int
+    TEAM_FIELD_NUMBER: _builtins.int
+    PRIORITY_FIELD_NUMBER: _builtins.int
+    WORKERS_FIELD_NUMBER: _builtins.int
+    GPUS_FIELD_NUMBER: _builtins.int
+    CPUS_FIELD_NUMBER: _builtins.int
+    SINCE_TIME_FIELD_NUMBER: _builtins.int
+    WAIT_FIELD_NUMBER: _builtins.int
+    MAKES_ROOM_FOR_FIELD_NUMBER: _builtins.int
+    job: _builtins.str
+    """`jobs/{id}`."""
+    team: _builtins.str
+    """Whose quota and share it counts against."""
+    priority: _config_pb2.TrainConfig.Priority.ValueType
+    """Its class."""
+    workers: _builtins.int
+    """Workers that it needs at the same moment."""
+    gpus: _builtins.float
+    """GPUs of each worker; below 1 a share of one."""
+    cpus: _builtins.float
+    """Cores of each worker."""
+    makes_room_for: _builtins.str
+    """The job that it makes room for, `jobs/{id}`; empty: none."""
+    @_builtins.property
+    def since_time(self) -> _timestamp_pb2.Timestamp:
+        """Since when it runs or waits."""
+
+    @_builtins.property
+    def wait(self) -> Global___JobWait:
+        """Why it waits; absent where it runs."""
+
+    def __init__(
+        self,
+        *,
+        job: _builtins.str = ...,
+        team: _builtins.str = ...,
+        priority: _config_pb2.TrainConfig.Priority.ValueType = ...,
+        workers: _builtins.int = ...,
+        gpus: _builtins.float = ...,
+        cpus: _builtins.float = ...,
+        since_time: _timestamp_pb2.Timestamp | None = ...,
+        wait: Global___JobWait | None = ...,
+        makes_room_for: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["since_time", b"since_time", "wait", b"wait"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cpus", b"cpus", "gpus", b"gpus", "job", b"job", "makes_room_for", b"makes_room_for", "priority", b"priority", "since_time", b"since_time", "team", b"team", "wait", b"wait", "workers", b"workers"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___QueueEntry: _TypeAlias = QueueEntry  # noqa: Y015
+
+@_typing.final
+class TeamShare(_message.Message):
+    """What one team holds and may hold."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TEAM_FIELD_NUMBER: _builtins.int
+    RUNNING_JOBS_FIELD_NUMBER: _builtins.int
+    WAITING_JOBS_FIELD_NUMBER: _builtins.int
+    GPUS_FIELD_NUMBER: _builtins.int
+    CPUS_FIELD_NUMBER: _builtins.int
+    QUOTA_GPUS_FIELD_NUMBER: _builtins.int
+    QUOTA_JOBS_FIELD_NUMBER: _builtins.int
+    WEIGHT_FIELD_NUMBER: _builtins.int
+    RECENT_GPUS_FIELD_NUMBER: _builtins.int
+    RECENT_CPUS_FIELD_NUMBER: _builtins.int
+    team: _builtins.str
+    """The team."""
+    running_jobs: _builtins.int
+    """Its jobs that were given to Ray."""
+    waiting_jobs: _builtins.int
+    """Its jobs that wait."""
+    gpus: _builtins.float
+    """GPUs that it holds."""
+    cpus: _builtins.float
+    """Cores that it holds."""
+    quota_gpus: _builtins.float
+    """GPUs that it may hold at once; absent: no limit."""
+    quota_jobs: _builtins.int
+    """Jobs that may run at once; absent: no limit."""
+    weight: _builtins.float
+    """Its part when all want more than there is."""
+    recent_gpus: _builtins.float
+    """GPUs that it held of late, on average; what is long past counts little."""
+    recent_cpus: _builtins.float
+    """Cores that it held of late, on average."""
+    def __init__(
+        self,
+        *,
+        team: _builtins.str = ...,
+        running_jobs: _builtins.int = ...,
+        waiting_jobs: _builtins.int = ...,
+        gpus: _builtins.float = ...,
+        cpus: _builtins.float = ...,
+        quota_gpus: _builtins.float | None = ...,
+        quota_jobs: _builtins.int | None = ...,
+        weight: _builtins.float = ...,
+        recent_gpus: _builtins.float = ...,
+        recent_cpus: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_quota_gpus", b"_quota_gpus", "_quota_jobs", b"_quota_jobs", "quota_gpus", b"quota_gpus", "quota_jobs", b"quota_jobs"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_quota_gpus", b"_quota_gpus", "_quota_jobs", b"_quota_jobs", "cpus", b"cpus", "gpus", b"gpus", "quota_gpus", b"quota_gpus", "quota_jobs", b"quota_jobs", "recent_cpus", b"recent_cpus", "recent_gpus", b"recent_gpus", "running_jobs", b"running_jobs", "team", b"team", "waiting_jobs", b"waiting_jobs", "weight", b"weight"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__quota_gpus: _TypeAlias = _typing.Literal["quota_gpus"]  # noqa: Y015
+    _WhichOneofArgType__quota_gpus: _TypeAlias = _typing.Literal["_quota_gpus", b"_quota_gpus"]  # noqa: Y015
+    _WhichOneofReturnType__quota_jobs: _TypeAlias = _typing.Literal["quota_jobs"]  # noqa: Y015
+    _WhichOneofArgType__quota_jobs: _TypeAlias = _typing.Literal["_quota_jobs", b"_quota_jobs"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__quota_gpus) -> _WhichOneofReturnType__quota_gpus | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__quota_jobs) -> _WhichOneofReturnType__quota_jobs | None: ...
+
+Global___TeamShare: _TypeAlias = TeamShare  # noqa: Y015
 
 @_typing.final
 class ListCheckpointsRequest(_message.Message):

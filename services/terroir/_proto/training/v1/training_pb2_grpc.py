@@ -70,6 +70,11 @@ class TrainingServiceStub:
                 request_serializer=terroir_dot_training_dot_v1_dot_training__pb2.TailJobLogsRequest.SerializeToString,
                 response_deserializer=terroir_dot_training_dot_v1_dot_training__pb2.TailJobLogsResponse.FromString,
                 _registered_method=True)
+        self.GetQueue = channel.unary_unary(
+                '/terroir.training.v1.TrainingService/GetQueue',
+                request_serializer=terroir_dot_training_dot_v1_dot_training__pb2.GetQueueRequest.SerializeToString,
+                response_deserializer=terroir_dot_training_dot_v1_dot_training__pb2.Queue.FromString,
+                _registered_method=True)
         self.ListCheckpoints = channel.unary_unary(
                 '/terroir.training.v1.TrainingService/ListCheckpoints',
                 request_serializer=terroir_dot_training_dot_v1_dot_training__pb2.ListCheckpointsRequest.SerializeToString,
@@ -131,6 +136,13 @@ class TrainingServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetQueue(self, request, context):
+        """Returns the queue as this replica saw it last: what runs, what waits and why, and what each team holds.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ListCheckpoints(self, request, context):
         """Lists the checkpoints of a job, newest first.
         """
@@ -175,6 +187,11 @@ def add_TrainingServiceServicer_to_server(servicer, server):
                     servicer.TailJobLogs,
                     request_deserializer=terroir_dot_training_dot_v1_dot_training__pb2.TailJobLogsRequest.FromString,
                     response_serializer=terroir_dot_training_dot_v1_dot_training__pb2.TailJobLogsResponse.SerializeToString,
+            ),
+            'GetQueue': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetQueue,
+                    request_deserializer=terroir_dot_training_dot_v1_dot_training__pb2.GetQueueRequest.FromString,
+                    response_serializer=terroir_dot_training_dot_v1_dot_training__pb2.Queue.SerializeToString,
             ),
             'ListCheckpoints': grpc.unary_unary_rpc_method_handler(
                     servicer.ListCheckpoints,
@@ -372,6 +389,33 @@ class TrainingService:
             '/terroir.training.v1.TrainingService/TailJobLogs',
             terroir_dot_training_dot_v1_dot_training__pb2.TailJobLogsRequest.SerializeToString,
             terroir_dot_training_dot_v1_dot_training__pb2.TailJobLogsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetQueue(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/terroir.training.v1.TrainingService/GetQueue',
+            terroir_dot_training_dot_v1_dot_training__pb2.GetQueueRequest.SerializeToString,
+            terroir_dot_training_dot_v1_dot_training__pb2.Queue.FromString,
             options,
             channel_credentials,
             insecure,

@@ -49,6 +49,8 @@ class TrainingServiceStub:
     """Streams the job: at once as it is, then at every change, until it has ended."""
     TailJobLogs: _grpc.UnaryStreamMultiCallable[_training_pb2.TailJobLogsRequest, _training_pb2.TailJobLogsResponse]
     """Streams log lines of one attempt from its beginning, and follows them until it ends if asked to."""
+    GetQueue: _grpc.UnaryUnaryMultiCallable[_training_pb2.GetQueueRequest, _training_pb2.Queue]
+    """Returns the queue as this replica saw it last: what runs, what waits and why, and what each team holds."""
     ListCheckpoints: _grpc.UnaryUnaryMultiCallable[_training_pb2.ListCheckpointsRequest, _training_pb2.ListCheckpointsResponse]
     """Lists the checkpoints of a job, newest first."""
 
@@ -73,6 +75,8 @@ class TrainingServiceAsyncStub(TrainingServiceStub):
     """Streams the job: at once as it is, then at every change, until it has ended."""
     TailJobLogs: _aio.UnaryStreamMultiCallable[_training_pb2.TailJobLogsRequest, _training_pb2.TailJobLogsResponse]  # type: ignore[assignment]
     """Streams log lines of one attempt from its beginning, and follows them until it ends if asked to."""
+    GetQueue: _aio.UnaryUnaryMultiCallable[_training_pb2.GetQueueRequest, _training_pb2.Queue]  # type: ignore[assignment]
+    """Returns the queue as this replica saw it last: what runs, what waits and why, and what each team holds."""
     ListCheckpoints: _aio.UnaryUnaryMultiCallable[_training_pb2.ListCheckpointsRequest, _training_pb2.ListCheckpointsResponse]  # type: ignore[assignment]
     """Lists the checkpoints of a job, newest first."""
 
@@ -136,6 +140,14 @@ class TrainingServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_training_pb2.TailJobLogsResponse], _abc.AsyncIterator[_training_pb2.TailJobLogsResponse]]:
         """Streams log lines of one attempt from its beginning, and follows them until it ends if asked to."""
+
+    @_abc_1.abstractmethod
+    def GetQueue(
+        self,
+        request: _training_pb2.GetQueueRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_training_pb2.Queue, _abc.Awaitable[_training_pb2.Queue]]:
+        """Returns the queue as this replica saw it last: what runs, what waits and why, and what each team holds."""
 
     @_abc_1.abstractmethod
     def ListCheckpoints(
