@@ -68,6 +68,10 @@ SOAKS: Final = (
         "tests/robustness/training/test_killed_training.py", "TERROIR_SOAK_TRAINING_KILLS", 50,
     ),
     Soak(
+        "training-outage", "MinIO gone in the middle of a training attempt, which waits for it, seconds",
+        "tests/integration/training/test_store_outage.py", "TERROIR_SOAK_OUTAGE_SECONDS", 30,
+    ),
+    Soak(
         "rpc-fuzz", "random bytes and random fields at every method, of each a method",
         "tests/robustness/rpc/test_rpc_fuzz.py", "TERROIR_SOAK_RPC_FUZZ", 500,
     ),
@@ -98,7 +102,7 @@ def main() -> int:
     options = parser.parse_args()
     if options.list:
         for soak in SOAKS:
-            print(f"{soak.name:14} {soak.count:>6}  {soak.about}")
+            print(f"{soak.name:15} {soak.count:>6}  {soak.about}")
         return 0
     kept = _load()
     commit = _commit()

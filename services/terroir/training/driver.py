@@ -28,6 +28,7 @@ from terroir.store.blobs import Blobs
 from terroir.store.errors import StoreError, StoreUnavailable
 from terroir.store.interface import ObjectStore
 from terroir.store.opening import location_of, open_store
+from terroir.store.patient import PatientStore
 from terroir.training.adapter_file import config_digest
 from terroir.training.attempt_files import AttemptLog, read_progress, write_progress
 from terroir.training.attempts import Outcome
@@ -51,7 +52,8 @@ def store_of(order: DriverOrder) -> ObjectStore:
     """The service's store; where it is comes with the order, its keys from TERROIR_TRAINING_STORE_… on this machine."""
     own = TrainingSettings.load()
     told = {"data_dir": Path(order.data_dir), "store": order.store, "store_endpoint": order.store_endpoint}
-    return open_store(location_of(own.model_copy(update={**told, "store_region": order.store_region})))
+    # An attempt waits while the store is away: giving up would cost it everything since its last checkpoint.
+    return PatientStore(open_store(location_of(own.model_copy(update={**told, "store_region": order.store_region}))))
 
 
 def credentials_of_node() -> CallerCredentials:

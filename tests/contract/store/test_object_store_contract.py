@@ -16,14 +16,17 @@ from terroir.store.errors import AlreadyExists, InvalidKey, NotFound
 from terroir.store.interface import ObjectStore
 from terroir.store.local import LocalStore
 from terroir.store.obstore_driver import MemoryStore
+from terroir.store.patient import PatientStore
 from tests.tools.minio_server import MinioServer
 
 
-@pytest.fixture(params=["memory", "local", "minio"])
+@pytest.fixture(params=["memory", "local", "minio", "patient"])
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> ObjectStore:
     if request.param == "minio":
         server: MinioServer = request.getfixturevalue("minio")
         return server.store()
+    if request.param == "patient":
+        return PatientStore(MemoryStore())
     return MemoryStore() if request.param == "memory" else LocalStore(tmp_path)
 
 

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from training_kit import SMALL, pictures
 
 from terroir.common.base_digest import base_digest, component_digests
 from terroir.common.clock import FixedClock
@@ -24,6 +23,7 @@ from terroir.training.driver_order import DriverOrder, Trained
 from terroir.training.engine.ports import Picture
 from terroir.training.jobs import Attempt, Jobs, attempt_prefix
 from terroir.training.upstream import FrozenDataset
+from tests.unit.training.training_kit import SMALL, pictures
 
 
 def frozen(name: str, data: Sequence[Picture], *, rights: str = "ours", region: str = "") -> FrozenDataset:
@@ -75,6 +75,7 @@ class AttemptBench:
     clock: FixedClock = field(default_factory=FixedClock)
     lines: list[str] = field(default_factory=list)
     """The log of the last attempt."""
+    job_id: str = ""
 
     def run(self, **keys: Any) -> Trained:
         """The next attempt, from its start to the adapter file in the store."""
@@ -87,6 +88,7 @@ class AttemptBench:
             dataset_version="datasets/ink/versions/1",
             config_yaml=dump_config(config),
         )
+        self.job_id = job.id
         attempt = Attempt(1 + (job.attempt.number if job.attempt else 0), "submission", "ray")
         jobs.change(job.id, f"dispatch/{attempt.number}", lambda job: replace(job, dispatched=True, attempt=attempt))
         order = DriverOrder(
