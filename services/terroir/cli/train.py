@@ -76,10 +76,13 @@ def train(
             ),
         )
     if this.as_json:
-        this.print_json({"files": [str(path) for path in result.files], "steps": result.steps})
-    else:
-        for path in result.files:
-            this.say(f"wrote {path}")
+        files = [str(path) for path in result.files]
+        this.print_json({"files": files, "steps": result.steps, **({"hint": result.hint} if result.hint else {})})
+        return
+    for path in result.files:
+        this.say(f"wrote {path}")
+    if result.hint:
+        this.say(f"hint: {result.hint}")
 
 
 @app.command(cls=CommandWithKeys)

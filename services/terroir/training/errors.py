@@ -96,6 +96,12 @@ class OutOfMemory(ResourceExhausted):
     reason = "OUT_OF_MEMORY"
 
 
+class OutputUnwritable(FailedPrecondition):
+    """The output folder of a run without a server cannot be made or written."""
+
+    reason = "OUTPUT_UNWRITABLE"
+
+
 class CheckpointMismatch(FailedPrecondition):
     """A checkpoint belongs to another configuration or base."""
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,25 +14,20 @@ from torch import cuda
 from terroir.common.base_digest import base_digest, component_digests
 from terroir.common.clock import SystemClock
 from terroir.lora.formats import to_diffusers
-from terroir.store.local import LocalStore
 from terroir.tiny import BASE_DIR, BASE_ID
 from terroir.training.adapter_file import kohya_file
-from terroir.training.checkpoints import Checkpoints
 from terroir.training.config import TrainConfig
 from terroir.training.config.flags import absolute_paths
 from terroir.training.config.parser import dump_config
-from terroir.training.curves import Curves
 from terroir.training.engine.cache import StoreArrayCache
-from terroir.training.engine.ports import Checkpoint, TrainProgress, TrainResult, TrainRun
+from terroir.training.engine.ports import TrainProgress, TrainResult, TrainRun
 from terroir.training.engine.train import train
-from terroir.training.errors import BaseUnreadable, CheckpointMismatch
+from terroir.training.errors import BaseUnreadable
 from terroir.training.local_config import read_local_config
 from terroir.training.local_data import read_pictures
+from terroir.training.output_folder import FolderSinks, OutputFolder, told_of
 from terroir.training.pretrained import read_local
 
-_ATTEMPT: Final = 1
-_RUN: Final = "run"
-"""Prefix of checkpoints and curves in the folder's store: an output folder holds one run."""
 _CONFIG_HEAD: Final = (
     "# The whole configuration of the run in this folder, profiles and defaults filled in, paths absolute.\n"
     "# The same again: terroir train --config config.yaml --output-dir ANOTHER\n"
@@ -49,35 +42,8 @@ class LocalResult:
     """The adapter as kohya file and as diffusers file."""
     steps: int
     loss: float
-
-
-class _FolderSinks:
-    """Keeps checkpoints, curves and log in the output folder; Ctrl-C loses at most `save_steps` steps."""
-
-    def __init__(
-        self, checkpoints: Checkpoints, curves: Curves, log: Path, on_progress: Callable[[TrainProgress], None]
-    ) -> None:
-        self._checkpoints = checkpoints
-        self._curves = curves
-        self._log = log
-        self.progress = on_progress
-
-    def scalars(self, step: int, values: Mapping[str, float]) -> None:
-        self._curves.add(step, values)
-
-    def log(self, line: str) -> None:
-        with self._log.open("a", encoding="utf-8") as file:
-            file.write(f"{time.strftime('%Y-%m-%dT%H:%M:%S%z')} {line}\n")
-
-    def save(self, checkpoint: Checkpoint) -> None:
-        self._checkpoints.save(checkpoint, _ATTEMPT)
-        self.log(f"saved checkpoint of step {checkpoint.step}, loss {checkpoint.loss:.4f}")
-
-    def newest(self) -> Checkpoint | None:
-        return self._checkpoints.newest()
-
-    def stop_requested(self) -> bool:
-        return False
+    hint: str
+    """What the losses suggest to try; empty if nothing."""
 
 
 def run(
@@ -94,19 +60,14 @@ def run(
     Keys of `over` overrule the file; without a file they are all there is, and paths are relative to the working
     directory. A run that was interrupted goes on from its last checkpoint when the same configuration is run again;
     `start_over` throws the checkpoints of the folder away first. Raises ConfigInvalid, InvalidArgument (folder missing
-    or empty), BaseUnreadable, CheckpointMismatch (the folder holds a run with other keys) and what the engine raises.
+    or empty), BaseUnreadable, CheckpointMismatch (the folder holds a run with other keys), OutputUnwritable,
+    StoreUnavailable and what the engine raises.
     """
     parsed, home = read_local_config(config_path, over), Path.cwd() if config_path is None else config_path.parent
     config = parsed.config
     folder = _base_folder(config, base_sources or {BASE_ID: BASE_DIR}, home)
     pictures = read_pictures(config, home)
-    output = home / config.output_dir
-    output.mkdir(parents=True, exist_ok=True)
-    if start_over:
-        shutil.rmtree(output / "state" / _RUN, ignore_errors=True)
-    store, clock = LocalStore(output / "state"), SystemClock()
-    components = component_digests(folder)
-    cores = threads or len(os.sched_getaffinity(0))
+    components, cores = component_digests(folder), threads or len(os.sched_getaffinity(0))
     this_run = TrainRun(
         config=config,
         base_dir=folder,
@@ -115,29 +76,25 @@ def run(
         threads=cores,
         start=read_local(config, home, folder),
     )
-    checkpoints = Checkpoints(store, _RUN, clock)
-    if checkpoints.newest() is None:
-        _replace(output / "config.yaml", _told(config, home).encode())
-    started = len(list((output / "state" / _RUN / "tensorboard").glob("*")))
-    with Curves(store, _RUN, started + 1, clock) as curves:
-        sinks = _FolderSinks(checkpoints, curves, output / "train.log", on_progress)
-        for warning in parsed.warnings:
-            sinks.log(f"warning: {warning}")
-        cache = StoreArrayCache(store)
-        try:
+    path = home / Path(config.output_dir).expanduser()
+    with told_of(path):
+        output = OutputFolder(path, start_over=start_over)
+        if output.checkpoints.newest() is None:
+            output.replace("config.yaml", _told(config, home))
+        with output.curves() as curves:
+            sinks = FolderSinks(output, curves, on_progress)
+            for warning in parsed.warnings:
+                sinks.log(f"warning: {warning}")
+            cache, clock = StoreArrayCache(output.store), SystemClock()
             result = train(this_run, pictures.data, sinks, cache, clock, pictures.regularisation)
-        except CheckpointMismatch as error:
-            raise CheckpointMismatch(
-                f"{output} holds another run: {error} (here: another output_dir, or --start-over to lose that run)",
-                metadata=error.metadata,
-            ) from error
-    _replace(output / "config.yaml", _told(config, home).encode())
-    return LocalResult(_write(result, config, output, base_digest(components)), result.steps, result.loss)
+        output.replace("config.yaml", _told(config, home))
+        files = _write(result, config, output, base_digest(components))
+    return LocalResult(files, result.steps, result.loss, result.hint)
 
 
-def _told(config: TrainConfig, home: Path) -> str:
+def _told(config: TrainConfig, home: Path) -> bytes:
     """The file that runs the same again, wherever it lies."""
-    return _CONFIG_HEAD + dump_config(config.model_copy(update=absolute_paths(dict(config), home)))
+    return (_CONFIG_HEAD + dump_config(config.model_copy(update=absolute_paths(dict(config), home)))).encode()
 
 
 def _base_folder(config: TrainConfig, sources: Mapping[str, Path], start: Path) -> Path:
@@ -151,20 +108,10 @@ def _base_folder(config: TrainConfig, sources: Mapping[str, Path], start: Path) 
     return folder
 
 
-def _write(result: TrainResult, config: TrainConfig, output: Path, digest: str) -> tuple[Path, ...]:
+def _write(result: TrainResult, config: TrainConfig, output: OutputFolder, digest: str) -> tuple[Path, ...]:
     title = config.adapter or "adapter"
-    contents = {
-        output / f"{title}.safetensors": kohya_file(
-            result, config, title=title, base_digest=digest, trigger_word=config.trigger_word
-        ),
-        output / f"{title}.diffusers.safetensors": to_diffusers(result.adapter),
-    }
-    for path, data in contents.items():
-        _replace(path, data)
-    return tuple(contents)
-
-
-def _replace(path: Path, data: bytes) -> None:
-    partial = path.with_suffix(".partial")
-    partial.write_bytes(data)
-    partial.replace(path)
+    kohya = kohya_file(result, config, title=title, base_digest=digest, trigger_word=config.trigger_word)
+    return (
+        output.replace(f"{title}.safetensors", kohya),
+        output.replace(f"{title}.diffusers.safetensors", to_diffusers(result.adapter)),
+    )

@@ -12,6 +12,7 @@ from typing import Any
 from terroir.store.local import LocalStore
 from terroir.training import local
 from terroir.training.engine.data.batches import Batches
+from terroir.training.output_folder import OutputFolder
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,7 @@ class Death:
 
 def run(config: Path, death: Death) -> None:
     """Train, and die where it is told."""
-    make, write, replace = Batches.make, LocalStore._write, local._replace
+    make, write, replace = Batches.make, LocalStore._write, OutputFolder.replace
     counts = {"write": 0, "result": 0}
 
     def die() -> None:
@@ -57,15 +58,15 @@ def run(config: Path, death: Death) -> None:
             self._stage(body[: int(death.share * len(body))], durable=True)
         return die()
 
-    def dying_replace(path: Path, data: bytes) -> None:
+    def dying_replace(self: OutputFolder, name: str, data: bytes) -> Path:
         if reached("result", death.result):
-            path.with_suffix(".partial").write_bytes(data[: len(data) // 2])
+            (self.path / name).with_suffix(".partial").write_bytes(data[: len(data) // 2])
             die()
-        replace(path, data)
+        return replace(self, name, data)
 
     _put(Batches, "make", dying_make)
     _put(LocalStore, "_write", dying_write)
-    _put(local, "_replace", dying_replace)
+    _put(OutputFolder, "replace", dying_replace)
     local.run(config, threads=1)
 
 

@@ -16,8 +16,8 @@ import pytest
 
 from terroir.common.clock import SystemClock
 from terroir.store.local import LocalStore
-from terroir.training import local
 from terroir.training.checkpoints import Checkpoints
+from terroir.training.output_folder import RUN
 from tests.robustness.training.killed_run import Death, run
 from tests.unit.training.small_bases import small_sd
 from tests.unit.training.training_kit import png
@@ -77,7 +77,7 @@ class Runs:
 
     @property
     def checkpoints(self) -> Checkpoints:
-        return Checkpoints(LocalStore(self.folder / self.output / "state"), local._RUN, SystemClock())
+        return Checkpoints(LocalStore(self.folder / self.output / "state"), RUN, SystemClock())
 
     def start_over(self) -> None:
         (self.folder / self.output).rename(self.folder / f"{self.output}-over-{len(list(self.folder.iterdir()))}")

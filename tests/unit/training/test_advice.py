@@ -145,6 +145,15 @@ def test_scatter_and_rise_are_told_apart() -> None:
     assert advice.for_losses(losses(200, 0.2, slope=-0.9), config) is None
 
 
+def test_a_long_curve_that_does_not_fall_is_told_and_one_that_does_is_not() -> None:
+    config = TrainConfig(learning_rate=1e-5)
+    flat = advice.for_losses(losses(400, 0.3), config)
+    assert flat is not None and flat.symptom is Symptom.FLAT_LOSS
+    assert "learning_rate 1e-05 → " in advice.hint(losses(400, 0.3), config)
+    assert advice.for_losses(losses(400, 0.3, slope=-0.3), config) is None
+    assert advice.hint(losses(399, 0.3), config) == ""
+
+
 def test_a_short_or_broken_curve_says_nothing() -> None:
     assert advice.for_losses(losses(LEAST_STEPS - 1, 2.0), TrainConfig()) is None
     assert advice.for_losses([], TrainConfig()) is None

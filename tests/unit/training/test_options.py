@@ -11,10 +11,11 @@ import torch
 from training_kit import Bench, MemorySinks, flat
 
 from terroir.training.config import TrainConfig
+from terroir.training.engine import train as loop
 from terroir.training.engine import update
 from terroir.training.engine.data.batches import Batches
 from terroir.training.engine.schedule import learning_rate
-from terroir.training.errors import NonFiniteLoss, NothingToTrain
+from terroir.training.errors import NonFiniteLoss, NothingToTrain, OutOfMemory
 
 SHORT = {"max_train_steps": 2}
 
@@ -148,3 +149,32 @@ def _spoil(monkeypatch: pytest.MonkeyPatch, value: float, steps: set[int]) -> No
 def test_no_pictures_are_an_error(bench: Bench) -> None:
     with pytest.raises(NothingToTrain):
         bench.run(data=[])
+
+
+def test_memory_that_runs_out_in_a_step_names_the_key_and_the_value_to_try(
+    small: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def out_of_memory(*_: Any) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB\nand much more")
+
+    monkeypatch.setattr(loop, "loss_of", out_of_memory)
+    sinks = MemorySinks()
+    with pytest.raises(OutOfMemory) as error:
+        small.run(sinks, batch_size=4, gradient_checkpointing=True, mixed_precision="bf16")
+    assert "Tried to allocate 2.00 GiB);" in str(error.value), "the first line only"
+    assert "try batch_size 4 → 2 and gradient_accumulation_steps 1 → 2" in str(error.value)
+    assert not sinks.checkpoints
+
+
+def test_what_the_losses_suggest_is_said_at_the_end(small: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Losses are made up, as forty real ones do not misbehave on demand."""
+    keys: dict[str, Any] = {"max_train_steps": 40, "optimizer": "sgd", "batch_size": 1}
+    sinks = MemorySinks()
+    assert small.run(sinks, **keys).hint == "" or "hint" in sinks.lines[-1]
+    growing = iter(range(1, 1000))
+    real = loop.loss_of
+    monkeypatch.setattr(loop, "loss_of", lambda *given: real(*given) * 0 + next(growing))
+    sinks = MemorySinks()
+    result = small.run(sinks, **keys)
+    assert result.hint.startswith("The loss rises: try learning_rate 0.01 → 0.0033 ")
+    assert f"hint: {result.hint}" in sinks.lines and "docs/troubleshooting.md#loss-rises" in result.hint

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from typing import Final
 
-from terroir.training.advice.losses import SCATTER, rises, scatter
+from terroir.training.advice.losses import SCATTER, rises, scatter, stays
 from terroir.training.advice.rows import ROWS
 from terroir.training.advice.values import Advice, Symptom
 from terroir.training.config import TrainConfig
@@ -48,9 +48,17 @@ def for_verdict(failed: Collection[str], config: TrainConfig) -> tuple[Advice, .
 
 
 def for_losses(losses: Sequence[float], config: TrainConfig) -> Advice | None:
-    """Advice on the loss of every step so far, if it rises or scatters more than is usual."""
+    """Advice on the loss of every step so far, if it rises, scatters more than is usual, or does not fall at all."""
     if rises(losses):
         return for_symptom(Symptom.DIVERGING, config)
     if scatter(losses) > SCATTER:
         return for_symptom(Symptom.NOISY_LOSS, config)
+    if stays(losses):
+        return for_symptom(Symptom.FLAT_LOSS, config)
     return None
+
+
+def hint(losses: Sequence[float], config: TrainConfig) -> str:
+    """That advice in one sentence for the end of a run; empty if there is none."""
+    told = for_losses(losses, config)
+    return "" if told is None else f"{told.title}: {told.sentence(most=2)} ({told.page})"

@@ -13,6 +13,12 @@ _SPLIT = Remedy(
 )
 _HALF_STEPS = Remedy("halve `max_train_steps` or `epochs`", "pictures are seen half as often", change.fewer_steps)
 _THIRD_RATE = Remedy("divide `learning_rate` by three", "steps that are too long miss the valley", change.third_of_rate)
+_HIGHER_RATE = Remedy(
+    "raise `learning_rate`: 1e-4 is usual for SD 1.5 and SDXL, 3e-3 for the tiny base",
+    "what was not learnt at this rate",
+    change.higher_rate,
+)
+_LARGER_RANK = Remedy("double `lora_rank`", "room for more than palette", change.larger_rank)
 _DROPOUT = Remedy("`lora_dropout: 0.1`", "no single weight can remember a picture", change.dropout)
 _SMALLER_RANK = Remedy("halve `lora_rank`, `lora_alpha` with it", "fewer weights remember less", change.smaller_rank)
 _SAFER = Remedy(
@@ -75,14 +81,25 @@ _ROWS = (
         ),
     ),
     Row(
+        Symptom.FLAT_LOSS,
+        "The loss does not fall",
+        "In 400 steps or more, the last quarter's mean loss is no lower than the first quarter's by more than chance. "
+        "A style of few pictures can be learnt all the same: look at samples before anything else.",
+        (
+            _HIGHER_RATE,
+            Remedy("`min_snr_gamma: 5`", "noise levels at which there is little to learn weigh less", change.min_snr),
+            _LARGER_RANK,
+            Remedy("read the captions: `terroir dataset images`", "what they contradict cannot be learnt"),
+        ),
+    ),
+    Row(
         Symptom.TOO_WEAK,
         "The style is too weak",
         "The judgement's style gain is below `min_style_gain`; pictures look like the base's.",
         (
-            Remedy("raise `learning_rate`: 1e-4 is usual for SD 1.5 and SDXL, 3e-3 for the tiny base",
-                   "what was not learnt at this rate", change.higher_rate),
+            _HIGHER_RATE,
             Remedy("double `max_train_steps` or `epochs`", "it may only need longer", change.more_steps),
-            Remedy("double `lora_rank`", "room for more than palette", change.larger_rank),
+            _LARGER_RANK,
             Remedy("`target_modules: attention-ff` or `all-linear-conv`", "line and texture lie outside attention",
                    change.more_layers),
             Remedy("draw with the trigger word first in the prompt", "captions had it there in training"),

@@ -17,6 +17,7 @@ class Symptom(StrEnum):
     NON_FINITE = "loss-is-nan"
     DIVERGING = "loss-rises"
     NOISY_LOSS = "noisy-loss"
+    FLAT_LOSS = "loss-does-not-fall"
     TOO_WEAK = "style-too-weak"
     OVER_FITTED = "over-fitted"
     LITTLE_VARIETY = "pictures-all-alike"

@@ -95,6 +95,8 @@ class TrainResult:
     """Of the base, as the registry calls it."""
     prediction_type: str
     """What the denoiser was taught to predict: `epsilon` or `v_prediction`."""
+    hint: str = ""
+    """What the losses suggest to try; empty if they look as they should."""
 
 
 class ArrayCache(Protocol):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
+from typing import Final
 
 import torch
 
@@ -11,6 +12,9 @@ from terroir.training import advice
 from terroir.training.config import TrainConfig
 from terroir.training.engine.ports import TrainRun
 from terroir.training.errors import OutOfMemory
+
+_ALLOCATOR_SAYS: Final = ("can't allocate memory", "not enough memory", "bad_alloc")
+"""What torch's allocator for processors says, on Linux and elsewhere, and C++ below it."""
 
 
 @contextlib.contextmanager
@@ -42,7 +46,7 @@ def memory_advice(config: TrainConfig) -> Iterator[None]:
     except (torch.OutOfMemoryError, MemoryError) as error:
         raise _out_of_memory(error, config) from error
     except RuntimeError as error:
-        if "not enough memory" not in str(error):
+        if not any(words in str(error) for words in _ALLOCATOR_SAYS):
             raise
         raise _out_of_memory(error, config) from error
 

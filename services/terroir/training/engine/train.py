@@ -66,6 +66,7 @@ class _Training:
         self._collective = collective
         self._total = meter.total_steps = prepared.total_steps
         self._counters = Counters()
+        self._losses: list[float] = []
         self._update = GuardedUpdate(
             self._state.layers.trained,
             self._state.optimizer,
@@ -91,6 +92,8 @@ class _Training:
         if saved != self._total:
             self._save()
         family = self._prepared.family
+        if hint := advice.hint(self._losses, self._run.config):
+            self._sinks.log(f"hint: {hint}")
         return TrainResult(
             adapter=self._state.adapter(),
             steps=self._total,
@@ -99,6 +102,7 @@ class _Training:
             pictures=pictures,
             family=family.name,
             prediction_type=family.schedule.prediction_type,
+            hint=hint,
         )
 
     def _resume(self, pictures: int) -> int:
@@ -163,6 +167,7 @@ class _Training:
         if state.average is not None:
             state.average.update(counters.updates)
         counters.skipped_in_a_row = 0
+        self._losses.append(step.loss)
         counters.losses = [*counters.losses[1 - _LOSS_WINDOW :], step.loss]
         curves = {"loss": step.loss, "learning_rate": rates.denoiser, "gradient_norm": step.norm}
         if self._run.config.text_encoder_lr is not None:
