@@ -10,26 +10,21 @@ from __future__ import annotations
 import sys
 import traceback
 from collections.abc import Callable
-from dataclasses import replace
-from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import ray
 from ray.exceptions import OutOfMemoryError as RayOutOfMemory
-from ray.exceptions import RayActorError, RayError, RayTaskError, TaskCancelledError, WorkerCrashedError
-from ray.util.scheduling_strategies import NodeLabelSchedulingStrategy, NotIn
+from ray.exceptions import RayError
 
 from terroir.common.clock import Clock, SystemClock
-from terroir.common.credentials import CallerCredentials
 from terroir.common.errors import TerroirError, Unavailable
-from terroir.common.tracing import current_traceparent, fail_current, reason_of, span
+from terroir.common.tracing import fail_current, reason_of, span
 from terroir.common.version import code_version
 from terroir.store.blobs import Blobs
 from terroir.store.errors import StoreError, StoreUnavailable
 from terroir.store.interface import ObjectStore
-from terroir.store.opening import location_of, open_store
-from terroir.store.patient import PatientStore
 from terroir.training.adapter_file import config_digest
+from terroir.training.attempt_access import credentials_of_node, store_of
 from terroir.training.attempt_files import AttemptLog, read_progress, write_progress
 from terroir.training.attempts import Outcome
 from terroir.training.config.parser import parse_config
@@ -38,39 +33,11 @@ from terroir.training.engine.ports import Stopped, TrainProgress
 from terroir.training.errors import AttemptSuperseded, OutOfMemory
 from terroir.training.job_tracing import traced_part
 from terroir.training.jobs import Job, JobFailure, Jobs, JobState, attempt_prefix
-from terroir.training.settings import TrainingSettings
+from terroir.training.on_ray import train_on_ray
 from terroir.training.upstream import Publication, RegistryService
 
-_ASK_SECONDS: Final = 1.0
-_NODE_ID: Final = "ray.io/node-id"
-"""Label that Ray gives each node."""
 _TRY_AGAIN: Final = 1
 """Exit status."""
-
-
-def store_of(order: DriverOrder) -> ObjectStore:
-    """The service's store; where it is comes with the order, its keys from TERROIR_TRAINING_STORE_… on this machine."""
-    own = TrainingSettings.load()
-    told = {"data_dir": Path(order.data_dir), "store": order.store, "store_endpoint": order.store_endpoint}
-    # An attempt waits while the store is away: giving up would cost it everything since its last checkpoint.
-    return PatientStore(open_store(location_of(own.model_copy(update={**told, "store_region": order.store_region}))))
-
-
-def credentials_of_node() -> CallerCredentials:
-    """What drivers and workers show to the services: files of this machine, told by its environment."""
-    own = CallerCredentials.of_settings(TrainingSettings.load())
-    return own if own.tls_dir is not None else CallerCredentials.of_environment()
-
-
-def train_in_worker(order: DriverOrder) -> Trained:
-    """The body of the Ray task; torch is imported here, never in the driver."""
-    from terroir.training.worker import train_attempt
-
-    store = store_of(order)
-    with traced_part(order, "worker", "train attempt"):
-        return train_attempt(
-            order, store, credentials_of_node(), lambda: str(ray.get_runtime_context().get_node_id()), SystemClock()
-        )
 
 
 class Driver:
@@ -179,31 +146,6 @@ class Driver:
 
 def _first_line(error: Exception) -> str:
     return str(error).strip().partition("\n")[0][:500]
-
-
-def train_on_ray(order: DriverOrder, jobs: Jobs) -> Trained:
-    """Run the attempt in a Ray worker of its own; raises what it raised there, Stopped if it never began."""
-    told = replace(order, traceparent=current_traceparent())
-    needs: dict[str, Any] = {"num_cpus": order.cpus, "num_gpus": order.gpus, "max_retries": 0}
-    if order.avoid_nodes:
-        # Only where there is another node: one node that lost an attempt is better than none.
-        needs["scheduling_strategy"] = NodeLabelSchedulingStrategy({}, soft={_NODE_ID: NotIn(*order.avoid_nodes)})
-    task = ray.remote(**needs)(train_in_worker).remote(told)
-    while True:
-        ready, _ = ray.wait([task], timeout=_ASK_SECONDS)
-        if ready:
-            break
-        job = jobs.get(order.job_id)
-        if (job.cancel_requested or job.preempt_for) and job.state is JobState.QUEUED:
-            ray.cancel(task)  # no worker has taken it yet, so nobody else could notice
-            raise Stopped(0)
-    try:
-        trained: Trained = ray.get(task)
-    except (WorkerCrashedError, RayActorError, TaskCancelledError):
-        raise
-    except RayTaskError as error:
-        raise error.cause from error
-    return trained
 
 
 def main() -> None:

@@ -126,6 +126,12 @@ class AttemptSuperseded(FailedPrecondition):
     reason = "ATTEMPT_SUPERSEDED"
 
 
+class WorkerLost(Unavailable):
+    """Another worker of the same run is gone."""
+
+    reason = "WORKER_LOST"
+
+
 class RayUnavailable(Unavailable):
     """Ray cannot be started or reached."""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from terroir.common.base_digest import base_digest, component_digests
@@ -22,12 +22,13 @@ from terroir.training.config.parser import parse_config
 from terroir.training.curves import Curves
 from terroir.training.driver_order import DriverOrder, Trained
 from terroir.training.engine.cache import StoreArrayCache
-from terroir.training.engine.ports import Checkpoint, TrainProgress, TrainRun
+from terroir.training.engine.parallel import Silent
+from terroir.training.engine.ports import Checkpoint, Collective, Pictures, TrainProgress, TrainRun
 from terroir.training.engine.train import train
 from terroir.training.errors import BaseMismatch, BaseUnreadable
 from terroir.training.jobs import Job, Jobs, JobState, attempt_prefix, ensure_current
 from terroir.training.pretrained import fetch
-from terroir.training.upstream import DatasetService, RegistryService
+from terroir.training.upstream import DatasetService, FrozenDataset, RegistryService
 
 _CANCEL_SECONDS = 0.25
 _LOG_SECONDS = 2.0
@@ -101,8 +102,12 @@ def train_attempt(
     credentials: CallerCredentials,
     node_id: Callable[[], str],
     clock: Clock,
+    collective: Collective | None = None,
 ) -> Trained:
-    """Run one attempt in this process; raises what the engine and the upstream services raise."""
+    """Run one attempt in this process, the first of `collective` if it has others.
+
+    Raises what the engine and the upstream services raise.
+    """
     jobs, prefix = Jobs(store, clock), attempt_prefix(order.job_id, order.attempt)
     log = AttemptLog(store, prefix, clock)
     job = jobs.change(
@@ -112,7 +117,8 @@ def train_attempt(
     log.write(f"attempt {order.attempt} of {job.name} runs in process {os.getpid()}{trace}")
     try:
         with Curves(store, prefix, order.attempt, clock) as curves:
-            return _train(order, job, store, credentials, JobSinks(store, jobs, order, log, curves, clock), clock)
+            sinks = JobSinks(store, jobs, order, log, curves, clock)
+            return _train(order, job, store, credentials, sinks, clock, collective)
     except Exception as error:
         log.write(f"{type(error).__name__}: {error}")
         raise
@@ -120,16 +126,65 @@ def train_attempt(
         log.flush()
 
 
+def assist_attempt(
+    order: DriverOrder, store: ObjectStore, credentials: CallerCredentials, clock: Clock, collective: Collective
+) -> None:
+    """Be one of the other workers of an attempt: train on a share of each batch, and report nothing."""
+    material = _material(order, Jobs(store, clock).get(order.job_id), credentials)
+    train(material.run, material.data, Silent(), StoreArrayCache(store), clock, material.ordinary, collective)
+
+
+@dataclass(frozen=True)
+class _Material:
+    """What each worker of an attempt needs."""
+
+    run: TrainRun
+    dataset: FrozenDataset
+    data: Pictures
+    ordinary: Pictures
+    """Of what must not change."""
+    base_digest: str
+
+
 def _train(
-    order: DriverOrder, job: Job, store: ObjectStore, credentials: CallerCredentials, sinks: JobSinks, clock: Clock
+    order: DriverOrder,
+    job: Job,
+    store: ObjectStore,
+    credentials: CallerCredentials,
+    sinks: JobSinks,
+    clock: Clock,
+    collective: Collective | None,
 ) -> Trained:
+    sinks.progress(TrainProgress("preparing"))
+    material = _material(order, job, credentials)
+    run, data, dataset = material.run, material.data, material.dataset
+    with span("train", pictures=len(data), device=run.device, threads=run.threads) as training:
+        result = train(run, data, sinks, StoreArrayCache(store), clock, material.ordinary, collective)
+        training.set(steps=result.steps, loss=result.loss)
+    trigger = run.config.trigger_word or dataset.trigger_word
+    with span("write adapter", adapter=job.adapter) as writing:
+        file = kohya_file(result, run.config, title=job.adapter, base_digest=material.base_digest, trigger_word=trigger)
+        file_digest = Blobs(store).put(file)
+        writing.set(size_bytes=len(file), digest=file_digest)
+    return Trained(
+        file_digest=file_digest,
+        base_digest=material.base_digest,
+        dataset_version=dataset.name,
+        dataset_digest=dataset.digest,
+        trigger_word=trigger,
+        region=dataset.region,
+        steps=result.steps,
+        loss=result.loss,
+    )
+
+
+def _material(order: DriverOrder, job: Job, credentials: CallerCredentials) -> _Material:
     config = parse_config(job.config_yaml).config
     folder = _base_folder(order, job.base)
     with span("check base", base=job.base):
         components = component_digests(folder)
         digest = base_digest(components)
         _check_base(order, credentials, job.base, digest)
-    sinks.progress(TrainProgress("preparing"))
     service = DatasetService(order.dataset_target, credentials)
     try:
         with span("fetch dataset", dataset=job.dataset_version) as fetching:
@@ -139,7 +194,6 @@ def _train(
             fetching.set(pictures=len(data), regularisation=len(ordinary))
     finally:
         service.close()
-    start = _start(order, config, credentials, folder, digest)
     run = TrainRun(
         config=config,
         base_dir=folder,
@@ -147,27 +201,10 @@ def _train(
         trigger_word=dataset.trigger_word,
         device="cuda" if order.gpus else "cpu",
         threads=order.cpus,
-        start=start,
+        start=_start(order, config, credentials, folder, digest),
         memory_fraction=order.gpus if 0 < order.gpus < 1 else None,
     )
-    with span("train", pictures=len(data), device=run.device, threads=run.threads) as training:
-        result = train(run, data, sinks, StoreArrayCache(store), clock, ordinary)
-        training.set(steps=result.steps, loss=result.loss)
-    trigger = config.trigger_word or dataset.trigger_word
-    with span("write adapter", adapter=job.adapter) as writing:
-        file = kohya_file(result, config, title=job.adapter, base_digest=digest, trigger_word=trigger)
-        file_digest = Blobs(store).put(file)
-        writing.set(size_bytes=len(file), digest=file_digest)
-    return Trained(
-        file_digest=file_digest,
-        base_digest=digest,
-        dataset_version=dataset.name,
-        dataset_digest=dataset.digest,
-        trigger_word=trigger,
-        region=dataset.region,
-        steps=result.steps,
-        loss=result.loss,
-    )
+    return _Material(run, dataset, data, ordinary, digest)
 
 
 def _start(

@@ -21,6 +21,12 @@ shown_by("team", f"{_QUEUE}::test_a_team_gets_its_quota_and_no_more_however_much
 shown_by("preemptible", f"{_QUEUE}::test_a_job_that_is_not_to_be_pre_empted_runs_on")
 shown_by("max_retries", f"{_QUEUE}::test_a_job_gets_as_many_new_attempts_as_it_wishes_and_the_operator_allows")
 
+shown_by(
+    "num_workers",
+    "integration/training/test_training_service.py"
+    "::test_two_workers_joined_by_ray_train_follow_the_losses_of_one_with_twice_the_batch",
+)
+
 
 @shows("gpus")
 def what_each_worker_asks_the_cluster_for(_: Ground) -> None:
@@ -32,7 +38,7 @@ def what_each_worker_asks_the_cluster_for(_: Ground) -> None:
 
 for _key in (
     "sample_steps", "sample_prompts", "judge_prompts", "judge_seeds", "min_style_gain", "min_prompt_agreement",
-    "min_diversity", "max_memorisation", "rating_gate", "num_workers",
+    "min_diversity", "max_memorisation", "rating_gate",
 ):  # fmt: skip
     shown_by(_key, _NOT_YET[0])
 for _key in ("publish_gate", "judge_checkpoints"):

@@ -15,7 +15,6 @@ from terroir.training.errors import ConfigInvalid
 @pytest.mark.parametrize(
     "given",
     [
-        {"num_workers": 2},
         {"sample_prompts": ["a hill"]}, {"sample_steps": 5}, {"judge_seeds": 8}, {"judge_prompts": ["a hill"]},
         {"min_style_gain": 0.5}, {"min_prompt_agreement": 0.5}, {"min_diversity": 0.1}, {"max_memorisation": 0.5},
         {"rating_gate": True},

@@ -1,7 +1,7 @@
 """Keys that this release reads and keeps, and that nothing acts on yet: refused or told, never silently ignored.
 
-Judgement is there as a library (`training/judging/`), which the driver does not call yet; and Ray gives a job one
-worker. This file goes with the last of these keys.
+Judgement is there as a library (`training/judging/`), which the driver does not call yet. This file goes with the last
+of these keys.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from terroir.training.config.judging_keys import JudgingKeys
 from terroir.training.config.model import TrainConfig
 from terroir.training.errors import ConfigInvalid
 
-_WITHOUT_EFFECT: Final = (*JudgingKeys.model_fields, "num_workers")
+_WITHOUT_EFFECT: Final = tuple(JudgingKeys.model_fields)
 _TOLD: Final = frozenset({"publish_gate", "judge_checkpoints"})
 """Profiles and registrations set these, so a run that carries them is taken, with a warning."""
 

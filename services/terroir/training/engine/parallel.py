@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, distributed
 
 from terroir.training.engine.ports import Checkpoint, TrainProgress
+from terroir.training.errors import WorkerLost
 
 
 class Solo:
@@ -29,7 +31,10 @@ class Solo:
 
 
 class ProcessGroup:
-    """The workers of torch.distributed's default group: NCCL on GPUs, gloo on processors."""
+    """The workers of torch.distributed's default group: NCCL on GPUs, gloo on processors.
+
+    Every method raises WorkerLost when another worker is gone.
+    """
 
     def __init__(self, device: str) -> None:
         self._device = torch.device(device)
@@ -39,7 +44,8 @@ class ProcessGroup:
     def average_(self, tensors: Sequence[Tensor]) -> None:
         """In one exchange, for there are hundreds of small ones; every worker gets the same bits."""
         flat = torch.cat([tensor.flatten() for tensor in tensors])
-        distributed.all_reduce(flat)
+        with _others_there():
+            distributed.all_reduce(flat)
         flat /= self.world
         parts = flat.split([tensor.numel() for tensor in tensors])
         for tensor, part in zip(tensors, parts, strict=True):
@@ -48,14 +54,24 @@ class ProcessGroup:
     def any(self, value: bool) -> bool:
         """Whether it is true of any worker."""
         found = torch.tensor(float(value), device=self._device)
-        distributed.all_reduce(found, op=distributed.ReduceOp.MAX)
+        with _others_there():
+            distributed.all_reduce(found, op=distributed.ReduceOp.MAX)
         return bool(found)
 
     def broadcast(self, value: bytes | None) -> bytes | None:
         """The value of worker 0."""
         box: list[bytes | None] = [value]
-        distributed.broadcast_object_list(box, src=0, device=self._device)
+        with _others_there():
+            distributed.broadcast_object_list(box, src=0, device=self._device)
         return box[0]
+
+
+@contextmanager
+def _others_there() -> Iterator[None]:
+    try:
+        yield
+    except RuntimeError as error:  # gloo's and NCCL's, whatever broke the connection
+        raise WorkerLost(f"another worker of the run can no longer be reached: {error}") from error
 
 
 class Silent:
