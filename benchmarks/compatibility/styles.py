@@ -157,6 +157,9 @@ class _Quiet:
     def save(self, checkpoint: Checkpoint) -> None:
         pass
 
+    def sample(self, step: int, adapter: Adapter) -> None:
+        pass
+
     def newest(self) -> Checkpoint | None:
         return None
 

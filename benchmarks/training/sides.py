@@ -12,6 +12,7 @@ from typing import Final
 from benchmarks.peers import plain_loop
 from benchmarks.training.component_time import ComponentTime
 from terroir.common.base_digest import component_digests
+from terroir.lora.adapter import Adapter
 from terroir.training.config import TrainConfig
 from terroir.training.engine.ports import ArrayCache, Checkpoint, Pictures, TrainProgress, TrainRun
 from terroir.training.engine.train import train
@@ -55,6 +56,9 @@ class Stopwatch:
 
     def save(self, checkpoint: Checkpoint) -> None:
         """Drop it."""
+
+    def sample(self, step: int, adapter: Adapter) -> None:
+        """Draw nothing."""
 
     def newest(self) -> Checkpoint | None:
         """Start from nothing."""

@@ -9,7 +9,21 @@ from typing import Annotated, NoReturn
 import typer
 from rich.text import Text
 
-from terroir.cli import adapter, base, dataset, demo, generate, preset, rating, recipe, region, style, train, up
+from terroir.cli import (
+    adapter,
+    base,
+    dataset,
+    demo,
+    generate,
+    judgement,
+    preset,
+    rating,
+    recipe,
+    region,
+    style,
+    train,
+    up,
+)
 from terroir.cli.session import Session, plain_console
 from terroir.common.errors import TerroirError
 from terroir.store.errors import StoreError
@@ -29,6 +43,8 @@ app.add_typer(style.app, name="style")
 app.add_typer(train.app, name="train")
 app.add_typer(adapter.app, name="adapter")
 train.app.add_typer(rating.app, name="rate")
+train.app.command()(judgement.verdict)
+train.app.command()(judgement.report)
 adapter.app.add_typer(preset.presets, name="preset")
 adapter.app.add_typer(preset.samples, name="sample")
 app.add_typer(base.app, name="base")

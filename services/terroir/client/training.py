@@ -75,6 +75,16 @@ class Training:
         with typed_errors():
             return self._stub.GetQueue(pb.GetQueueRequest(max_waiting=max_waiting), timeout=UNARY_SECONDS)
 
+    def verdict(self, name: str) -> pb.JobVerdict:
+        """What the judgement of a job found, with what its pictures are closest to."""
+        with typed_errors():
+            return self._stub.GetJobVerdict(pb.GetJobVerdictRequest(name=name), timeout=UNARY_SECONDS)
+
+    def report(self, name: str) -> bytes:
+        """The report of a job, an HTML file."""
+        request = pb.DownloadJobReportRequest(name=name)
+        return b"".join(part.chunk for part in typed_stream(self._stub.DownloadJobReport(request)))
+
     def checkpoints(self, job: str) -> Sequence[pb.Checkpoint]:
         """Checkpoints of a job, newest first."""
         with typed_errors():

@@ -15,8 +15,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageOps
 
-from terroir.scoring.embedding import Embedder
-from terroir.scoring.views import Views
+from terroir.scoring.embedding import Embedder, Vectors
+from terroir.scoring.views import Numbers, Views
 
 _COPY_SHARE: Final = 0.5
 """A copy is at most so far from a training picture, as a share of how far real pictures are from their nearest."""
@@ -43,7 +43,7 @@ class Nearest:
     pixels: float
     """Distance of the worst tile, over all views of that picture; see `structure.worst_tile_distance`."""
     embedding: float
-    """`1 - cosine` to the nearest training picture, mirrored or not."""
+    """`1 - cosine` to the nearest training picture, mirrored or not, or to the view that the pixels are closest to."""
     is_copy: bool
 
 
@@ -55,6 +55,7 @@ class TrainingSet:
         if not pictures:
             raise ValueError("no training pictures to compare with")
         self._embedder = embedder
+        self._pictures = list(pictures)
         self._views = Views(pictures)
         self._plain = embedder.pictures(pictures)
         self._mirrored = embedder.pictures([ImageOps.mirror(picture) for picture in pictures])
@@ -62,9 +63,9 @@ class TrainingSet:
 
     def nearest(self, pictures: Sequence[Image.Image]) -> list[Nearest]:
         """The nearest training picture of each."""
-        numbers, pixels = self._views.nearest(pictures)
-        embedded = self._embedder.pictures(pictures)
-        cosines = np.maximum(embedded @ self._plain.T, embedded @ self._mirrored.T).max(axis=1)
+        views, pixels = self._views.nearest_views(pictures)
+        numbers = self._views.owners(views)
+        cosines = self._cosines(self._embedder.pictures(pictures), numbers, views, pixels)
         return [
             Nearest(
                 int(number), float(distance), float(1 - cosine),
@@ -72,6 +73,21 @@ class TrainingSet:
             )
             for number, distance, cosine in zip(numbers, pixels, cosines, strict=True)
         ]  # fmt: skip
+
+    def _cosines(
+        self, embedded: Vectors, numbers: Numbers, views: Numbers, pixels: npt.NDArray[np.float32]
+    ) -> npt.NDArray[np.float32]:
+        """With the closest of the set; where pixels say copy, the view itself counts too.
+
+        A crop shows CLIP another picture than the whole: without its view a cropped copy goes free.
+        """
+        cosines: npt.NDArray[np.float32] = np.maximum(embedded @ self._plain.T, embedded @ self._mirrored.T).max(axis=1)
+        suspects = np.flatnonzero(pixels <= self.bounds.pixels)
+        if len(suspects):
+            cut = [self._views.shown(int(views[at]), self._pictures[numbers[at]]) for at in suspects]
+            of_views = np.einsum("pw,pw->p", embedded[suspects], self._embedder.pictures(cut))
+            cosines[suspects] = np.maximum(cosines[suspects], of_views)
+        return cosines
 
     def _pixel_bound(self, pictures: Sequence[Image.Image]) -> float:
         """Each real picture held out in turn: half as far as it is from the nearest of the others, at the median.

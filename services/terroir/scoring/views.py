@@ -12,7 +12,7 @@ from typing import Final
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
+from PIL import Image, ImageOps
 
 from terroir.scoring.structure import SIDE, Pixels, Structure, squares, structure_of, worst_tile_distance
 
@@ -45,6 +45,29 @@ class Views:
 
         The one at the position `held_out` does not count; the set needs another then.
         """
+        views, distances = self.nearest_views(pictures, held_out)
+        return self.owners(views), distances
+
+    def owners(self, views: Numbers) -> Numbers:
+        """Positions of the pictures that views are of."""
+        owners: Numbers = views // len(self._of_one)
+        return owners
+
+    def shown(self, view: int, picture: Image.Image) -> Image.Image:
+        """A view of `picture`, its owner, cut out of it in full size."""
+        side, left, top, mirrored = self._of_one[view % len(self._of_one)]
+        square = min(picture.size)
+        x, y = (picture.width - square) / 2, (picture.height - square) / 2
+        scale = square / _KEPT_SIDE
+        box = (x + left * scale, y + top * scale, x + (left + side) * scale, y + (top + side) * scale)
+        pixels = max(1, round(side * scale))
+        cut = picture.resize((pixels, pixels), Image.Resampling.BICUBIC, box=box)
+        return ImageOps.mirror(cut) if mirrored else cut
+
+    def nearest_views(
+        self, pictures: Sequence[Image.Image], held_out: Numbers | None = None
+    ) -> tuple[Numbers, Structure]:
+        """Of each picture: number and worst tile's distance of the nearest view, as `nearest`."""
         small = squares(pictures, SIDE)
         full = structure_of(small)
         correlations = structure_of(_shrunk(small, _COARSE)) @ self._coarse.T
@@ -56,7 +79,7 @@ class Views:
         distances = np.stack([worst_tile_distance(one, of_one) for one, of_one in zip(full, views, strict=True)])
         distances[~np.isfinite(np.take_along_axis(correlations, best, axis=1))] = np.inf
         chosen, rows = distances.argmin(axis=1), np.arange(len(full))
-        return owners[best[rows, chosen]], distances[rows, chosen]
+        return best[rows, chosen], distances[rows, chosen]
 
     def _in_full(self, view: int) -> Structure:
         picture, place = divmod(view, len(self._of_one))

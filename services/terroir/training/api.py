@@ -21,12 +21,17 @@ from terroir.training.config.messages import given_keys, to_message
 from terroir.training.config.parser import dump_config
 from terroir.training.errors import AttemptNotFound
 from terroir.training.jobs import Job, Jobs, attempt_prefix
-from terroir.training.messages import checkpoint_message, config_message, job_message
+from terroir.training.judging.errors import NotJudged
+from terroir.training.judging.judgement import Judgement
+from terroir.training.judging.kept import KeptJudgements
+from terroir.training.messages import checkpoint_message, config_message, job_message, verdict_message
 from terroir.training.metrics import TrainingMetrics
 from terroir.training.queue import Queue
 from terroir.training.queue_messages import queue_message
+from terroir.training.report.gathering import job_report
 from terroir.training.submissions import Submissions
 
+_CHUNK_BYTES: Final = 512 * 1024
 _POLL_SECONDS: Final = 0.3
 _WAITING: Final = 100
 _MOST_WAITING: Final = 1000
@@ -127,6 +132,21 @@ class TrainingServicer(training_pb2_grpc.TrainingServiceServicer):
         ensure_range(request.max_waiting, "max_waiting", 0, _MOST_WAITING)
         return queue_message(self._domain.queue.standing, request.max_waiting or _WAITING)
 
+    async def GetJobVerdict(self, request: pb.GetJobVerdictRequest, _: _Context) -> pb.JobVerdict:
+        """The judgement of a job, with evidence."""
+        job = await self._job(request.name)
+        judgement = await asyncio.to_thread(KeptJudgements(self._domain.store, job.name, self._domain.clock).newest)
+        return verdict_message(judgement, evidence=True)
+
+    async def DownloadJobReport(
+        self, request: pb.DownloadJobReportRequest, _: _Context
+    ) -> AsyncIterator[pb.DownloadJobReportResponse]:
+        """The report of a job, made now."""
+        job = await self._job(request.name)
+        page = await asyncio.to_thread(job_report, self._domain.store, job, self._domain.clock)
+        for start in range(0, len(page), _CHUNK_BYTES):
+            yield pb.DownloadJobReportResponse(chunk=page[start : start + _CHUNK_BYTES])
+
     async def ListCheckpoints(self, request: pb.ListCheckpointsRequest, _: _Context) -> pb.ListCheckpointsResponse:
         """Checkpoints of a job, newest first."""
         job = await self._job(request.job, field="job")
@@ -143,7 +163,8 @@ class TrainingServicer(training_pb2_grpc.TrainingServiceServicer):
         if job.attempt is not None:
             prefix = attempt_prefix(job.id, job.attempt.number)
             progress = await asyncio.to_thread(read_progress, self._domain.store, prefix)
-        message = job_message(job, progress, self._domain.queue.standing.waits.get(job.id))
+        judgement = None if brief else await asyncio.to_thread(self._judgement, job)
+        message = job_message(job, progress, self._domain.queue.standing.waits.get(job.id), judgement)
         if not brief and (config := config_message(job.config_yaml)) is not None:
             message.config.CopyFrom(config)
         return message
@@ -158,6 +179,13 @@ class TrainingServicer(training_pb2_grpc.TrainingServiceServicer):
         if request.attempt > newest:
             raise AttemptNotFound(f"{job.name} has {newest} attempts, not {request.attempt} (0 means the newest)")
         return request.attempt or newest
+
+    def _judgement(self, job: Job) -> Judgement | None:
+        """None before there is one; only ended jobs are asked, as whoever watches asks several times a second."""
+        try:
+            return KeptJudgements(self._domain.store, job.name, self._domain.clock).newest() if job.ended else None
+        except NotJudged:
+            return None
 
     def _newest_first(self) -> list[Job]:
         self._domain.queue.view.refresh()

@@ -1,4 +1,4 @@
-"""What an attempt leaves in the object store beside checkpoints: its log and its progress."""
+"""What an attempt leaves in the object store beside checkpoints: its log, its progress and its curves."""
 
 from __future__ import annotations
 
@@ -75,6 +75,11 @@ def read_progress(store: ObjectStore, prefix: str) -> TrainProgress | None:
         return TrainProgress(**json.loads(store.get(f"{prefix}/progress")))
     except (NotFound, ValueError):
         return None
+
+
+def curves_key(prefix: str, attempt: int) -> str:
+    """Where the event file of an attempt lies."""
+    return f"{prefix}/tensorboard/events.out.tfevents.{attempt}.terroir"
 
 
 def _piece(prefix: str, number: int) -> str:

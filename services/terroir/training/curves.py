@@ -8,10 +8,13 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
 
+import numpy as np
+from PIL import Image
 from tensorboardX import SummaryWriter
 
 from terroir.common.clock import Clock
 from terroir.store.interface import ObjectStore
+from terroir.training.attempt_files import curves_key
 
 _COPY_SECONDS: Final = 5.0
 
@@ -21,7 +24,7 @@ class Curves:
 
     def __init__(self, store: ObjectStore, prefix: str, attempt: int, clock: Clock) -> None:
         self._store = store
-        self._key = f"{prefix}/tensorboard/events.out.tfevents.{attempt}.terroir"
+        self._key = curves_key(prefix, attempt)
         self._clock = clock
         self._folder = tempfile.TemporaryDirectory(prefix="terroir-curves-")
         self._writer = SummaryWriter(self._folder.name)
@@ -44,6 +47,10 @@ class Curves:
         if self._clock.monotonic() - self._copied >= _COPY_SECONDS:
             self._writer.flush()
             self._copy()
+
+    def add_picture(self, step: int, name: str, picture: Image.Image) -> None:
+        """A picture, shown beside the curves."""
+        self._writer.add_image(name, np.asarray(picture.convert("RGB")), step, dataformats="HWC")
 
     def _copy(self) -> None:
         for path in Path(self._folder.name).glob("events.out.tfevents.*"):

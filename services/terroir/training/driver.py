@@ -111,12 +111,13 @@ class Driver:
                     region=trained.region,
                     data=Blobs(self._store).get(trained.file_digest),
                     parent=config.pretrained_lora,
+                    metrics=trained.metrics,
                 )
             )
         finally:
             registry.close()
         self._phase("done")
-        self._log.write(f"published {version} after {trained.steps} steps, loss {trained.loss:.4f}")
+        self._log.write(f"published {version} of step {trained.steps}, loss {trained.loss:.4f}")
         return version
 
     def _phase(self, phase: str) -> None:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Final
 
-_MAY_LACK: Final = ("otlp_endpoint", "traceparent", "avoid_nodes")
+_MAY_LACK: Final = ("otlp_endpoint", "traceparent", "avoid_nodes", "judge_model")
 """Left out where empty: images of drivers that are older than the service know them not."""
 
 
@@ -33,6 +33,8 @@ class DriverOrder:
     """The span that the attempt goes on from, as W3C Trace Context writes it; empty: no trace."""
     avoid_nodes: tuple[str, ...] = ()
     """Ray nodes that attempts before were lost on: others are better, if there are any."""
+    judge_model: str = ""
+    """Folder on the workers of the CLIP that judges; empty: the embedded one, for the embedded base alone."""
 
     def to_json(self) -> str:
         """One line."""
@@ -58,4 +60,7 @@ class Trained:
     trigger_word: str
     region: str
     steps: int
+    """Of the checkpoint that is published."""
     loss: float
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    """Figures of the judgement and of raters, by name."""

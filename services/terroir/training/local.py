@@ -12,7 +12,6 @@ from typing import Any, Final
 from torch import cuda
 
 from terroir.common.base_digest import base_digest, component_digests
-from terroir.common.clock import SystemClock
 from terroir.lora.formats import to_diffusers
 from terroir.tiny import BASE_DIR, BASE_ID
 from terroir.training.adapter_file import kohya_file
@@ -23,8 +22,13 @@ from terroir.training.engine.cache import StoreArrayCache
 from terroir.training.engine.ports import TrainProgress, TrainResult, TrainRun
 from terroir.training.engine.train import train
 from terroir.training.errors import BaseUnreadable
+from terroir.training.judging.choosing import Kept, People, choose
+from terroir.training.judging.judgement import Judgement
+from terroir.training.judging.models import ensure_judgeable
+from terroir.training.judging.prompts import Base
+from terroir.training.judging.run import JudgedRun
 from terroir.training.local_config import read_local_config
-from terroir.training.local_data import read_pictures
+from terroir.training.local_data import LocalPictures, read_pictures
 from terroir.training.output_folder import FolderSinks, OutputFolder, told_of
 from terroir.training.pretrained import read_local
 
@@ -41,9 +45,14 @@ class LocalResult:
     files: tuple[Path, ...]
     """The adapter as kohya file and as diffusers file."""
     steps: int
+    """Of the checkpoint that they hold."""
     loss: float
     hint: str
     """What the losses suggest to try; empty if nothing."""
+    report: Path
+    """Curves, samples, verdict and evidence as one HTML file."""
+    judgement: Judgement | None = None
+    """None where `publish_gate` is off."""
 
 
 def run(
@@ -54,6 +63,7 @@ def run(
     on_progress: Callable[[TrainProgress], None] = lambda _: None,
     base_sources: Mapping[str, Path] | None = None,
     threads: int | None = None,
+    judge_model_folder: Path | None = None,
 ) -> LocalResult:
     """Train from `train_data_dir` into `output_dir`, both relative to the configuration file.
 
@@ -61,13 +71,16 @@ def run(
     directory. A run that was interrupted goes on from its last checkpoint when the same configuration is run again;
     `start_over` throws the checkpoints of the folder away first. Raises ConfigInvalid, InvalidArgument (folder missing
     or empty), BaseUnreadable, CheckpointMismatch (the folder holds a run with other keys), OutputUnwritable,
-    StoreUnavailable and what the engine raises.
+    StoreUnavailable, JudgeModelMissing, StyleRefused and what the engine raises. A base other than the embedded one is
+    judged by the CLIP of `judge_model_folder`. The report is written in any case.
     """
     parsed, home = read_local_config(config_path, over), Path.cwd() if config_path is None else config_path.parent
     config = parsed.config
     folder = _base_folder(config, base_sources or {BASE_ID: BASE_DIR}, home)
     pictures = read_pictures(config, home)
     components, cores = component_digests(folder), threads or len(os.sched_getaffinity(0))
+    base = Base(folder, base_digest(components))
+    ensure_judgeable(config, base.digest, str(judge_model_folder or ""))
     this_run = TrainRun(
         config=config,
         base_dir=folder,
@@ -81,15 +94,33 @@ def run(
         output = OutputFolder(path, start_over=start_over)
         if output.checkpoints.newest() is None:
             output.replace("config.yaml", _told(config, home))
-        with output.curves() as curves:
-            sinks = FolderSinks(output, curves, on_progress)
-            for warning in parsed.warnings:
-                sinks.log(f"warning: {warning}")
-            cache, clock = StoreArrayCache(output.store), SystemClock()
-            result = train(this_run, pictures.data, sinks, cache, clock, pictures.regularisation)
+        for warning in parsed.warnings:
+            output.log(f"warning: {warning}")
+        judged = JudgedRun(
+            config, base, config.trigger_word, pictures.data, this_run.device, judge_model_folder, threads=cores
+        )
+        try:
+            result, judgement = _trained(this_run, judged, pictures, output, on_progress)
+        finally:
+            report = output.write_report(config, dump_config(config))
         output.replace("config.yaml", _told(config, home))
-        files = _write(result, config, output, base_digest(components))
-    return LocalResult(files, result.steps, result.loss, result.hint)
+        files = _write(result, config, output, base.digest)
+    return LocalResult(files, result.steps, result.loss, result.hint, report, judgement)
+
+
+def _trained(
+    run: TrainRun,
+    judged: JudgedRun,
+    pictures: LocalPictures,
+    output: OutputFolder,
+    on_progress: Callable[[TrainProgress], None],
+) -> tuple[TrainResult, Judgement | None]:
+    """What is published, and the judgement that chose it."""
+    with output.curves() as curves:
+        sinks = FolderSinks(output, run, curves, on_progress)
+        result = train(run, pictures.data, sinks, StoreArrayCache(output.store), output.clock, pictures.regularisation)
+        kept = Kept(output.checkpoints, output.judgements, f"start/{output.starts}")
+        return choose(result, judged, kept, sinks, output.clock, People())
 
 
 def _told(config: TrainConfig, home: Path) -> bytes:

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any, Final
 
 from terroir.training.config import TrainConfig
-from terroir.training.config.in_force import ensure_in_force
 from terroir.training.config.parser import ParsedConfig, parse_config
 from terroir.training.errors import ConfigInvalid
 
@@ -28,13 +27,19 @@ def read_local_config(path: Path | None, over: Mapping[str, Any]) -> ParsedConfi
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigInvalid(f"cannot read {path}: {error}", reason="CONFIG_MISSING") from error
     parsed = parse_config(text, over)
-    ensure_in_force(parsed.config)
     if not parsed.config.train_data_dir:
         raise ConfigInvalid(
             f"{path or 'the run'} has no train_data_dir: set it to the folder of the pictures (a `dataset` is read by "
             "the service: terroir train submit)",
             reason="DATASET_MISSING",
             field="train_data_dir",
+        )
+    if parsed.config.rating_gate:
+        raise ConfigInvalid(
+            "rating_gate: people rate what a job of the service draws (terroir train rate); leave the key out, or "
+            "submit the run (terroir train submit)",
+            reason="CONFIG_VALUE",
+            field="rating_gate",
         )
     warnings = (*parsed.warnings, *_of_the_service(parsed.config))
     return replace(parsed, config=_of_one_worker(parsed.config), warnings=warnings)

@@ -69,6 +69,7 @@ def driver_order(settings: TrainingSettings, job: Job, attempt: Attempt) -> Driv
         avoid_nodes=avoided(job),
         otlp_endpoint=settings.otlp_endpoint,
         traceparent=job.traceparent,
+        judge_model=settings.judge_model,
     )
 
 
@@ -108,7 +109,12 @@ async def build(settings: TrainingSettings, server: Server) -> AsyncIterator[Non
         RegistryService(settings.registry_target, shown, server.tracing),
     )
     submissions = Submissions(
-        jobs, datasets, registry, settings.base_sources.keys(), QueueAdmission(limits, settings.team_members)
+        jobs,
+        datasets,
+        registry,
+        settings.base_sources.keys(),
+        QueueAdmission(limits, settings.team_members),
+        settings.judge_model,
     )
     domain = Domain(store, clock, jobs, submissions, TrainingMetrics(server.registry), queue)
     registrations = Registrations(store, clock)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from functools import lru_cache
 
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -15,6 +16,7 @@ from terroir.training.config.parser import parse_config
 from terroir.training.engine.ports import TrainProgress
 from terroir.training.errors import ConfigInvalid
 from terroir.training.jobs import Job, JobState
+from terroir.training.judging.judgement import JudgedCheckpoint, Judgement
 from terroir.training.queue_messages import past_attempt_message, wait_message
 from terroir.training.scheduling.model import Wait
 
@@ -27,8 +29,10 @@ _STATES = {
 }
 
 
-def job_message(job: Job, progress: TrainProgress | None, wait: Wait | None = None) -> pb.Job:
-    """A job with the progress of its attempt, or with why it waits."""
+def job_message(
+    job: Job, progress: TrainProgress | None, wait: Wait | None = None, judgement: Judgement | None = None
+) -> pb.Job:
+    """A job with the progress of its attempt, or with why it waits, and what its judgement found."""
     return pb.Job(
         name=job.name,
         state=_STATES[job.state],
@@ -47,6 +51,44 @@ def job_message(job: Job, progress: TrainProgress | None, wait: Wait | None = No
         wait=wait_message(wait) if wait is not None and not job.dispatched and not job.ended else None,
         past_attempts=[past_attempt_message(past) for past in job.history],
         makes_room_for=f"jobs/{job.preempt_for}" if job.preempt_for else "",
+        verdict=verdict_message(judgement) if judgement else None,
+    )
+
+
+def verdict_message(judgement: Judgement, *, evidence: bool = False) -> pb.JobVerdict:
+    """What a judgement found; what its pictures are closest to only where `evidence` is asked for."""
+    return pb.JobVerdict(
+        verdict=judgement.verdict.value,
+        chosen_step=judgement.chosen_step,
+        gate=judgement.gate,
+        bounds=asdict(judgement.thresholds),
+        checkpoints=[_judged(one, evidence) for one in judgement.checkpoints],
+        left_out_steps=judgement.left_out,
+        advice=judgement.advice,
+        pictures=judgement.pictures,
+        seconds=judgement.seconds,
+    )
+
+
+def _judged(one: JudgedCheckpoint, evidence: bool) -> pb.JudgedCheckpoint:
+    nearest = one.measured.evidence if evidence else ()
+    return pb.JudgedCheckpoint(
+        step=one.step,
+        verdict=one.verdict.value,
+        scores=one.scores.metrics() if one.scores else {},
+        missed=one.failed,
+        broken=one.measured.broken,
+        nearest=[
+            pb.NearestPicture(
+                prompt=found.prompt,
+                seed=found.seed,
+                training_picture=found.training_picture,
+                pixels=found.pixels,
+                embedding=found.embedding,
+                is_copy=found.is_copy,
+            )
+            for found in nearest
+        ],
     )
 
 

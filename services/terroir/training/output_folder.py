@@ -11,14 +11,20 @@ from pathlib import Path
 from typing import Final
 
 from terroir.common.clock import SystemClock
+from terroir.lora.adapter import Adapter
 from terroir.store.local import LocalStore
 from terroir.training.checkpoints import Checkpoints
+from terroir.training.config import TrainConfig
 from terroir.training.curves import Curves
-from terroir.training.engine.ports import Checkpoint, TrainProgress
+from terroir.training.engine.ports import Checkpoint, TrainProgress, TrainRun
 from terroir.training.errors import CheckpointMismatch, OutputUnwritable
+from terroir.training.judging.kept import KeptJudgements
+from terroir.training.report.gathering import gathered, read_curves
+from terroir.training.samples import KeptSamples, sampler_of
 
 RUN: Final = "run"
 """Prefix of checkpoints and curves in the folder's store: an output folder holds one run."""
+REPORT: Final = "report.html"
 _STATE: Final = "state"
 _ATTEMPT: Final = 1
 _OF_THE_FOLDER: Final = frozenset({
@@ -37,12 +43,26 @@ class OutputFolder:
         if start_over and (path / _STATE / RUN).exists():
             shutil.rmtree(path / _STATE / RUN)
         self.store = LocalStore(path / _STATE)
-        self.checkpoints = Checkpoints(self.store, RUN, SystemClock())
+        self.clock = SystemClock()
+        self.checkpoints = Checkpoints(self.store, RUN, self.clock)
+        self.judgements = KeptJudgements(self.store, RUN, self.clock)
+        self.starts = 1 + len(list((path / _STATE / RUN / "tensorboard").glob("*")))
+        """How often the run was started, this time included."""
 
     def curves(self) -> Curves:
         """The curves of this start, beside those of earlier ones."""
-        started = len(list((self.path / _STATE / RUN / "tensorboard").glob("*")))
-        return Curves(self.store, RUN, started + 1, SystemClock())
+        return Curves(self.store, RUN, self.starts, self.clock)
+
+    def write_report(self, config: TrainConfig, text: str) -> Path:
+        """Curves, samples, verdict and evidence as far as there are any, also of a run that failed."""
+        facts = {
+            "run": config.adapter or self.path.name,
+            "pictures": Path(config.train_data_dir).name,
+            "base": config.base_model,
+            "starts": str(self.starts),
+        }
+        curves = read_curves(self.store, [(RUN, number) for number in range(1, self.starts + 1)])
+        return self.replace(REPORT, gathered(self.store, RUN, self.clock, facts, text, curves))
 
     def replace(self, name: str, data: bytes) -> Path:
         """Write a file whole or not at all."""
@@ -63,11 +83,14 @@ class OutputFolder:
 
 
 class FolderSinks:
-    """Keeps checkpoints, curves and log in the output folder; Ctrl-C loses at most `save_steps` steps."""
+    """Keeps checkpoints, curves, samples and log in the output folder; Ctrl-C loses at most `save_steps` steps."""
 
-    def __init__(self, folder: OutputFolder, curves: Curves, on_progress: Callable[[TrainProgress], None]) -> None:
+    def __init__(
+        self, folder: OutputFolder, run: TrainRun, curves: Curves, on_progress: Callable[[TrainProgress], None]
+    ) -> None:
         self._folder = folder
         self._curves = curves
+        self._sampler = sampler_of(run, KeptSamples(folder.store, RUN), folder.log, curves)
         self.progress = on_progress
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
@@ -82,6 +105,10 @@ class FolderSinks:
         """Keep a checkpoint."""
         self._folder.checkpoints.save(checkpoint, _ATTEMPT)
         self.log(f"saved checkpoint of step {checkpoint.step}, loss {checkpoint.loss:.4f}")
+
+    def sample(self, step: int, adapter: Adapter) -> None:
+        """Draw the run's sample prompts."""
+        self._sampler.sample(step, adapter)
 
     def newest(self) -> Checkpoint | None:
         """The checkpoint to go on from."""

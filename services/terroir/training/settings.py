@@ -45,6 +45,11 @@ class TrainingSettings(ServiceSettings):
         description="Places with pictures that styles may be registered from: id → `s3://bucket/prefix` (reached as "
         "the store is) or a folder of this machine, as JSON.",
     )
+    judge_model: str = Field(
+        default="",
+        description="Folder on the workers with the CLIP that judges checkpoints, as transformers saves it. Empty: "
+        "the embedded one, which judges runs on the embedded base alone.",
+    )
     ray_dashboard_url: str = Field(
         default="",
         description="http://host:port of a Ray cluster's dashboard. Empty: a local Ray starts with the first job.",

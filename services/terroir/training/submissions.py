@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, Protocol
 
@@ -14,10 +14,10 @@ from terroir.common.tracing import current_traceparent
 from terroir.common.validation import ensure_identifier, ensure_name, ensure_text
 from terroir.training.admission import QueueAdmission
 from terroir.training.config import TrainConfig
-from terroir.training.config.in_force import ensure_in_force, without_effect
 from terroir.training.config.parser import ParsedConfig, dump_config, parse_config
 from terroir.training.errors import BaseUnreadable, ConfigInvalid, NothingToTrain, RightsNotAttested
 from terroir.training.jobs import Job, Jobs
+from terroir.training.judging.models import ensure_judgeable
 from terroir.training.pretrained import Versions, resolve
 from terroir.training.scheduling.wishes import wish_of
 from terroir.training.upstream import FrozenDataset
@@ -50,6 +50,8 @@ class Submissions:
     """Bases that the workers have a folder for."""
     admission: QueueAdmission | None = None
     """What the queue could ever give; None: everything."""
+    judge_model: str = ""
+    """Folder of the CLIP that judges; empty: the embedded one."""
 
     def validate(self, config_yaml: str, over: Mapping[str, Any] = MappingProxyType({})) -> ParsedConfig:
         """The configuration with every default, and warnings; keys of `over` overrule.
@@ -58,9 +60,8 @@ class Submissions:
         """
         parsed = parse_config(config_yaml, over)
         _for_service(parsed.config)
-        ensure_in_force(parsed.config)
         self._ensure_possible(parsed.config)
-        return replace(parsed, warnings=(*parsed.warnings, *without_effect(parsed.config)))
+        return parsed
 
     def create(
         self, config_yaml: str, adapter: str, request_id: str, principal: Principal, traceparent: str = "", *,
@@ -95,7 +96,7 @@ class Submissions:
         """The configuration with exact names of base, adapter and the version to go on from; the dataset stays.
 
         Raises ConfigInvalid, DemandImpossible, InvalidArgument (names), NotFound (base, adapter to go on from),
-        BaseUnreadable, PretrainedMismatch and PretrainedUnusable.
+        BaseUnreadable, JudgeModelMissing, PretrainedMismatch and PretrainedUnusable.
         """
         self._ensure_possible(config)
         base = ensure_identifier(config.base_model.removeprefix("bases/"), "base_model")
@@ -107,6 +108,7 @@ class Submissions:
                 f"{', '.join(sorted(self.mounted_bases))} (set TERROIR_TRAINING_BASE_SOURCES)",
                 reason="BASE_NOT_MOUNTED",
             )
+        ensure_judgeable(config, digest, self.judge_model)
         start = resolve(self.bases, config, base, digest)
         return config.model_copy(update={"adapter": target, "base_model": base, "pretrained_lora": start})
 

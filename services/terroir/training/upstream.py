@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 import grpc
@@ -91,7 +91,7 @@ class Publication:
     trigger_word: str
     job: str
     checkpoint: str
-    """The job's last one, `jobs/{id}/checkpoints/{step}`: what the file was made of."""
+    """`jobs/{id}/checkpoints/{step}`: what the file was made of."""
     dataset_version: str
     dataset_digest: str
     config_digest: str
@@ -102,6 +102,8 @@ class Publication:
     data: bytes
     parent: str = ""
     """Version that training went on from, `adapters/{id}/versions/{number}`; empty for a fresh start."""
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    """Measured figures by name."""
 
 
 class RegistryService:
@@ -178,6 +180,7 @@ def _messages(publication: Publication) -> Iterator[registry_pb2.PublishVersionR
             parent=publication.parent,
         ),
         request_id=publication.job,
+        metrics=publication.metrics,
         region=f"regions/{publication.region}" if is_region_code(publication.region) else "",
     )
     yield registry_pb2.PublishVersionRequest(header=header)

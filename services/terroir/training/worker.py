@@ -27,7 +27,11 @@ from terroir.training.engine.ports import Checkpoint, Collective, Pictures, Trai
 from terroir.training.engine.train import train
 from terroir.training.errors import BaseMismatch, BaseUnreadable
 from terroir.training.jobs import Job, Jobs, JobState, attempt_prefix, ensure_current
+from terroir.training.judging.of_job import choose_for_job
+from terroir.training.judging.prompts import Base
+from terroir.training.judging.run import JudgedRun
 from terroir.training.pretrained import fetch
+from terroir.training.samples import KeptSamples, Sampler, sampler_of
 from terroir.training.upstream import DatasetService, FrozenDataset, RegistryService
 
 _CANCEL_SECONDS = 0.25
@@ -48,16 +52,18 @@ class JobSinks:
         self._curves = curves
         self._clock = clock
         self._checkpoints = Checkpoints(store, f"jobs/{order.job_id}", clock)
+        self._sampler: Sampler | None = None
         self._asked = self._logged = float("-inf")
         self._stop = False
 
     def progress(self, progress: TrainProgress) -> None:
         """Store the progress for watchers, and log it now and then."""
         write_progress(self._store, self._prefix, progress)
-        if progress.phase != "training" or self._clock.monotonic() - self._logged >= _LOG_SECONDS:
+        if progress.phase not in ("training", "judging") or self._clock.monotonic() - self._logged >= _LOG_SECONDS:
             self._logged = self._clock.monotonic()
+            drawn = f" {progress.drawn}/{progress.to_draw} pictures" if progress.to_draw else ""
             self._log.write(
-                f"{progress.phase} step {progress.step}/{progress.total_steps} loss {progress.loss:.4f} "
+                f"{progress.phase}{drawn} step {progress.step}/{progress.total_steps} loss {progress.loss:.4f} "
                 f"lr {progress.learning_rate:.3g} {progress.steps_per_second:.2f} steps/s, "
                 f"{progress.eta_seconds:.0f} s left"
             )
@@ -78,6 +84,16 @@ class JobSinks:
             lambda: ensure_current(self._jobs.get(self._order.job_id), self._order.attempt),
         )
         self._log.write(f"saved checkpoint of step {checkpoint.step}, loss {checkpoint.loss:.4f}")
+
+    def begin(self, run: TrainRun) -> None:
+        """Tell what is trained, before it is; samples need it."""
+        kept = KeptSamples(self._store, f"jobs/{self._order.job_id}")
+        self._sampler = sampler_of(run, kept, self.log, self._curves)
+
+    def sample(self, step: int, adapter: Adapter) -> None:
+        """Draw the run's sample prompts."""
+        if self._sampler is not None:
+            self._sampler.sample(step, adapter)
 
     def newest(self) -> Checkpoint | None:
         """The checkpoint of this or an earlier attempt."""
@@ -158,10 +174,23 @@ def _train(
     sinks.progress(TrainProgress("preparing"))
     material = _material(order, job, credentials)
     run, data, dataset = material.run, material.data, material.dataset
+    sinks.begin(run)
     with span("train", pictures=len(data), device=run.device, threads=run.threads) as training:
         result = train(run, data, sinks, StoreArrayCache(store), clock, material.ordinary, collective)
         training.set(steps=result.steps, loss=result.loss)
     trigger = run.config.trigger_word or dataset.trigger_word
+    judged = JudgedRun(
+        config=run.config,
+        base=Base(run.base_dir, material.base_digest),
+        trigger=trigger,
+        data=data,
+        device=run.device,
+        judge_model=Path(order.judge_model) if order.judge_model else None,
+        threads=run.threads,
+    )
+    with span("judge", gate=run.config.publish_gate.value) as judging:
+        result, metrics = choose_for_job(order, store, result, judged, sinks, clock)
+        judging.set(step=result.steps)
     with span("write adapter", adapter=job.adapter) as writing:
         file = kohya_file(result, run.config, title=job.adapter, base_digest=material.base_digest, trigger_word=trigger)
         file_digest = Blobs(store).put(file)
@@ -175,6 +204,7 @@ def _train(
         region=dataset.region,
         steps=result.steps,
         loss=result.loss,
+        metrics=metrics,
     )
 
 

@@ -19,13 +19,17 @@ from terroir._proto.training.v1 import training_pb2
 from terroir.client import Client, Endpoints
 from terroir.client.styles import PHASES
 from terroir.common.errors import Cancelled, FailedPrecondition, TerroirError
+from terroir.tiny import CLIP_DIR
 from terroir.tiny.random_pipeline import build
 from tests.integration.training.services_kit import Services
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1500)]
 
 EXAMPLE = Path(__file__).parents[3] / "examples" / "styles" / "jiangnan-ink"
-CONFIG = "lora_rank: 2\nresolution: 32\nbatch_size: 2\nlearning_rate: 1.0e-3\nsave_steps: 4\npublish_gate: warn\n"
+CONFIG = (
+    "lora_rank: 2\nresolution: 32\nbatch_size: 2\nlearning_rate: 1.0e-3\nsave_steps: 4\n"
+    "publish_gate: warn\njudge_seeds: 2\njudge_checkpoints: 1\njudge_prompts: [a lake, a hill]\n"
+)
 RIGHTS = "Drawn for this test."
 
 
@@ -43,6 +47,7 @@ def services(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Services]:
         port = probe.getsockname()[1]
     extra = {
         "TERROIR_TRAINING_LOCAL_RAY_START_SECONDS": "400",
+        "TERROIR_TRAINING_JUDGE_MODEL": str(CLIP_DIR),
         "TERROIR_TRAINING_PORT": str(port),
         "TERROIR_TRAINING_IMPORT_SOURCES": json.dumps({"team": str(source)}),
     }

@@ -295,4 +295,4 @@ class Room:
         return self.seen(registration)
 
     def _submissions(self, jobs: Jobs) -> Submissions:
-        return Submissions(jobs, self.datasets, self.shelf, ["terroir-tiny"])
+        return Submissions(jobs, self.datasets, self.shelf, ["terroir-tiny"], judge_model="/models/clip")

@@ -73,13 +73,17 @@ class AttemptBench:
     store: ObjectStore = field(default_factory=MemoryStore)
     sets: dict[str, Sequence[Picture]] = field(default_factory=lambda: {"datasets/ink": pictures()})
     clock: FixedClock = field(default_factory=FixedClock)
+    judge_model: str = ""
+    keys: Mapping[str, Any] = field(default_factory=dict)
+    """Of every run."""
+    job_id: str = ""
     lines: list[str] = field(default_factory=list)
     """The log of the last attempt."""
     job_id: str = ""
 
     def run(self, **keys: Any) -> Trained:
         """The next attempt, from its start to the adapter file in the store."""
-        config = TrainConfig(**{**SMALL, "dataset": "datasets/ink/versions/1", **keys})
+        config = TrainConfig(**{**SMALL, "dataset": "datasets/ink/versions/1", **self.keys, **keys})
         jobs = Jobs(self.store, self.clock)
         job = jobs.create(
             "one",
@@ -94,7 +98,7 @@ class AttemptBench:
         order = DriverOrder(
             job_id=job.id, attempt=attempt.number, submission_id=attempt.submission_id, data_dir="/data", store="",
             store_endpoint="", store_region="", dataset_target="d", registry_target="r",
-            base_sources={"tiny": str(self.base)}, cpus=1, gpus=0.0,
+            base_sources={"tiny": str(self.base)}, cpus=1, gpus=0.0, judge_model=self.judge_model,
         )  # fmt: skip
         self.monkeypatch.setattr(worker, "DatasetService", lambda *_: FrozenSets(self.sets))
         self.monkeypatch.setattr(worker, "RegistryService", lambda *_: OneBase(self.base))

@@ -9,10 +9,7 @@ from terroir.training.scheduling.model import Demand
 from terroir.training.scheduling.wishes import wish_of
 
 _QUEUE = "unit/training/test_queue_policy.py"
-_NOT_YET = (
-    "unit/training/test_keys_in_force.py::test_a_key_whose_effect_would_be_missed_is_refused_by_name",
-    "unit/training/test_keys_in_force.py::test_what_profiles_and_registrations_set_is_taken_with_a_warning",
-)
+_JUDGED = "unit/training/judging/test_judged_runs.py"
 
 shown_by(
     "priority", f"{_QUEUE}::test_a_high_job_goes_before_those_that_came_first_and_the_others_are_told_why_they_wait"
@@ -36,10 +33,11 @@ def what_each_worker_asks_the_cluster_for(_: Ground) -> None:
     assert asked == [1.0, 0.5, 0]
 
 
-for _key in (
-    "sample_steps", "sample_prompts", "judge_prompts", "judge_seeds", "min_style_gain", "min_prompt_agreement",
-    "min_diversity", "max_memorisation", "rating_gate",
-):  # fmt: skip
-    shown_by(_key, _NOT_YET[0])
-for _key in ("publish_gate", "judge_checkpoints"):
-    shown_by(_key, _NOT_YET[1])
+for _key in ("min_style_gain", "min_prompt_agreement", "min_diversity", "max_memorisation"):
+    shown_by(_key, f"{_JUDGED}::test_a_bound_decides_what_passes")
+for _key in ("judge_prompts", "judge_seeds", "judge_checkpoints"):
+    shown_by(_key, f"{_JUDGED}::test_prompts_seeds_and_checkpoints_of_a_judgement_are_chosen")
+shown_by("publish_gate", f"{_JUDGED}::test_warn_publishes_the_mildest_failure_with_its_verdict_and_off_judges_nothing")
+shown_by("rating_gate", f"{_JUDGED}::test_a_rating_gate_keeps_pictures_for_raters_waits_and_then_follows_them")
+for _key in ("sample_prompts", "sample_steps"):
+    shown_by(_key, "unit/training/test_samples.py::test_samples_are_drawn_when_they_are_due_and_change_no_weight")

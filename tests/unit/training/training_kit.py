@@ -70,6 +70,9 @@ class MemorySinks:
     def save(self, checkpoint: Checkpoint) -> None:
         self.checkpoints.append(checkpoint)
 
+    def sample(self, step: int, adapter: Adapter) -> None:
+        pass
+
     def newest(self) -> Checkpoint | None:
         return self.checkpoints[-1] if self.checkpoints else None
 

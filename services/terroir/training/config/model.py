@@ -25,7 +25,7 @@ SECTIONS: Final[tuple[tuple[str, type[Section]], ...]] = (
     ("Pictures and captions", DataKeys),
     ("The update", OptimisationKeys),
     ("The loss", LossKeys),
-    ("Samples and judgement (declared, not in force yet)", JudgingKeys),
+    ("Samples and judgement", JudgingKeys),
     ("Queue and resources", SchedulingKeys),
 )
 """Headings of the documentation, in order."""

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, distributed
 
+from terroir.lora.adapter import Adapter
 from terroir.training.engine.ports import Checkpoint, TrainProgress
 from terroir.training.errors import WorkerLost
 
@@ -88,6 +89,9 @@ class Silent:
 
     def save(self, checkpoint: Checkpoint) -> None:
         """Worker 0 keeps it."""
+
+    def sample(self, step: int, adapter: Adapter) -> None:
+        """Worker 0 draws them."""
 
     def newest(self) -> Checkpoint | None:
         """Worker 0 hands it on."""

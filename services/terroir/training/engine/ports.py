@@ -56,7 +56,7 @@ class TrainProgress:
     """How far a run is."""
 
     phase: str
-    """`preparing`, `caching`, `training`, `publishing` or `done`."""
+    """`preparing`, `caching`, `training`, `judging`, `publishing` or `done`."""
     step: int = 0
     total_steps: int = 0
     loss: float = 0.0
@@ -68,6 +68,9 @@ class TrainProgress:
     encoded: int = 0
     """Pictures and captions that are encoded, of `to_encode`, in phase `caching`."""
     to_encode: int = 0
+    drawn: int = 0
+    """Pictures that are drawn, of `to_draw` at most, in phase `judging`."""
+    to_draw: int = 0
 
 
 @dataclass(frozen=True)
@@ -123,6 +126,9 @@ class Sinks(Protocol):
 
     def save(self, checkpoint: Checkpoint) -> None:
         """Keep a checkpoint, all of it or nothing."""
+
+    def sample(self, step: int, adapter: Adapter) -> None:
+        """Draw sample pictures with the adapter as it is, where the run's `sample_prompts` ask for them."""
 
     def newest(self) -> Checkpoint | None:
         """The checkpoint to go on from."""

@@ -89,6 +89,8 @@ class _Training:
             if (step := self._counters.step) % self._run.config.save_steps == 0 or step == self._total:
                 self._save()
                 saved = step
+            if self._samples_are_due(step):
+                self._sinks.sample(step, self._state.adapter())
         if saved != self._total:
             self._save()
         family = self._prepared.family
@@ -189,6 +191,11 @@ class _Training:
                 f"(loss {step.loss}, gradient norm {step.norm}); the last checkpoint is good: {told.sentence()}",
                 metadata={"step": str(counters.step)},
             )
+
+    def _samples_are_due(self, step: int) -> bool:
+        config = self._run.config
+        every = config.sample_steps or config.save_steps
+        return bool(config.sample_prompts) and self._collective.rank == 0 and (step % every == 0 or step == self._total)
 
     def _save(self) -> None:
         if self._collective.rank == 0:

@@ -84,9 +84,11 @@ class Studio:
         sketches: Sequence[Sketch],
         manner: Manner,
         on_pictures: Callable[[int], None] = lambda _: None,
+        before_step: Callable[[], None] = lambda: None,
     ) -> list[Image.Image]:
-        """One RGB picture a sketch, the adapter at weight 1; `on_pictures` hears of every batch, and may raise to stop.
+        """One RGB picture a sketch, the adapter at weight 1.
 
+        `on_pictures` hears of every batch; `before_step` is called between denoising steps. Both may raise to stop.
         Raises AdapterUnfit, and PictureNotFinite where the adapter drives the base out of the numbers' range.
         """
         side = manner.side or self.native_side
@@ -95,11 +97,17 @@ class Studio:
         with worn(self._components, adapter):
             for start in range(0, len(sketches), size):
                 batch = sketches[start : start + size]
-                pictures += self._batch(batch, manner, side)
+                pictures += self._batch(batch, manner, side, before_step)
                 on_pictures(len(batch))
         return pictures
 
-    def _batch(self, batch: Sequence[Sketch], manner: Manner, side: int) -> list[Image.Image]:
+    def _batch(
+        self, batch: Sequence[Sketch], manner: Manner, side: int, before_step: Callable[[], None]
+    ) -> list[Image.Image]:
+        def stepped(_pipe: Any, _number: int, _timestep: Any, tensors: dict[str, Any]) -> dict[str, Any]:
+            before_step()
+            return tensors
+
         drawn = self._pipe(
             [sketch.prompt for sketch in batch],
             num_inference_steps=manner.steps,
@@ -108,6 +116,7 @@ class Studio:
             width=side,
             height=side,
             output_type="pt",
+            callback_on_step_end=stepped,
         ).images
         for sketch, picture in zip(batch, drawn, strict=True):
             if not bool(torch.isfinite(picture).all()):

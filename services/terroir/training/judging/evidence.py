@@ -18,6 +18,8 @@ PAIRS: Final = 6
 _SIDES: Final = (128, 512)
 """Least and largest side of each of the two, in pixels."""
 _GAP: Final = 4
+_CELL: Final = 192
+"""Largest side of a sample in a grid, in pixels."""
 
 
 def evidence_of(
@@ -57,3 +59,14 @@ def side_by_side(drawn: Image.Image, training: Image.Image) -> Image.Image:
         resampling = Image.Resampling.NEAREST if picture.width * 2 <= side else Image.Resampling.LANCZOS
         pair.paste(ImageOps.fit(picture.convert("RGB"), (side, side), resampling), (left, 0))
     return pair
+
+
+def grid(pictures: Sequence[Image.Image], columns: int, cell: int = _CELL) -> Image.Image:
+    """Square pictures row by row without gaps, shrunk to `cell` pixels where they are larger."""
+    side = min(pictures[0].width, cell)
+    rows = -(-len(pictures) // columns)
+    page = Image.new("RGB", (columns * side, rows * side), "white")
+    for number, picture in enumerate(pictures):
+        fitted = ImageOps.fit(picture.convert("RGB"), (side, side), Image.Resampling.LANCZOS)
+        page.paste(fitted, (number % columns * side, number // columns * side))
+    return page

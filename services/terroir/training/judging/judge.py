@@ -4,23 +4,23 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from PIL import Image
 
 from terroir.lora.adapter import Adapter
 from terroir.scoring.agreement import PromptRuler
-from terroir.scoring.copies import TrainingSet
-from terroir.scoring.embedding import TextEmbedder, Vectors
+from terroir.scoring.copies import Nearest, TrainingSet
+from terroir.scoring.embedding import Remembering, TextEmbedder, Vectors
 from terroir.scoring.set_distance import squared_set_distance
 from terroir.scoring.style import StyleRuler
 from terroir.scoring.variety import Variety, variety
 from terroir.training.judging.drawing import Manner, Sketch
 from terroir.training.judging.errors import PictureNotFinite
-from terroir.training.judging.evidence import evidence_of
+from terroir.training.judging.evidence import evidence_of, grid
 from terroir.training.judging.judgement import Measured
-from terroir.training.judging.kept import KeptJudgements
+from terroir.training.judging.kept import KeptJudgements, png
 from terroir.training.judging.recipe import Recipe
 from terroir.training.judging.verdicts import Scores
 
@@ -29,7 +29,12 @@ class Draws(Protocol):
     """What a judge needs of a studio."""
 
     def draw(
-        self, adapter: Adapter | None, sketches: Sequence[Sketch], manner: Manner, on_pictures: Callable[[int], None]
+        self,
+        adapter: Adapter | None,
+        sketches: Sequence[Sketch],
+        manner: Manner,
+        on_pictures: Callable[[int], None],
+        before_step: Callable[[], None],
     ) -> list[Image.Image]:
         """One picture a sketch."""
         ...
@@ -67,6 +72,21 @@ class _Reference:
     base_variety: Variety
 
 
+@dataclass
+class _Recalled:
+    """Pictures that may be copies, each with its sketch and what it is nearest to."""
+
+    sketches: list[Sketch] = field(default_factory=list)
+    pictures: list[Image.Image] = field(default_factory=list)
+    nearest: list[Nearest] = field(default_factory=list)
+
+    def add(self, sketches: Sequence[Sketch], pictures: Sequence[Image.Image], nearest: Sequence[Nearest]) -> None:
+        """One more round."""
+        self.sketches += sketches
+        self.pictures += pictures
+        self.nearest += nearest
+
+
 class Judge:
     """Measures checkpoints of one run by one recipe."""
 
@@ -78,8 +98,9 @@ class Judge:
         trained_on: TrainedOn,
         kept: KeptJudgements,
         on_pictures: Callable[[int], None],
+        before_step: Callable[[], None],
     ) -> None:
-        """`studio` and `scorer` load what they return; `on_pictures` hears of each batch, and may raise to stop."""
+        """`studio` and `scorer` load what they return; the last two are the studio's, and may raise to stop."""
         self._studio = studio
         self._load_scorer = scorer
         self._recipe = recipe
@@ -87,6 +108,7 @@ class Judge:
         self._trained_on = trained_on
         self._kept = kept
         self._on_pictures = on_pictures
+        self._before_step = before_step
         self._loaded: tuple[Draws, TextEmbedder, _Reference] | None = None
 
     def known(self, candidate: Candidate) -> Measured | None:
@@ -106,10 +128,9 @@ class Judge:
     def _measure(self, candidate: Candidate, since: float) -> Measured:
         studio, scorer, reference = self._prepared()
         recipe, adapter = self._recipe, candidate.load()
-        sketches = [*recipe.held_out, *recipe.recalled]
-        drawn = studio.draw(adapter, sketches, recipe.manner, self._on_pictures)
-        held_out, recalled = drawn[: len(recipe.held_out)], drawn[len(recipe.held_out) :]
-        nearest = reference.training.nearest(recalled)
+        held_out = self._draw(studio, adapter, recipe.held_out)
+        recalled = self._recall(studio, adapter, reference.training)
+        nearest = recalled.nearest
         clip_distance = _set_distance(scorer.pictures(held_out), reference.training_vectors)
         scores = Scores(
             style_gain=_gain(reference.style.distance(held_out), reference.base_distance),
@@ -122,19 +143,35 @@ class Judge:
             nearest_pixels=min(one.pixels for one in nearest),
             nearest_embedding=min(one.embedding for one in nearest),
             copy_bound=reference.training.bounds.pixels,
+            recalled=len(nearest),
         )
+        evidence = evidence_of(
+            recalled.sketches, recalled.pictures, nearest, self._trained_on.pictures, self._trained_on.names,
+            self._kept.blobs,
+        )  # fmt: skip
         return Measured(
             scores,
-            evidence=evidence_of(
-                recipe.recalled, recalled, nearest, self._trained_on.pictures, self._trained_on.names, self._kept.blobs
-            ),
-            pictures=len(drawn),
+            evidence=evidence,
+            pictures=len(held_out) + len(nearest),
             seconds=_since(since),
+            samples=self._kept.blobs.put(png(grid(held_out, recipe.seeds))),
         )
+
+    def _recall(self, studio: Draws, adapter: Adapter, training: TrainingSet) -> _Recalled:
+        found = _Recalled()
+        for sketches in self._recipe.recall_rounds:
+            pictures = self._draw(studio, adapter, sketches)
+            found.add(sketches, pictures, training.nearest(pictures))
+            if self._recipe.recall_decided(sum(one.is_copy for one in found.nearest)):
+                break
+        return found
+
+    def _draw(self, studio: Draws, adapter: Adapter | None, sketches: Sequence[Sketch]) -> list[Image.Image]:
+        return studio.draw(adapter, sketches, self._recipe.manner, self._on_pictures, self._before_step)
 
     def _prepared(self) -> tuple[Draws, TextEmbedder, _Reference]:
         if self._loaded is None:
-            studio, scorer = self._studio(), self._load_scorer()
+            studio, scorer = self._studio(), Remembering(self._load_scorer())
             self._loaded = studio, scorer, self._reference(studio, scorer)
         return self._loaded
 
@@ -159,7 +196,7 @@ class Judge:
         sketches, digest = self._recipe.of_base, self._recipe.base_pictures_digest()
         found = self._kept.base_pictures(digest, len(sketches))
         if found is None:
-            found = studio.draw(None, sketches, self._recipe.manner, self._on_pictures)
+            found = self._draw(studio, None, sketches)
             self._kept.keep_base_pictures(digest, found)
         return found
 

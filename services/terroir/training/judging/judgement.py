@@ -38,6 +38,8 @@ class Measured:
     """How many were drawn."""
     seconds: float = 0.0
     """What drawing and measuring took."""
+    samples: str = ""
+    """Blob: PNG of the held-out pictures, a row a prompt, a column a seed; empty for a broken one."""
 
     def to_json(self) -> dict[str, Any]:
         """Plain values."""
@@ -103,6 +105,10 @@ class Judgement:
     """What all of it took."""
     advice: tuple[str, ...] = ()
     """What to try, if nothing passes."""
+    prompts: tuple[str, ...] = ()
+    """Held-out prompts, as the samples' rows."""
+    left_out: tuple[int, ...] = ()
+    """Steps of the checkpoints that needed no look; see `is_settled`."""
 
     @property
     def verdict(self) -> Verdict:
@@ -126,5 +132,6 @@ class Judgement:
             JudgedCheckpoint(one["step"], one["digest"], Measured.from_json(one["measured"]), tuple(one["failed"]))
             for one in body["checkpoints"]
         )
-        thresholds, advice = Thresholds(**body["thresholds"]), tuple(body["advice"])
-        return cls(**{**body, "checkpoints": checkpoints, "thresholds": thresholds, "advice": advice})
+        lists = {key: tuple(body[key]) for key in ("advice", "prompts", "left_out")}
+        thresholds = Thresholds(**body["thresholds"])
+        return cls(**{**body, **lists, "checkpoints": checkpoints, "thresholds": thresholds})

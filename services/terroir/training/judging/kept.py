@@ -61,9 +61,9 @@ class KeptJudgements:
             self._store.create(f"{_BASES}/{digest}", png(strip))
 
     def record(self, judgement: Judgement, op_id: str) -> None:
-        """Make it the run's newest judgement."""
+        """Make it the run's newest judgement; of one `op_id` the first stays."""
         body = judgement.to_json()
-        self._outcomes.append(body, op_id=op_id)
+        self._outcomes.append_with(lambda _: body, op_id=op_id, request={"judgement": op_id})
 
     def newest(self) -> Judgement:
         """The run's judgement; raises NotJudged."""

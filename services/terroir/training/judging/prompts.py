@@ -8,11 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from terroir.common.base_digest import base_digest, component_digests
-from terroir.tiny import BASE_DIR
 from terroir.tiny.world.scene import all_scenes, caption
 from terroir.training.engine.data.captions import with_trigger
 from terroir.training.judging.errors import PromptsUnreadable
+from terroir.training.judging.models import tiny_digest
 
 PROMPTS_FILE: Final = "judge_prompts.txt"
 """In a base's folder: its own held-out prompts, one a line."""
@@ -43,8 +42,8 @@ class Base:
 
     @property
     def is_tiny(self) -> bool:
-        """Whether it is the embedded one, which knows a small world and nothing else."""
-        return self.digest == base_digest(component_digests(BASE_DIR))
+        """Whether it is the embedded one."""
+        return self.digest == tiny_digest()
 
 
 @dataclass(frozen=True)

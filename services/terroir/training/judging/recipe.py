@@ -14,12 +14,14 @@ from terroir.training.engine.ports import Pictures
 from terroir.training.judging.drawing import Manner, Sketch
 from terroir.training.judging.prompts import Texts
 
-_MEASURES: Final = 1
+_MEASURES: Final = 2
 """Raise it when a score is measured in another way: kept scores are not used then."""
 STEPS: Final = 10
 """Half of what people are served: on the tiny base the same pictures to the eye, the scores within their noise."""
 RECALL_SEEDS: Final = 10
 """At least: copies come with some seeds only (YuxinWenRick/diffusion_memorization issue 5 advises the most of ten)."""
+_FIRST_TEXTS: Final = 2
+"""Texts of the first round of recall; the others are drawn only where it leaves a doubt."""
 _FIRST_SEED, _FIRST_RECALL_SEED = 1000, 2000
 
 
@@ -36,6 +38,8 @@ class Recipe:
     texts: Texts
     seeds: int
     """Of each held-out prompt."""
+    max_memorisation: float
+    """Largest share of copies that passes; it decides after which pictures there is no doubt left."""
     manner: Manner = field(default_factory=lambda: Manner(steps=STEPS))
 
     @property
@@ -49,15 +53,27 @@ class Recipe:
         return self._sketches(self.texts.held_out)
 
     @property
-    def recalled(self) -> tuple[Sketch, ...]:
-        """What may bring training pictures back."""
+    def recall_rounds(self) -> tuple[tuple[Sketch, ...], ...]:
+        """What may bring training pictures back, in two rounds of whole texts, each text with all its seeds."""
         seeds = max(RECALL_SEEDS, self.seeds)
-        return tuple(Sketch(text, _FIRST_RECALL_SEED + seed) for text in self.texts.recalled for seed in range(seeds))
+        parts = self.texts.recalled[:_FIRST_TEXTS], self.texts.recalled[_FIRST_TEXTS:]
+        rounds = (
+            tuple(Sketch(text, _FIRST_RECALL_SEED + seed) for text in part for seed in range(seeds)) for part in parts
+        )
+        return tuple(one for one in rounds if one)
+
+    def recall_decided(self, copies: int) -> bool:
+        """Whether a round with so many copies so far leaves no doubt, so that the next can be left out.
+
+        Copies that are too many of all pictures stay too many: that is exact. A first round without any is taken for
+        enough; docs/judging.md says what that overlooks.
+        """
+        return copies == 0 or copies > self.max_memorisation * sum(map(len, self.recall_rounds))
 
     @property
     def pictures_a_checkpoint(self) -> int:
-        """How many are drawn to judge one."""
-        return len(self.held_out) + len(self.recalled)
+        """The most that are drawn to judge one."""
+        return len(self.held_out) + sum(map(len, self.recall_rounds))
 
     def digest(self) -> str:
         """SHA-256 (hex) of all of it."""

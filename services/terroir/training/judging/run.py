@@ -3,29 +3,32 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Final
 
+import torch
+
 from terroir.lora.adapter import Adapter
 from terroir.scoring.clip import ClipScorer
-from terroir.tiny import CLIP_DIR
+from terroir.scoring.embedding import TextEmbedder
 from terroir.training.checkpoints import Checkpoints, SavedCheckpoint
 from terroir.training.config import TrainConfig
 from terroir.training.engine.data.pictures import decode
 from terroir.training.engine.ports import Pictures
 from terroir.training.engine.state import adapter_in
 from terroir.training.judging.drawing import Manner, Studio
-from terroir.training.judging.errors import JudgeModelMissing
 from terroir.training.judging.gate import advice_on, chosen_step
-from terroir.training.judging.judge import Candidate, Judge, TrainedOn
+from terroir.training.judging.judge import Candidate, Draws, Judge, TrainedOn
 from terroir.training.judging.judgement import JudgedCheckpoint, Judgement
 from terroir.training.judging.kept import KeptJudgements
+from terroir.training.judging.models import judge_model
 from terroir.training.judging.prompts import Base, texts_of
 from terroir.training.judging.recipe import STEPS, Recipe, model_digest, pictures_digest
-from terroir.training.judging.verdicts import Thresholds
+from terroir.training.judging.verdicts import Thresholds, is_settled
 
 _COMPARED: Final = (384, 384)
 """Pixels across and down."""
@@ -43,6 +46,12 @@ class JudgedRun:
     judge_model: Path | None = None
     """transformers CLIP folder; None: the embedded one, which knows the embedded base's world alone."""
     guidance_scale: float = 3.0
+    threads: int = 1
+    """Of a processor that draws."""
+    studio: Callable[[Path, str], Draws] = Studio
+    """Loads what draws, from the base's folder, on a device."""
+    scorer: Callable[[Path, str], TextEmbedder] = ClipScorer
+    """Loads the CLIP that judges."""
 
 
 class Hears:
@@ -51,25 +60,30 @@ class Hears:
     def drawn(self, done: int, total: int) -> None:
         """Pictures drawn so far; may raise to stop."""
 
+    def alive(self) -> None:
+        """Between any two steps of drawing; may raise to stop."""
+
     def log(self, line: str) -> None:
         """One line for people."""
 
 
 def judge_run(run: JudgedRun, checkpoints: Checkpoints, kept: KeptJudgements, hears: Hears) -> Judgement:
-    """Measure checkpoints spread over the run, give verdicts, choose; what was measured before is not drawn again.
+    """Measure checkpoints spread over the run, the last first, until the best of them is known; give verdicts, choose.
+
+    What was measured before is not drawn again.
 
     Raises JudgeModelMissing, PromptsUnreadable, and what the studio raises.
     """
     since = time.monotonic()
-    model = judge_model(run.base, run.judge_model)
+    model = judge_model(run.base.digest, run.judge_model)
     recipe = recipe_of(run, model)
     candidates = [
         _candidate(checkpoints, saved) for saved in spread(checkpoints.listed(), run.config.judge_checkpoints)
     ]
     count = _Count(hears)
     judge = Judge(
-        partial(Studio, run.base.folder, run.device), partial(ClipScorer, model, run.device), recipe,
-        _trained_on(run.data), kept, count.add,
+        partial(run.studio, run.base.folder, run.device), partial(run.scorer, model, run.device), recipe,
+        _trained_on(run.data), kept, count.add, hears.alive,
     )  # fmt: skip
     known = {candidate.step: judge.known(candidate) for candidate in candidates}
     new = [candidate for candidate in candidates if known[candidate.step] is None]
@@ -77,12 +91,14 @@ def judge_run(run: JudgedRun, checkpoints: Checkpoints, kept: KeptJudgements, he
     if new and kept.base_pictures(recipe.base_pictures_digest(), len(recipe.of_base)) is None:
         count.total += len(recipe.of_base)
     hears.drawn(0, count.total)
-    thresholds, judged = Thresholds.of(run.config), list[JudgedCheckpoint]()
-    for candidate in candidates:
-        measured = known[candidate.step] or judge.measure(candidate)
-        one = JudgedCheckpoint.of(candidate.step, candidate.digest, measured, thresholds)
-        judged.append(one)
-        hears.log(told(one))
+    thresholds, judged, left = Thresholds.of(run.config), list[JudgedCheckpoint](), candidates[::-1]
+    with _threads(run.threads):
+        while left and not is_settled(judged):
+            candidate = left.pop(0)
+            measured = known[candidate.step] or judge.measure(candidate)
+            one = JudgedCheckpoint.of(candidate.step, candidate.digest, measured, thresholds)
+            judged.insert(0, one)
+            hears.log(told(one))
     gate = run.config.publish_gate
     return Judgement(
         checkpoints=tuple(judged),
@@ -93,6 +109,8 @@ def judge_run(run: JudgedRun, checkpoints: Checkpoints, kept: KeptJudgements, he
         pictures=count.done,
         seconds=round(time.monotonic() - since, 2),
         advice=advice_on(judged, run.config),
+        prompts=recipe.texts.held_out,
+        left_out=tuple(candidate.step for candidate in reversed(left)),
     )
 
 
@@ -105,25 +123,8 @@ def recipe_of(run: JudgedRun, model: Path) -> Recipe:
         pictures=pictures_digest(run.data),
         texts=texts_of(run.base, run.config.judge_prompts, captions, run.trigger),
         seeds=run.config.judge_seeds,
+        max_memorisation=run.config.max_memorisation,
         manner=Manner(steps=STEPS, guidance_scale=run.guidance_scale),
-    )
-
-
-def judge_model(base: Base, chosen: Path | None) -> Path:
-    """The CLIP that judges pictures of a base; raises JudgeModelMissing."""
-    if chosen is not None:
-        if not (chosen / "config.json").is_file():
-            raise JudgeModelMissing(
-                f"judge_model {chosen} is no transformers folder of a CLIP (it has no config.json); mount one and set "
-                "TERROIR_TRAINING_JUDGE_MODEL"
-            )
-        return chosen
-    if base.is_tiny:
-        return CLIP_DIR
-    raise JudgeModelMissing(
-        "publish_gate asks for a judgement, and no CLIP is set that knows the pictures of this base: set "
-        "TERROIR_TRAINING_JUDGE_MODEL to the folder of one (such as openai/clip-vit-large-patch14), or publish_gate "
-        "to off"
     )
 
 
@@ -141,9 +142,19 @@ def told(judged: JudgedCheckpoint) -> str:
         return f"step {judged.step}: {judged.verdict} ({judged.measured.broken})"
     return (
         f"step {judged.step}: {judged.verdict}, style gain {scores.style_gain:.2f}, prompt agreement "
-        f"{scores.prompt_agreement:.2f}, diversity {scores.diversity:.2f}, copies {scores.memorisation:.0%} "
-        f"({judged.measured.pictures} pictures, {judged.measured.seconds:.0f} s)"
+        f"{scores.prompt_agreement:.2f}, diversity {scores.diversity:.2f}, copies {scores.memorisation:.0%} of "
+        f"{scores.recalled} ({judged.measured.pictures} pictures, {judged.measured.seconds:.0f} s)"
     )
+
+
+@contextmanager
+def _threads(count: int) -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 class _Count:

@@ -49,6 +49,8 @@ class Scores:
     """Distance by embedding of the closest of those."""
     copy_bound: float
     """Distance by pixels up to which a picture is a copy: half of what real pictures of the set are apart."""
+    recalled: int
+    """Pictures that memorisation is the share of."""
 
     def metrics(self) -> Mapping[str, float]:
         """By the names under which a version carries them."""
@@ -130,6 +132,17 @@ def best_of(judged: Sequence[R]) -> R | None:
     passing = [one for one in judged if one.verdict is Verdict.PASS]
     highest = max((_quality(one) for one in passing), default=0.0)
     return min((one for one in passing if _quality(one) >= highest - _ALIKE), key=lambda one: one.step, default=None)
+
+
+def is_settled(judged: Sequence[R]) -> bool:
+    """Whether checkpoints before these, which were judged from the last backwards, need no look.
+
+    One passes, and the earliest is worse than it because it has learnt less: those before have learnt less still.
+    """
+    best, earliest = best_of(judged), min(judged, key=lambda one: one.step, default=None)
+    if best is None or earliest is None or earliest.step == best.step:
+        return False
+    return earliest.verdict in (Verdict.PASS, Verdict.TOO_WEAK) and _quality(earliest) < _quality(best)
 
 
 def least_bad(judged: Sequence[R]) -> R | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Final
 
@@ -23,11 +24,18 @@ def verdict_on(sheet: Sheet) -> PeopleVerdict:
 
 def people_on(sheets: Sheets, job_id: str) -> RatingScores | None:
     """For the publish gate: the newest sheet of the job that has enough answers; None while there is none."""
-    for sheet in sheets.of_job(job_id):
-        verdict = verdict_on(sheet)
-        if verdict.outcome is not Outcome.PENDING:
-            return RatingScores(len(sheet.submissions), verdict.outcome is Outcome.PASSED, verdict.reason)
-    return None
+    sheet = _decisive(sheets, job_id)
+    if sheet is None:
+        return None
+    verdict = verdict_on(sheet)
+    return RatingScores(len(sheet.submissions), verdict.outcome is Outcome.PASSED, verdict.reason)
+
+
+def people_metrics(sheets: Sheets, job_id: str) -> Mapping[str, float]:
+    """The figures of that sheet, by the names that a version carries; empty while there is none."""
+    sheet = _decisive(sheets, job_id)
+    scores = scores_of(sheet) if sheet else None
+    return scores.metrics(len(sheet.submissions)) if sheet and scores else {}
 
 
 def take_up(jobs: Jobs, sheet: Sheet) -> Job | None:
@@ -42,6 +50,10 @@ def take_up(jobs: Jobs, sheet: Sheet) -> Job | None:
         return None
     number = job.attempt.number if job.attempt else 0
     return jobs.change(job.id, f"rated/{number}", _again)
+
+
+def _decisive(sheets: Sheets, job_id: str) -> Sheet | None:
+    return next((one for one in sheets.of_job(job_id) if verdict_on(one).outcome is not Outcome.PENDING), None)
 
 
 def _again(job: Job) -> Job:

@@ -162,6 +162,7 @@ class Job(_message.Message):
     ETAG_FIELD_NUMBER: _builtins.int
     CREATOR_FIELD_NUMBER: _builtins.int
     CONFIG_FIELD_NUMBER: _builtins.int
+    VERDICT_FIELD_NUMBER: _builtins.int
     WAIT_FIELD_NUMBER: _builtins.int
     PAST_ATTEMPTS_FIELD_NUMBER: _builtins.int
     MAKES_ROOM_FOR_FIELD_NUMBER: _builtins.int
@@ -212,6 +213,12 @@ class Job(_message.Message):
         """
 
     @_builtins.property
+    def verdict(self) -> Global___JobVerdict:
+        """What the judgement found, without its evidence; absent in ListJobs, before the job has ended, and where `publish_gate`
+        is off.
+        """
+
+    @_builtins.property
     def wait(self) -> Global___JobWait:
         """Where it stands in the queue and why; absent while it runs, once it has ended, and until the queue has looked."""
 
@@ -237,13 +244,14 @@ class Job(_message.Message):
         etag: _builtins.str = ...,
         creator: _builtins.str = ...,
         config: _config_pb2.TrainConfig | None = ...,
+        verdict: Global___JobVerdict | None = ...,
         wait: Global___JobWait | None = ...,
         past_attempts: _abc.Iterable[Global___PastAttempt] | None = ...,
         makes_room_for: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "config", b"config", "create_time", b"create_time", "end_time", b"end_time", "error", b"error", "progress", b"progress", "wait", b"wait"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "config", b"config", "create_time", b"create_time", "end_time", b"end_time", "error", b"error", "progress", b"progress", "verdict", b"verdict", "wait", b"wait"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["adapter", b"adapter", "adapter_version", b"adapter_version", "attempt", b"attempt", "base", b"base", "config", b"config", "config_yaml", b"config_yaml", "create_time", b"create_time", "creator", b"creator", "dataset_version", b"dataset_version", "end_time", b"end_time", "error", b"error", "etag", b"etag", "makes_room_for", b"makes_room_for", "name", b"name", "past_attempts", b"past_attempts", "progress", b"progress", "state", b"state", "wait", b"wait"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["adapter", b"adapter", "adapter_version", b"adapter_version", "attempt", b"attempt", "base", b"base", "config", b"config", "config_yaml", b"config_yaml", "create_time", b"create_time", "creator", b"creator", "dataset_version", b"dataset_version", "end_time", b"end_time", "error", b"error", "etag", b"etag", "makes_room_for", b"makes_room_for", "name", b"name", "past_attempts", b"past_attempts", "progress", b"progress", "state", b"state", "verdict", b"verdict", "wait", b"wait"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -332,6 +340,200 @@ class PastAttempt(_message.Message):
 Global___PastAttempt: _TypeAlias = PastAttempt  # noqa: Y015
 
 @_typing.final
+class JobVerdict(_message.Message):
+    """What a judgement found (docs/judging.md)."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class BoundsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.float
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.float = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    VERDICT_FIELD_NUMBER: _builtins.int
+    CHOSEN_STEP_FIELD_NUMBER: _builtins.int
+    GATE_FIELD_NUMBER: _builtins.int
+    BOUNDS_FIELD_NUMBER: _builtins.int
+    CHECKPOINTS_FIELD_NUMBER: _builtins.int
+    LEFT_OUT_STEPS_FIELD_NUMBER: _builtins.int
+    ADVICE_FIELD_NUMBER: _builtins.int
+    PICTURES_FIELD_NUMBER: _builtins.int
+    SECONDS_FIELD_NUMBER: _builtins.int
+    verdict: _builtins.str
+    """Of the chosen checkpoint, or of the last where none is chosen: `pass`, `memorised`, `overfitted`, `off-prompt`,
+    `low-diversity`, `too-weak` or `broken`.
+    """
+    chosen_step: _builtins.int
+    """Step of the checkpoint that is published; 0 if none is."""
+    gate: _builtins.str
+    """`enforce` or `warn`."""
+    pictures: _builtins.int
+    """Pictures that the judgement drew."""
+    seconds: _builtins.float
+    """Seconds that it took."""
+    @_builtins.property
+    def bounds(self) -> _containers.ScalarMap[_builtins.str, _builtins.float]:
+        """Bounds by their keys in the configuration, such as `max_memorisation`."""
+
+    @_builtins.property
+    def checkpoints(self) -> _containers.RepeatedCompositeFieldContainer[Global___JudgedCheckpoint]:
+        """The checkpoints that were judged, by step."""
+
+    @_builtins.property
+    def left_out_steps(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Steps of checkpoints that needed no look, as later ones are better."""
+
+    @_builtins.property
+    def advice(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """What to try, where nothing passes."""
+
+    def __init__(
+        self,
+        *,
+        verdict: _builtins.str = ...,
+        chosen_step: _builtins.int = ...,
+        gate: _builtins.str = ...,
+        bounds: _abc.Mapping[_builtins.str, _builtins.float] | None = ...,
+        checkpoints: _abc.Iterable[Global___JudgedCheckpoint] | None = ...,
+        left_out_steps: _abc.Iterable[_builtins.int] | None = ...,
+        advice: _abc.Iterable[_builtins.str] | None = ...,
+        pictures: _builtins.int = ...,
+        seconds: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["advice", b"advice", "bounds", b"bounds", "checkpoints", b"checkpoints", "chosen_step", b"chosen_step", "gate", b"gate", "left_out_steps", b"left_out_steps", "pictures", b"pictures", "seconds", b"seconds", "verdict", b"verdict"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___JobVerdict: _TypeAlias = JobVerdict  # noqa: Y015
+
+@_typing.final
+class JudgedCheckpoint(_message.Message):
+    """A checkpoint with its verdict."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class ScoresEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.float
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.float = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    STEP_FIELD_NUMBER: _builtins.int
+    VERDICT_FIELD_NUMBER: _builtins.int
+    SCORES_FIELD_NUMBER: _builtins.int
+    MISSED_FIELD_NUMBER: _builtins.int
+    BROKEN_FIELD_NUMBER: _builtins.int
+    NEAREST_FIELD_NUMBER: _builtins.int
+    step: _builtins.int
+    """Optimiser step it was saved at."""
+    verdict: _builtins.str
+    """As in JobVerdict."""
+    broken: _builtins.str
+    """Why a broken checkpoint has no figures."""
+    @_builtins.property
+    def scores(self) -> _containers.ScalarMap[_builtins.str, _builtins.float]:
+        """Figures by name, such as `judge_style_gain`; empty for a broken checkpoint."""
+
+    @_builtins.property
+    def missed(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Keys of the bounds that it misses, the gravest first."""
+
+    @_builtins.property
+    def nearest(self) -> _containers.RepeatedCompositeFieldContainer[Global___NearestPicture]:
+        """What its pictures are closest to, the closest first; only in GetJobVerdict."""
+
+    def __init__(
+        self,
+        *,
+        step: _builtins.int = ...,
+        verdict: _builtins.str = ...,
+        scores: _abc.Mapping[_builtins.str, _builtins.float] | None = ...,
+        missed: _abc.Iterable[_builtins.str] | None = ...,
+        broken: _builtins.str = ...,
+        nearest: _abc.Iterable[Global___NearestPicture] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["broken", b"broken", "missed", b"missed", "nearest", b"nearest", "scores", b"scores", "step", b"step", "verdict", b"verdict"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___JudgedCheckpoint: _TypeAlias = JudgedCheckpoint  # noqa: Y015
+
+@_typing.final
+class NearestPicture(_message.Message):
+    """A drawn picture and the training picture that it is closest to."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PROMPT_FIELD_NUMBER: _builtins.int
+    SEED_FIELD_NUMBER: _builtins.int
+    TRAINING_PICTURE_FIELD_NUMBER: _builtins.int
+    PIXELS_FIELD_NUMBER: _builtins.int
+    EMBEDDING_FIELD_NUMBER: _builtins.int
+    IS_COPY_FIELD_NUMBER: _builtins.int
+    prompt: _builtins.str
+    """What was drawn."""
+    seed: _builtins.int
+    """With which seed."""
+    training_picture: _builtins.str
+    """File name of the training picture."""
+    pixels: _builtins.float
+    """Distance by pixels, of the worst tile."""
+    embedding: _builtins.float
+    """Distance by embedding."""
+    is_copy: _builtins.bool
+    """Whether it counts as a copy."""
+    def __init__(
+        self,
+        *,
+        prompt: _builtins.str = ...,
+        seed: _builtins.int = ...,
+        training_picture: _builtins.str = ...,
+        pixels: _builtins.float = ...,
+        embedding: _builtins.float = ...,
+        is_copy: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["embedding", b"embedding", "is_copy", b"is_copy", "pixels", b"pixels", "prompt", b"prompt", "seed", b"seed", "training_picture", b"training_picture"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___NearestPicture: _TypeAlias = NearestPicture  # noqa: Y015
+
+@_typing.final
 class Progress(_message.Message):
     """How far a run is."""
 
@@ -345,6 +547,8 @@ class Progress(_message.Message):
     ETA_SECONDS_FIELD_NUMBER: _builtins.int
     PHASE_FIELD_NUMBER: _builtins.int
     SKIPPED_BATCHES_FIELD_NUMBER: _builtins.int
+    DRAWN_FIELD_NUMBER: _builtins.int
+    TO_DRAW_FIELD_NUMBER: _builtins.int
     step: _builtins.int
     """Optimiser steps done."""
     total_steps: _builtins.int
@@ -358,9 +562,13 @@ class Progress(_message.Message):
     eta_seconds: _builtins.float
     """Estimated seconds left; 0 until known."""
     phase: _builtins.str
-    """What happens now: `queued`, `preparing`, `caching`, `training`, `publishing`, `done`."""
+    """What happens now: `queued`, `preparing`, `caching`, `training`, `judging`, `publishing`, `done`."""
     skipped_batches: _builtins.int
     """Batches skipped because loss or gradients were not finite."""
+    drawn: _builtins.int
+    """In phase `judging`: pictures drawn so far."""
+    to_draw: _builtins.int
+    """In phase `judging`: pictures to draw at most; fewer where the best checkpoint is known earlier."""
     def __init__(
         self,
         *,
@@ -372,10 +580,12 @@ class Progress(_message.Message):
         eta_seconds: _builtins.float = ...,
         phase: _builtins.str = ...,
         skipped_batches: _builtins.int = ...,
+        drawn: _builtins.int = ...,
+        to_draw: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["eta_seconds", b"eta_seconds", "learning_rate", b"learning_rate", "loss", b"loss", "phase", b"phase", "skipped_batches", b"skipped_batches", "step", b"step", "steps_per_second", b"steps_per_second", "total_steps", b"total_steps"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["drawn", b"drawn", "eta_seconds", b"eta_seconds", "learning_rate", b"learning_rate", "loss", b"loss", "phase", b"phase", "skipped_batches", b"skipped_batches", "step", b"step", "steps_per_second", b"steps_per_second", "to_draw", b"to_draw", "total_steps", b"total_steps"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -967,6 +1177,72 @@ class TeamShare(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__quota_jobs) -> _WhichOneofReturnType__quota_jobs | None: ...
 
 Global___TeamShare: _TypeAlias = TeamShare  # noqa: Y015
+
+@_typing.final
+class GetJobVerdictRequest(_message.Message):
+    """Request of GetJobVerdict."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """`jobs/{id}`."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetJobVerdictRequest: _TypeAlias = GetJobVerdictRequest  # noqa: Y015
+
+@_typing.final
+class DownloadJobReportRequest(_message.Message):
+    """Request of DownloadJobReport."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """`jobs/{id}`."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DownloadJobReportRequest: _TypeAlias = DownloadJobReportRequest  # noqa: Y015
+
+@_typing.final
+class DownloadJobReportResponse(_message.Message):
+    """A part of the report."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CHUNK_FIELD_NUMBER: _builtins.int
+    chunk: _builtins.bytes
+    """Bytes of the HTML file, in order."""
+    def __init__(
+        self,
+        *,
+        chunk: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["chunk", b"chunk"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DownloadJobReportResponse: _TypeAlias = DownloadJobReportResponse  # noqa: Y015
 
 @_typing.final
 class ListCheckpointsRequest(_message.Message):

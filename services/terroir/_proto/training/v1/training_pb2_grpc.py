@@ -75,6 +75,16 @@ class TrainingServiceStub:
                 request_serializer=terroir_dot_training_dot_v1_dot_training__pb2.GetQueueRequest.SerializeToString,
                 response_deserializer=terroir_dot_training_dot_v1_dot_training__pb2.Queue.FromString,
                 _registered_method=True)
+        self.GetJobVerdict = channel.unary_unary(
+                '/terroir.training.v1.TrainingService/GetJobVerdict',
+                request_serializer=terroir_dot_training_dot_v1_dot_training__pb2.GetJobVerdictRequest.SerializeToString,
+                response_deserializer=terroir_dot_training_dot_v1_dot_training__pb2.JobVerdict.FromString,
+                _registered_method=True)
+        self.DownloadJobReport = channel.unary_stream(
+                '/terroir.training.v1.TrainingService/DownloadJobReport',
+                request_serializer=terroir_dot_training_dot_v1_dot_training__pb2.DownloadJobReportRequest.SerializeToString,
+                response_deserializer=terroir_dot_training_dot_v1_dot_training__pb2.DownloadJobReportResponse.FromString,
+                _registered_method=True)
         self.ListCheckpoints = channel.unary_unary(
                 '/terroir.training.v1.TrainingService/ListCheckpoints',
                 request_serializer=terroir_dot_training_dot_v1_dot_training__pb2.ListCheckpointsRequest.SerializeToString,
@@ -143,6 +153,22 @@ class TrainingServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetJobVerdict(self, request, context):
+        """Returns what the judgement of a job found, with what its pictures are closest to.
+        Errors: NOT_FOUND (job, or not judged).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DownloadJobReport(self, request, context):
+        """Streams the report of a job as one HTML file that needs no other: curves, samples, verdict, and drawn pictures
+        beside the training pictures that they are closest to. Errors: NOT_FOUND.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ListCheckpoints(self, request, context):
         """Lists the checkpoints of a job, newest first.
         """
@@ -192,6 +218,16 @@ def add_TrainingServiceServicer_to_server(servicer, server):
                     servicer.GetQueue,
                     request_deserializer=terroir_dot_training_dot_v1_dot_training__pb2.GetQueueRequest.FromString,
                     response_serializer=terroir_dot_training_dot_v1_dot_training__pb2.Queue.SerializeToString,
+            ),
+            'GetJobVerdict': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetJobVerdict,
+                    request_deserializer=terroir_dot_training_dot_v1_dot_training__pb2.GetJobVerdictRequest.FromString,
+                    response_serializer=terroir_dot_training_dot_v1_dot_training__pb2.JobVerdict.SerializeToString,
+            ),
+            'DownloadJobReport': grpc.unary_stream_rpc_method_handler(
+                    servicer.DownloadJobReport,
+                    request_deserializer=terroir_dot_training_dot_v1_dot_training__pb2.DownloadJobReportRequest.FromString,
+                    response_serializer=terroir_dot_training_dot_v1_dot_training__pb2.DownloadJobReportResponse.SerializeToString,
             ),
             'ListCheckpoints': grpc.unary_unary_rpc_method_handler(
                     servicer.ListCheckpoints,
@@ -416,6 +452,60 @@ class TrainingService:
             '/terroir.training.v1.TrainingService/GetQueue',
             terroir_dot_training_dot_v1_dot_training__pb2.GetQueueRequest.SerializeToString,
             terroir_dot_training_dot_v1_dot_training__pb2.Queue.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetJobVerdict(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/terroir.training.v1.TrainingService/GetJobVerdict',
+            terroir_dot_training_dot_v1_dot_training__pb2.GetJobVerdictRequest.SerializeToString,
+            terroir_dot_training_dot_v1_dot_training__pb2.JobVerdict.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DownloadJobReport(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/terroir.training.v1.TrainingService/DownloadJobReport',
+            terroir_dot_training_dot_v1_dot_training__pb2.DownloadJobReportRequest.SerializeToString,
+            terroir_dot_training_dot_v1_dot_training__pb2.DownloadJobReportResponse.FromString,
             options,
             channel_credentials,
             insecure,

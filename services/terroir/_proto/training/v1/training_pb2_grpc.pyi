@@ -51,6 +51,14 @@ class TrainingServiceStub:
     """Streams log lines of one attempt from its beginning, and follows them until it ends if asked to."""
     GetQueue: _grpc.UnaryUnaryMultiCallable[_training_pb2.GetQueueRequest, _training_pb2.Queue]
     """Returns the queue as this replica saw it last: what runs, what waits and why, and what each team holds."""
+    GetJobVerdict: _grpc.UnaryUnaryMultiCallable[_training_pb2.GetJobVerdictRequest, _training_pb2.JobVerdict]
+    """Returns what the judgement of a job found, with what its pictures are closest to.
+    Errors: NOT_FOUND (job, or not judged).
+    """
+    DownloadJobReport: _grpc.UnaryStreamMultiCallable[_training_pb2.DownloadJobReportRequest, _training_pb2.DownloadJobReportResponse]
+    """Streams the report of a job as one HTML file that needs no other: curves, samples, verdict, and drawn pictures
+    beside the training pictures that they are closest to. Errors: NOT_FOUND.
+    """
     ListCheckpoints: _grpc.UnaryUnaryMultiCallable[_training_pb2.ListCheckpointsRequest, _training_pb2.ListCheckpointsResponse]
     """Lists the checkpoints of a job, newest first."""
 
@@ -77,6 +85,14 @@ class TrainingServiceAsyncStub(TrainingServiceStub):
     """Streams log lines of one attempt from its beginning, and follows them until it ends if asked to."""
     GetQueue: _aio.UnaryUnaryMultiCallable[_training_pb2.GetQueueRequest, _training_pb2.Queue]  # type: ignore[assignment]
     """Returns the queue as this replica saw it last: what runs, what waits and why, and what each team holds."""
+    GetJobVerdict: _aio.UnaryUnaryMultiCallable[_training_pb2.GetJobVerdictRequest, _training_pb2.JobVerdict]  # type: ignore[assignment]
+    """Returns what the judgement of a job found, with what its pictures are closest to.
+    Errors: NOT_FOUND (job, or not judged).
+    """
+    DownloadJobReport: _aio.UnaryStreamMultiCallable[_training_pb2.DownloadJobReportRequest, _training_pb2.DownloadJobReportResponse]  # type: ignore[assignment]
+    """Streams the report of a job as one HTML file that needs no other: curves, samples, verdict, and drawn pictures
+    beside the training pictures that they are closest to. Errors: NOT_FOUND.
+    """
     ListCheckpoints: _aio.UnaryUnaryMultiCallable[_training_pb2.ListCheckpointsRequest, _training_pb2.ListCheckpointsResponse]  # type: ignore[assignment]
     """Lists the checkpoints of a job, newest first."""
 
@@ -148,6 +164,26 @@ class TrainingServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_training_pb2.Queue, _abc.Awaitable[_training_pb2.Queue]]:
         """Returns the queue as this replica saw it last: what runs, what waits and why, and what each team holds."""
+
+    @_abc_1.abstractmethod
+    def GetJobVerdict(
+        self,
+        request: _training_pb2.GetJobVerdictRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_training_pb2.JobVerdict, _abc.Awaitable[_training_pb2.JobVerdict]]:
+        """Returns what the judgement of a job found, with what its pictures are closest to.
+        Errors: NOT_FOUND (job, or not judged).
+        """
+
+    @_abc_1.abstractmethod
+    def DownloadJobReport(
+        self,
+        request: _training_pb2.DownloadJobReportRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_training_pb2.DownloadJobReportResponse], _abc.AsyncIterator[_training_pb2.DownloadJobReportResponse]]:
+        """Streams the report of a job as one HTML file that needs no other: curves, samples, verdict, and drawn pictures
+        beside the training pictures that they are closest to. Errors: NOT_FOUND.
+        """
 
     @_abc_1.abstractmethod
     def ListCheckpoints(
