@@ -76,7 +76,6 @@ class AttemptBench:
     judge_model: str = ""
     keys: Mapping[str, Any] = field(default_factory=dict)
     """Of every run."""
-    job_id: str = ""
     lines: list[str] = field(default_factory=list)
     """The log of the last attempt."""
     job_id: str = ""
