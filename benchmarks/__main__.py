@@ -29,6 +29,7 @@ AREAS: Final = {
     "inference": "pictures and mixed batches against diffusers and PEFT, hot loading, churn, ten minutes",
     "katz": "7,000 adapters with a long tail for ten minutes, and how replicas share them, fifteen minutes",
     "training": "our engine against a plain diffusers and PEFT loop on three bases, memory, checkpoints, ten minutes",
+    "scheduling": "a simulated week of the training queue beside first come, first served; its ticks, two minutes",
     "base": "the tiny base model's pictures and reconstructions, minutes",
     "images": "sizes of the container images, and cold starts of their containers, five minutes (needs `make images`)",
     "demo": "the whole demo: seconds, memory, style figures, minutes",
@@ -107,7 +108,8 @@ def _write_page() -> None:
 
 def _told(row: Row) -> str:
     ours = "not measured" if row.ours is None else f"{row.ours:g} {row.unit}"
-    peer = "" if row.peer is None else f", {row.peer_name}: {row.peer:g} (ratio {row.ratio:g})"
+    ratio = "" if row.ratio is None else f" (ratio {row.ratio:g})"
+    peer = "" if row.peer is None else f", {row.peer_name}: {row.peer:g}{ratio}"
     verdict = {True: f", reaches {row.target}", False: f", MISSES {row.target}", None: ""}[row.met]
     return f"{row.figure}: {ours}{peer}{verdict}"
 

@@ -50,7 +50,9 @@ class _Round:
         self._candidates: dict[Priority, list[RunningJob]] = {}
         self._words: dict[tuple[object, ...], str] = {}
         self._holders: dict[str, str] = {}
-        """By team: the job that room is kept for."""
+        """By team: the job that its quota, or room, is kept for."""
+        self._room_holder = ""
+        """The job that room on the cluster is kept for."""
         self._refused: dict[tuple[str, Priority], list[Demand]] = {}
         """For which nobody can make room; there is ever less of it."""
 
@@ -115,15 +117,30 @@ class _Round:
     def _leave_waiting(self, job: WaitingJob, obstacles: list[WaitReason]) -> None:
         reason = obstacles[0]
         detail = self._told(reason, job)
-        holders = self._holders if reason is WaitReason.CAPACITY else {job.team} & self._holders.keys()
-        if holders and reason is not WaitReason.JOB_LIMIT:
-            kept = ", ".join(sorted(f"jobs/{self._holders[team]}" for team in holders))
-            reason, detail = WaitReason.RESERVED, f"{detail}; room is kept for {kept}, which waited long"
+        if kept := self._kept_for(reason, job):
+            reason, detail = WaitReason.RESERVED, f"{detail}; room is kept for jobs/{kept}, which waited long"
         self._wait(job, reason, detail)
+        self._reserve(job, obstacles)
+
+    def _reserve(self, job: WaitingJob, obstacles: list[WaitReason]) -> None:
+        """Keep what is free for a job that waited long: of each team's quota for one, of the cluster for one in all.
+
+        As in EASY backfill: with one a team, three large jobs emptied half of a small cluster for hours.
+        """
         waited = self._situation.now - job.waiting_since
-        if waited >= self._situation.rules.reserve_after_seconds and job.team not in self._holders:
-            self._holders[job.team] = job.id
-            self._holdings.hold(job, room=WaitReason.QUOTA not in obstacles)
+        room = WaitReason.QUOTA not in obstacles
+        if waited < self._situation.rules.reserve_after_seconds or job.team in self._holders:
+            return
+        if room and self._room_holder:
+            return
+        self._holders[job.team] = job.id
+        self._room_holder = self._room_holder or (job.id if room else "")
+        self._holdings.hold(job, room=room)
+
+    def _kept_for(self, reason: WaitReason, job: WaitingJob) -> str:
+        if reason is WaitReason.CAPACITY:
+            return self._room_holder
+        return self._holders.get(job.team, "") if reason is WaitReason.QUOTA else ""
 
     def _told(self, reason: WaitReason, job: WaitingJob) -> str:
         # A thousand jobs wait for few different reasons.

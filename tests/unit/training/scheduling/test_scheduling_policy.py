@@ -145,6 +145,17 @@ def test_room_is_kept_on_one_node_only_and_others_go_on() -> None:
     assert decide(situation(jobs, running, machines(8, 8))).dispatch == ("s1", "s2")
 
 
+def test_room_is_kept_for_one_job_at_a_time_whatever_its_team() -> None:
+    """With one a team, large jobs of three teams emptied a whole small cluster for hours."""
+    running = [runs(f"r{number}", gpus(4), team="d", node=f"n{number}") for number in range(2)]
+    big = [waits(f"big-{team}", gpus(8), team=team, waited=1000 - ord(team)) for team in "ab"]
+    jobs = [*big, *(waits(f"small-{number}", gpus(4), team="c") for number in range(2))]
+    decision = decide(situation(jobs, running, machines(8, 8)))
+    assert decision.dispatch == ("small-0",)
+    assert decision.waits["small-1"].reason is WaitReason.RESERVED
+    assert "jobs/big-a" in decision.waits["small-1"].detail
+
+
 def test_a_job_for_which_part_of_the_quota_is_kept_gets_it() -> None:
     jobs = [waits("big", gpus(4), waited=1000), waits("small"), waits("other", team="b")]
     running = [runs("r", gpus(2), node="n0")]

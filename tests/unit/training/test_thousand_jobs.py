@@ -1,0 +1,55 @@
+"""A thousand jobs handed in at once, by many callers through two replicas, over a real folder."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from terroir.common.clock import FixedClock
+from terroir.store.local import LocalStore
+from terroir.training.jobs import Jobs
+from terroir.training.queue_plan import QueueLimits
+from terroir.training.ray_jobs import SubmissionStatus
+from terroir.training.scheduling.model import Capacity, Quota, Quotas, WaitReason
+from terroir.training.scheduling.wishes import Wish
+from tests.unit.training.test_queue import House
+
+TEAMS = ("studio", "brands", "research")
+JOBS, PLACES = 1000, 12
+
+
+def test_a_thousand_jobs_at_once_are_all_queued_and_run_in_turn_within_quotas(tmp_path: Path) -> None:
+    """Slow for its thousand jobs on a disk: seconds. Each is queued once, though a quarter is handed in twice."""
+    limits = QueueLimits(Capacity(PLACES), Quotas({"research": Quota(jobs=2)}))
+    house = House(LocalStore(tmp_path), FixedClock(), limits=limits)
+    replicas = [house.replica(), house.replica()]
+    writers = [Jobs(house.store, house.clock) for _ in range(2)]
+
+    def hand_in(number: int) -> str:
+        wish = Wish(TEAMS[number % JOBS % 3])
+        return (
+            writers[number % 2]
+            .create(f"request-{number % JOBS}", adapter="a", base="b", dataset_version="d", config_yaml="", wish=wish)
+            .id
+        )
+
+    with ThreadPoolExecutor(16) as callers:
+        made = list(callers.map(hand_in, range(JOBS + JOBS // 4)))
+    assert len(set(made)) == JOBS
+    for replica in replicas:
+        replica.tick()
+    first, second = replicas
+    given = [order.job_id for order in house.ray.orders]
+    assert len(given) == len(set(given)) == PLACES
+    teams = [job.wish.team for job in map(first.view.get, given) if job]
+    assert {team: teams.count(team) for team in TEAMS} == {"studio": 5, "brands": 5, "research": 2}
+    second.tick()
+    waits = second.standing.waits
+    assert len(waits) == JOBS - PLACES and [wait.position for wait in waits.values()] == list(range(1, len(waits) + 1))
+    assert {wait.reason for wait in waits.values()} <= {WaitReason.JOB_LIMIT, WaitReason.QUOTA}
+    for order in house.ray.orders[:3]:
+        house.ray.submissions[order.submission_id] = SubmissionStatus.FAILED
+        house.jobs.request_cancel(order.job_id)
+    for replica in replicas:
+        replica.tick()
+    assert len(house.ray.orders) == PLACES + 3
