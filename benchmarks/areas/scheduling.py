@@ -10,14 +10,16 @@ from typing import Final
 from benchmarks.bench import Bench
 from benchmarks.minio_place import NOT_BUILT
 from benchmarks.rows import Row, Target
-from benchmarks.scheduling import figures, plot, ticks
+from benchmarks.scheduling import figures, plot, table, ticks
 from benchmarks.scheduling.week import Course, Record, Week, first_come_first_served
 from benchmarks.scheduling.workload import DAY, HOUR, TEAMS, World, flooded, world
 from terroir.training.config.scheduling_keys import Priority
 from terroir.training.scheduling.model import Capacity, Demand, Node, RunningJob, Situation, WaitingJob
 from terroir.training.scheduling.policy import decide
 
-PICTURE: Final = Path(__file__).resolve().parents[2] / "docs" / "images" / "scheduling-week.svg"
+_DOCS: Final = Path(__file__).resolve().parents[2] / "docs"
+PICTURE: Final = _DOCS / "images" / "scheduling-week.svg"
+PAGE: Final = _DOCS / "scheduling.md"
 _PEER: Final = "first come, first served"
 
 
@@ -27,11 +29,14 @@ def rows(bench: Bench) -> Iterator[Row]:
     about = f"simulated, {len(week.styles)} styles, {8 * len(week.nodes)} GPUs, {week.seconds / DAY:g} days"
     ours, peer = Week(week, decide).run(), Week(week, first_come_first_served).run()
     bench.say(f"{about}: simulated")
+    simulated = [
+        *_use(bench, about, ours, peer), *_waits(bench, about, ours, peer),
+        *_flood(bench, flooded(week, 60 if bench.quick else 300)),
+    ]  # fmt: skip
+    yield from simulated
     if not bench.quick:
         plot.draw(PICTURE, f"A week of {len(week.styles)} styles on {8 * len(week.nodes)} GPUs", _named(ours, peer))
-    yield from _use(bench, about, ours, peer)
-    yield from _waits(bench, about, ours, peer)
-    yield from _flood(bench, flooded(week, 60 if bench.quick else 300))
+        table.write(PAGE, simulated)
     yield from _decisions(bench, ours)
     yield from _ticks(bench)
 

@@ -20,7 +20,7 @@ from terroir.training.jobs import Job, Jobs
 from terroir.training.queue import Queue
 from terroir.training.queue_plan import QueueLimits
 from terroir.training.ray_jobs import Submission, SubmissionStatus
-from terroir.training.scheduling.model import Capacity, Quota, Quotas
+from terroir.training.scheduling.model import Capacity, Node, Quota, Quotas
 from terroir.training.scheduling.wishes import Wish
 
 RUNNING: Final = 8
@@ -47,6 +47,10 @@ class EndlessRay:
 
     def stop_submission(self, attempt: Attempt) -> None:
         """See RayRuntime."""
+
+    def nodes(self) -> tuple[Node, ...]:
+        """See RayRuntime."""
+        return ()
 
     def close(self) -> None:
         """See RayRuntime."""

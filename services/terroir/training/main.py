@@ -81,6 +81,7 @@ def queue_limits(settings: TrainingSettings) -> QueueLimits:
 
     return QueueLimits(
         capacity=Capacity(settings.max_running_jobs, max_gpus=settings.max_gpus),
+        grows=settings.cluster_grows,
         quotas=Quotas(
             {team: quota(told) for team, told in settings.team_quotas.items()}, quota(settings.default_quota)
         ),

@@ -25,13 +25,15 @@ from terroir.training.jobs_view import JobsView
 from terroir.training.queue_plan import QueueLimits, QueuePlan
 from terroir.training.ray_jobs import Submission
 from terroir.training.ray_runtime import RayRuntime
-from terroir.training.scheduling.model import Preemption, Situation, Wait
+from terroir.training.scheduling.model import Node, Preemption, Situation, Wait
 from terroir.training.scheduling.policy import decide
 
 _log = structlog.get_logger(__name__)
 _TICK_SECONDS: Final = 0.5
 _LISTEN_SECONDS: Final = 5.0
 """Between two looks at what running attempts report."""
+_COUNT_SECONDS: Final = 5.0
+"""Between two looks at which nodes are up."""
 _ADOPT_SECONDS: Final = 30.0
 """Another replica that claimed an attempt has this long to submit it."""
 _CANCEL_SECONDS: Final = 30.0
@@ -72,7 +74,8 @@ class Queue:
         self._submitted: set[str] = set()
         self._open: set[str] | None = None
         """Jobs that had not ended at the last tick."""
-        self._listened = float("-inf")
+        self._listened = self._counted = float("-inf")
+        self._known_nodes: tuple[Node, ...] = ()
         self._wake = threading.Event()
         self._stopping = threading.Event()
 
@@ -103,13 +106,21 @@ class Queue:
         self.view.refresh()
         seen = [self._watch(job) if job.dispatched else job for job in self._due()]
         self._plan.learn(seen)
-        situation = self._plan.situation([job for job in seen if not job.ended], self._clock.now().timestamp())
+        going = [job for job in seen if not job.ended]
+        situation = self._plan.situation(going, self._clock.now().timestamp(), self._nodes())
         decision = decide(situation)
         self.standing = Standing(situation, decision.waits)
         for each in decision.preempt:
             self._ask_to_make_room(each)
         self._dispatch_all(decision.dispatch, {job.id for job in situation.running})
         self._take_census([self.view.get(job.id) or job for job in seen])
+
+    def _nodes(self) -> tuple[Node, ...]:
+        """Of a cluster that keeps its size, as they were seen a few seconds ago; none of one that grows."""
+        if not self._limits.grows and self._clock.monotonic() - self._counted >= _COUNT_SECONDS:
+            self._known_nodes = self._ray.nodes() or self._known_nodes
+            self._counted = self._clock.monotonic()
+        return self._known_nodes
 
     def _due(self) -> list[Job]:
         """Jobs that have not ended, and those that have since the last tick; at first all."""
@@ -185,7 +196,8 @@ class Queue:
         """End a driver that was asked to stop and does not."""
         if not job.cancel_requested and not job.preempt_for:
             return
-        patience = _CANCEL_SECONDS if job.cancel_requested else self._limits.make_room_seconds
+        saves = attempt.started and not job.cancel_requested  # without a worker there is nothing to save
+        patience = self._limits.make_room_seconds if saves else _CANCEL_SECONDS
         since = self._asked_since.setdefault(attempt.submission_id, self._clock.monotonic())
         if self._clock.monotonic() - since >= patience:
             self._ray.stop_submission(attempt)

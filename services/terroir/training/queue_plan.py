@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Final
 
@@ -13,6 +13,7 @@ from terroir.training.scheduling.fairness import UsageLedger
 from terroir.training.scheduling.model import (
     Capacity,
     Demand,
+    Node,
     Quotas,
     Rules,
     RunningJob,
@@ -43,6 +44,8 @@ class QueueLimits:
     retry_backoff_limit_seconds: float = 600.0
     make_room_seconds: float = 600.0
     """An attempt that was asked to make room has this long before Ray ends it."""
+    grows: bool = True
+    """Whether the cluster grows with what is asked of it; else its nodes bound what is given to it."""
 
     def retries(self, job: Job) -> int:
         """New attempts that a job gets after losses."""
@@ -73,14 +76,15 @@ class QueuePlan:
             if len(job.history) > known:
                 self._counted[job.id] = len(job.history)
 
-    def situation(self, jobs: Iterable[Job], now: float) -> Situation:
-        """Of jobs that have not ended."""
+    def situation(self, jobs: Iterable[Job], now: float, nodes: tuple[Node, ...] = ()) -> Situation:
+        """Of jobs that have not ended, on nodes that are known, if any are."""
         jobs = list(jobs)
         waiting = [self._waiting(job) for job in jobs if not job.dispatched]
         running = [self._running(job) for job in jobs if job.dispatched]
         usage: dict[str, Usage] = self._ledger.usage(now, running)
         limits = self._limits
-        return Situation(now, waiting, running, limits.capacity, limits.quotas, usage, limits.rules)
+        capacity = replace(limits.capacity, nodes=nodes) if nodes else limits.capacity
+        return Situation(now, waiting, running, capacity, limits.quotas, usage, limits.rules)
 
     def _waiting(self, job: Job) -> WaitingJob:
         created = seconds(job.created_at)

@@ -11,8 +11,10 @@ from enum import StrEnum
 from typing import Any, Final
 
 from terroir.training.errors import RayUnavailable
+from terroir.training.scheduling.model import Node
 
 _SECONDS: Final = 30.0
+_MOST_NODES: Final = 10_000
 
 
 class SubmissionStatus(StrEnum):
@@ -99,6 +101,19 @@ class RayJobs:
         except urllib.error.HTTPError as error:
             if error.code not in (400, 404):
                 raise RayUnavailable(f"Ray answers {error.code} at {self.endpoint.url}") from error
+
+    def nodes(self) -> tuple[Node, ...]:
+        """Nodes that are up, with what Ray may give of each. Raises RayUnavailable."""
+        try:
+            answer = self._call("GET", f"/api/v0/nodes?limit={_MOST_NODES}")
+        except urllib.error.HTTPError as error:
+            raise RayUnavailable(f"Ray answers {error.code} at {self.endpoint.url}") from error
+        return tuple(
+            Node(told["node_id"], float(given.get("CPU", 0.0)), int(given.get("GPU", 0)))
+            for told in answer["data"]["result"]["result"]
+            if told["state"] == "ALIVE"
+            for given in [told.get("resources_total") or {}]
+        )
 
     def _call(self, method: str, path: str, body: Any = None, timeout: float = _SECONDS) -> dict[str, Any]:
         request = urllib.request.Request(

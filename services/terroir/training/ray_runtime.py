@@ -12,6 +12,7 @@ from terroir.training.attempts import Attempt
 from terroir.training.driver_order import DriverOrder
 from terroir.training.ray_head import LocalRay
 from terroir.training.ray_jobs import RayEndpoint, RayJobs, Submission
+from terroir.training.scheduling.model import Node
 
 if TYPE_CHECKING:
     from terroir.common.otel import Tracing
@@ -34,6 +35,10 @@ class RayRuntime(Protocol):
 
     def stop_submission(self, attempt: Attempt) -> None:
         """End an attempt's driver and worker."""
+        ...
+
+    def nodes(self) -> tuple[Node, ...]:
+        """Nodes that are up; none while a local Ray has not started. Starts nothing."""
         ...
 
     def close(self) -> None:
@@ -63,6 +68,10 @@ class ClusterRay:
     def stop_submission(self, attempt: Attempt) -> None:
         """See RayRuntime."""
         self._jobs.stop(attempt.submission_id)
+
+    def nodes(self) -> tuple[Node, ...]:
+        """See RayRuntime."""
+        return self._jobs.nodes()
 
     def close(self) -> None:
         """Nothing is ours to end."""
@@ -95,6 +104,11 @@ class LocalRayRuntime:
         if endpoint := self._local.running():
             RayJobs(endpoint).stop(attempt.submission_id)
 
+    def nodes(self) -> tuple[Node, ...]:
+        """See RayRuntime."""
+        endpoint = self._local.running()
+        return RayJobs(endpoint).nodes() if endpoint else ()
+
     def close(self) -> None:
         """See RayRuntime."""
         self._local.stop()
@@ -106,7 +120,7 @@ class TracedRay:
     def __init__(self, ray: RayRuntime, tracing: Tracing) -> None:
         self._ray, self._tracing = ray, tracing
         self.session, self.look, self.close = ray.session, ray.look, ray.close
-        self.stop_submission = ray.stop_submission
+        self.stop_submission, self.nodes = ray.stop_submission, ray.nodes
 
     def submit(self, order: DriverOrder) -> None:
         """See RayRuntime."""

@@ -87,6 +87,11 @@ class TrainingSettings(ServiceSettings):
     retry_backoff_limit_seconds: float = Field(
         default=600.0, ge=0, le=86_400, description="Longest pause after a lost attempt."
     )
+    cluster_grows: bool = Field(
+        default=True,
+        description="Whether Ray adds nodes for what is asked of it. If not, the queue counts room node by node, and "
+        "keeps or makes it for a job that does not fit.",
+    )
     max_gpus: float | None = Field(
         default=None,
         gt=0,

@@ -17,7 +17,7 @@ pytestmark = pytest.mark.slow
 
 SAVE_STEPS = 4
 """Of CONFIG."""
-SETTINGS = {"MAX_RUNNING_JOBS": "2", "MIN_RUN_SECONDS": "0", "RETRY_BACKOFF_SECONDS": "1"}
+SETTINGS = {"MAX_RUNNING_JOBS": "2", "MIN_RUN_SECONDS": "0", "RETRY_BACKOFF_SECONDS": "1", "CLUSTER_GROWS": "false"}
 
 
 @pytest.fixture(scope="module")

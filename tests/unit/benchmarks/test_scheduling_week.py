@@ -9,7 +9,10 @@ from xml.etree import ElementTree
 
 import pytest
 
-from benchmarks.scheduling import figures, plot
+from benchmarks.__main__ import RESULTS
+from benchmarks.areas.scheduling import PAGE
+from benchmarks.rows import load_all
+from benchmarks.scheduling import figures, plot, table
 from benchmarks.scheduling.week import Record, Week, first_come_first_served
 from benchmarks.scheduling.workload import DAY, Outage, World, flooded, world
 from terroir.training.config.scheduling_keys import Priority
@@ -86,3 +89,9 @@ def test_the_picture_is_an_svg_with_a_panel_for_each_policy(ours: Record, peer: 
     root = ElementTree.parse(path).getroot()
     names = [element.tag.rpartition("}")[2] for element in root.iter()]
     assert names.count("polygon") == 6 and names.count("polyline") == 2
+
+
+def test_the_page_shows_the_figures_of_the_published_run() -> None:
+    (result,) = load_all(RESULTS, ["scheduling"])
+    text = PAGE.read_text(encoding="utf-8")
+    assert text.partition(table.BEGIN)[2].partition(table.END)[0] == "\n" + table.render(result.rows)

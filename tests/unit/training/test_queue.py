@@ -20,7 +20,7 @@ from terroir.training.queue import Queue
 from terroir.training.queue_plan import QueueLimits
 from terroir.training.ray_jobs import Submission, SubmissionStatus
 from terroir.training.ray_runtime import entrypoint
-from terroir.training.scheduling.model import Capacity, Rules
+from terroir.training.scheduling.model import Capacity, Node, Rules
 from terroir.training.scheduling.wishes import PLAIN, Wish
 
 TWO = QueueLimits(Capacity(2), rules=Rules(min_run_seconds=0), max_retries=1, retry_backoff_seconds=0)
@@ -35,6 +35,7 @@ class MemoryRay:
     submissions: dict[str, SubmissionStatus] = field(default_factory=dict)
     orders: list[DriverOrder] = field(default_factory=list)
     stopped: list[str] = field(default_factory=list)
+    up: tuple[Node, ...] = ()
 
     def session(self) -> str:
         return self.current
@@ -50,6 +51,9 @@ class MemoryRay:
     def stop_submission(self, attempt: Attempt) -> None:
         self.stopped.append(attempt.submission_id)
         self.submissions[attempt.submission_id] = SubmissionStatus.STOPPED
+
+    def nodes(self) -> tuple[Node, ...]:
+        return self.up
 
     def close(self) -> None:
         pass

@@ -12,7 +12,7 @@ from terroir.training.driver_order import DriverOrder
 from terroir.training.jobs import Job, JobState
 from terroir.training.queue_plan import QueueLimits, avoided
 from terroir.training.ray_jobs import SubmissionStatus
-from terroir.training.scheduling.model import Capacity, Quota, Quotas, Rules, WaitReason
+from terroir.training.scheduling.model import Capacity, Node, Quota, Quotas, Rules, WaitReason
 from terroir.training.scheduling.wishes import Wish
 from tests.unit.training.test_queue import House
 
@@ -109,9 +109,12 @@ def test_a_driver_that_does_not_make_room_in_time_is_ended_by_ray_and_that_is_no
     house = one_at_a_time(make_room_seconds=60.0)
     low = house.create("low", LOW)
     house.queue.tick()
+    house.jobs.change(low.id, "begun", lambda j: replace(j, attempt=replace(j.attempt, started=j.attempt.since)))  # type: ignore[type-var, union-attr]  # it has one
     high = house.create("high", HIGH)
     for _ in range(2):
         house.queue.tick()
+    house.clock.advance(31)
+    house.queue.tick()
     assert not house.ray.stopped
     house.clock.advance(61)
     house.queue.tick()
@@ -201,6 +204,29 @@ def test_who_used_much_of_late_waits_for_who_used_little_also_after_a_restart() 
     house.restart()
     house.queue.tick()
     assert given(house) == [before.id, little.id] and much.id in house.queue.standing.waits
+
+
+def test_on_a_cluster_that_keeps_its_size_room_is_counted_node_by_node_and_made() -> None:
+    """Four GPUs are free, on two nodes: nothing that needs three of one is given to Ray, where it would only wait."""
+    house = House(limits=QueueLimits(Capacity(100), grows=False, rules=Rules(min_run_seconds=0)))
+    house.ray.up = (Node("a", 8, 4), Node("b", 8, 4))
+    small = [house.create(f"s{number}", replace(LOW, gpus=2)) for number in range(2)]
+    house.queue.tick()
+    for job, node in zip(small, "ab", strict=True):
+        house.jobs.change(
+            job.id, "on", lambda j, node=node: replace(j, attempt=replace(j.attempt, node_id=node)) if j.attempt else j
+        )
+    plain, urgent = house.create("plain", replace(LOW, gpus=3)), house.create("urgent", replace(HIGH, gpus=4))
+    house.queue.tick()
+    assert len(house.ray.orders) == 2
+    waits = house.queue.standing.waits
+    assert waits[urgent.id].reason is WaitReason.PREEMPTING and waits[plain.id].reason is WaitReason.CAPACITY
+    assert [house.jobs.get(job.id).preempt_for for job in small].count(urgent.id) == 1
+    house.ray.up = ()
+    house.clock.advance(10)
+    house.queue.tick()
+    assert house.queue.standing.situation is not None
+    assert house.queue.standing.situation.capacity.nodes, "a Ray that just starts anew has the nodes of before"
 
 
 def test_a_replica_that_sees_another_one_dispatch_decides_anew_so_a_quota_holds() -> None:
