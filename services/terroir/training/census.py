@@ -80,7 +80,11 @@ class JobCensus:
         """All jobs that have not ended, and those that have since the last look."""
         self.limit = limit
         places = {job.id: _place(job) for job in jobs}
-        self._ended |= {job.id: places[job.id] for job in jobs if job.ended}
+        for job in jobs:
+            if job.ended:
+                self._ended[job.id] = places[job.id]
+            else:
+                self._ended.pop(job.id, None)  # queued again, such as by the answers of people that it waited for
         waiting = [job for job in jobs if places[job.id] in (JobPlace.QUEUED, JobPlace.SUBMITTED)]
         self._waiting = {job.id: self._since(job) for job in waiting}
         now = self._clock.monotonic()

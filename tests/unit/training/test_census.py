@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from prometheus_client import CollectorRegistry
 
@@ -160,3 +162,16 @@ def test_a_report_that_cannot_be_read_holds_up_nothing(house: Watched, monkeypat
     assert house.places() == {"running": 1} and house.seen("heartbeat_age_seconds") == 0
     house.look(10)
     assert house.seen("heartbeat_age_seconds") == 10
+
+
+def test_a_job_that_is_queued_again_after_its_end_counts_where_it_is(house: Watched) -> None:
+    """Such as one whose publishing waited for people's ratings: it stayed among those that failed."""
+    job = house.create("r")
+    house.look()
+    house.jobs.end(job.id, "end/1", JobState.FAILED, attempt=1, failure=JobFailure("RATING_WAITING", "rate it"))
+    house.look()
+    assert house.places() == {"failed": 1}
+    house.jobs.change(job.id, "again", lambda j: replace(j, state=JobState.QUEUED, failure=None, ended_at=""))
+    house.look()
+    house.look()
+    assert house.places() == {"submitted": 1}
