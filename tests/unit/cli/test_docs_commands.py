@@ -13,16 +13,17 @@ from terroir.cli.main import app
 from tests.unit.cli.test_readme import parse
 
 DOCS = Path(__file__).resolve().parents[3] / "docs"
+PAGES = ("regions.md", "registry.md", "exports.md", "signing.md", "training.md")
 COMMANDS = [
     (page, line.strip().removeprefix(".venv/bin/"))
-    for page in ("regions.md", "registry.md", "exports.md", "signing.md")
+    for page in PAGES
     for line in (DOCS / page).read_text(encoding="utf-8").splitlines()
     if re.match(r" {4}(\.venv/bin/)?terroir ", line)
 ]
 
 
 def test_the_pages_have_commands():
-    assert {page for page, _ in COMMANDS} == {"regions.md", "registry.md", "exports.md", "signing.md"}
+    assert {page for page, _ in COMMANDS} == set(PAGES)
 
 
 @pytest.mark.parametrize(("page", "command"), COMMANDS, ids=[command for _, command in COMMANDS])
