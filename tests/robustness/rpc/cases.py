@@ -265,6 +265,12 @@ CASES: Final[dict[str, Case]] = {
         varies=_WAITS),
     f"{_TRAINING}.TailJobLogs": Case(
         _stream(T, "TailJobLogs", lambda w: tr.TailJobLogsRequest(name=w.job())), stream=True),
+    f"{_TRAINING}.GetJobVerdict": Case(
+        _unary(T, "GetJobVerdict", lambda w: tr.GetJobVerdictRequest(name=w.job()))),
+    f"{_TRAINING}.DownloadJobReport": Case(
+        _stream(T, "DownloadJobReport", lambda w: tr.DownloadJobReportRequest(name=w.job())), stream=True,
+        # It says when it was made.
+        varies=("chunk",)),
     f"{_TRAINING}.GetQueue": Case(_unary(T, "GetQueue", lambda _: tr.GetQueueRequest()), varies=("*",)),
     f"{_TRAINING}.ListCheckpoints": Case(
         _unary(T, "ListCheckpoints", lambda w: tr.ListCheckpointsRequest(job=w.job()))),
