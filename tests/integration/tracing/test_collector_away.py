@@ -57,14 +57,18 @@ def test_calls_go_on_and_a_bounded_number_of_spans_waits(in_loop: InLoop, silent
     async def run(endpoint: str) -> None:
         async with running_probe(otlp_endpoint=endpoint, log_level="error") as running:
             slowest = await call_many(running, CALLS)
-            assert slowest < 1, "no call waits for the collector"
+            assert slowest < 3, "no call waits for the collector, which is tried for five seconds"
             assert running.server.tracing is not None
             waiting = running.server.tracing._destination._processor._batch_processor._queue  # type: ignore
             assert len(waiting) <= QUEUE_SPANS
             began = time.monotonic()
             await running.server.stop(0)
             assert time.monotonic() - began < 6
-            # Each was counted: too many for the queue, in a batch that was not taken, or left at the end.
+            # Each is counted: too many for the queue, in a batch that was not taken, or left at the end. On a busy
+            # machine the thread with the last batch hears a little later that its call has ended.
+            async with asyncio.timeout(20):
+                while lost(running.server) < CALLS:
+                    await asyncio.sleep(0.05)
             assert lost(running.server) == CALLS
 
     with capture_logs() as lines, black_hole() as endpoint:
