@@ -6,6 +6,8 @@ import io
 import json
 from collections.abc import Sequence
 from contextlib import suppress
+from pathlib import Path
+from typing import Final
 
 from PIL import Image
 
@@ -17,7 +19,9 @@ from terroir.store.interface import ObjectStore
 from terroir.training.judging.errors import NotJudged
 from terroir.training.judging.judgement import Judgement, Measured
 
-_BASES = "judging/bases"
+SHIPPED: Final = Path(__file__).parent / "base_pictures"
+"""Of the embedded base; `terroir.training.judging.shipped` draws them."""
+_BASES: Final = "judging/bases"
 
 
 class KeptJudgements:
@@ -42,10 +46,9 @@ class KeptJudgements:
             self._store.create(self._key(recipe, checkpoint), json.dumps(measured.to_json()).encode())
 
     def base_pictures(self, digest: str, count: int) -> list[Image.Image] | None:
-        """The base's own pictures, if some run has drawn them."""
-        try:
-            data = self._store.get(f"{_BASES}/{digest}")
-        except NotFound:
+        """The base's own pictures, if some run has drawn them or they come with the code."""
+        data = self._base_strip(digest)
+        if data is None:
             return None
         with Image.open(io.BytesIO(data)) as strip:
             side = strip.height // count
@@ -53,12 +56,8 @@ class KeptJudgements:
 
     def keep_base_pictures(self, digest: str, pictures: Sequence[Image.Image]) -> None:
         """Keep them, one below the other in one PNG."""
-        width, height = pictures[0].size
-        strip = Image.new("RGB", (width, height * len(pictures)))
-        for number, picture in enumerate(pictures):
-            strip.paste(picture, (0, number * height))
         with suppress(AlreadyExists):
-            self._store.create(f"{_BASES}/{digest}", png(strip))
+            self._store.create(f"{_BASES}/{digest}", strip_of(pictures))
 
     def record(self, judgement: Judgement, op_id: str) -> None:
         """Make it the run's newest judgement; of one `op_id` the first stays."""
@@ -74,8 +73,24 @@ class KeptJudgements:
                 "the run has no judgement; it has not come so far, or publish_gate is off (set it to warn or enforce)"
             ) from error
 
+    def _base_strip(self, digest: str) -> bytes | None:
+        try:
+            return self._store.get(f"{_BASES}/{digest}")
+        except NotFound:
+            shipped = SHIPPED / f"{digest}.png"
+            return shipped.read_bytes() if shipped.is_file() else None
+
     def _key(self, recipe: str, checkpoint: str) -> str:
         return f"{self._prefix}/{recipe[:32]}/{checkpoint}"
+
+
+def strip_of(pictures: Sequence[Image.Image]) -> bytes:
+    """Pictures of one size, one below the other, as a PNG file."""
+    width, height = pictures[0].size
+    strip = Image.new("RGB", (width, height * len(pictures)))
+    for number, picture in enumerate(pictures):
+        strip.paste(picture, (0, number * height))
+    return png(strip)
 
 
 def png(picture: Image.Image) -> bytes:

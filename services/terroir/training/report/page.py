@@ -26,6 +26,8 @@ _CHARTS: Final = (
 )
 _LARGE: Final = 96 * 1024
 """Bytes above which a picture goes into the page as JPEG."""
+_WIDEST: Final = 280
+"""Pixels up to which a sheet is enlarged, so that those of several steps stand side by side."""
 _STYLE: Final = """
 :root { color-scheme: light dark; --ink: #1d2430; --soft: #5d6675; --line: #d9dde4; --page: #fbfbf9; --card: #fff;
   --accent: #1f5fae; --good: #176b2c; --bad: #a3261d; }
@@ -236,7 +238,7 @@ def _image(data: bytes, told: str, scale: int) -> str:
             buffer = io.BytesIO()
             picture.convert("RGB").save(buffer, "JPEG", quality=88)
             data, kind = buffer.getvalue(), "jpeg"
-    factor = scale if width <= 320 else 1
+    factor = scale if width * scale <= _WIDEST else 1
     encoded = base64.b64encode(data).decode()
     return (
         f'<img class="{"small" if factor > 1 else ""}" width="{width * factor}" height="{height * factor}" '

@@ -87,6 +87,8 @@ class WorldStudio:
 
 
 _CLIP = ClipScorer(CLIP_DIR)
+_OWN = 2.5
+"""Guidance that no pictures of the base come with the code for: the renderer draws those too."""
 _SCENES: Mapping[str, Scene] = {caption(s): s for s in (*all_scenes(held_out=True), *all_scenes(held_out=False))}
 
 
@@ -117,7 +119,15 @@ class Run:
     def judged(self, **keys: Any) -> JudgedRun:
         keys = {"publish_gate": "enforce"} | keys
         base = Base(BASE_DIR, tiny_digest())
-        return JudgedRun(TrainConfig(**keys), base, TRIGGER, self.data, studio=self._opened, scorer=lambda *_: _CLIP)
+        return JudgedRun(
+            TrainConfig(**keys),
+            base,
+            TRIGGER,
+            self.data,
+            guidance_scale=_OWN,
+            studio=self._opened,
+            scorer=lambda *_: _CLIP,
+        )
 
     def hears(self) -> Hears:
         told, lines = self.told, self.lines

@@ -11,14 +11,19 @@ from judging_kit import drawn_by_inference, random_adapter
 from PIL import Image
 from torch import nn
 
+from terroir.common.clock import FixedClock
 from terroir.lora.adapter import Adapter, LoraModule
 from terroir.lora.base_folder import read_layers
 from terroir.lora.formats import to_kohya
 from terroir.lora.formats.parsing import parse
+from terroir.store.obstore_driver import MemoryStore
+from terroir.tiny import BASE_DIR
 from terroir.training.errors import BaseUnreadable
 from terroir.training.judging.drawing import Manner, Sketch, Studio
 from terroir.training.judging.errors import AdapterUnfit, PictureNotFinite
+from terroir.training.judging.kept import KeptJudgements
 from terroir.training.judging.merged_weights import worn
+from terroir.training.judging.shipped import shipped_recipe
 
 SKETCHES = (Sketch("a red cat", 7), Sketch("a blue teapot by a river", 7), Sketch("a red cat", 123456789))
 QUICK = Manner(steps=2, side=32)
@@ -120,3 +125,13 @@ def test_a_change_of_another_shape_is_refused():
         worn({"unet": root}, Adapter({"unet.lin": wrong})),
     ):
         pass
+
+
+def test_the_pictures_of_the_embedded_base_that_come_with_the_code_are_what_it_draws():
+    """After a change of the base, its prompts or how is drawn: `python -m terroir.training.judging.shipped`."""
+    recipe = shipped_recipe()
+    kept = KeptJudgements(MemoryStore(), "jobs/a", FixedClock())
+    shipped = kept.base_pictures(recipe.base_pictures_digest(), len(recipe.of_base))
+    assert shipped is not None and len(shipped) == len(recipe.of_base) == 24
+    drawn = Studio(BASE_DIR).draw(None, recipe.of_base[:1], recipe.manner)
+    assert difference(drawn, shipped[:1]) <= 8, "processors round differently"
