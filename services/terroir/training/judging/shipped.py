@@ -20,7 +20,7 @@ from terroir.training.judging.run import JudgedRun, recipe_of
 
 def shipped_recipe() -> Recipe:
     """With every default, and captions of which none is held out."""
-    run = JudgedRun(TrainConfig(), Base(BASE_DIR, tiny_digest()), "", ())
+    run = JudgedRun(TrainConfig.model_validate({}), Base(BASE_DIR, tiny_digest()), "", ())
     return recipe_of(run, CLIP_DIR)
 
 
