@@ -74,6 +74,7 @@ class AttemptBench:
     sets: dict[str, Sequence[Picture]] = field(default_factory=lambda: {"datasets/ink": pictures()})
     clock: FixedClock = field(default_factory=FixedClock)
     judge_model: str = ""
+    gpus: float = 0.0
     keys: Mapping[str, Any] = field(default_factory=dict)
     """Of every run."""
     lines: list[str] = field(default_factory=list)
@@ -97,7 +98,7 @@ class AttemptBench:
         order = DriverOrder(
             job_id=job.id, attempt=attempt.number, submission_id=attempt.submission_id, data_dir="/data", store="",
             store_endpoint="", store_region="", dataset_target="d", registry_target="r",
-            base_sources={"tiny": str(self.base)}, cpus=1, gpus=0.0, judge_model=self.judge_model,
+            base_sources={"tiny": str(self.base)}, cpus=1, gpus=self.gpus, judge_model=self.judge_model,
         )  # fmt: skip
         self.monkeypatch.setattr(worker, "DatasetService", lambda *_: FrozenSets(self.sets))
         self.monkeypatch.setattr(worker, "RegistryService", lambda *_: OneBase(self.base))

@@ -27,7 +27,8 @@ def own_torch(run: TrainRun) -> Iterator[None]:
     cuda = run.device.startswith("cuda")
     before, deterministic = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
     if cuda and run.memory_fraction is not None:
-        torch.cuda.set_per_process_memory_fraction(run.memory_fraction, run.device)
+        # By number, or None for the current one: the name "cuda" is refused, and a share of a GPU never ran.
+        torch.cuda.set_per_process_memory_fraction(run.memory_fraction, torch.device(run.device).index)
     with torch.random.fork_rng([run.device] if cuda else []):
         torch.set_num_threads(run.threads)
         torch.use_deterministic_algorithms(not cuda, warn_only=True)
