@@ -108,7 +108,11 @@ class DataKeys(Section):
         max_length=200,
         description="Pictures of what must not change, for prior preservation: a dataset version for the service.",
     )
-    reg_data_dir: Line = Field("", max_length=4096, description="The same for a run without a server: a folder.")
+    reg_data_dir: Line = Field(
+        "",
+        max_length=4096,
+        description="The same as a folder, for a run without a server; `terroir train submit` makes a dataset of it.",
+    )
     reg_share: float = Field(
         0.1, gt=0, lt=1, description="Share of a run's samples that come from the regularisation pictures."
     )

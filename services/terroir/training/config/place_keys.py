@@ -18,13 +18,14 @@ class PlaceKeys(Section):
     train_data_dir: Line = Field(
         "",
         max_length=4096,
-        description="For a run without a server: folder of pictures with sidecar .txt files or a metadata.csv.",
+        description="Folder of pictures with sidecar .txt files or a metadata.csv, for a run without a server; "
+        "`terroir train submit` makes a dataset of it.",
     )
     metadata_path: Line = Field(
         "",
         max_length=4096,
-        description="For a run without a server: CSV file with columns `file_name` and `text` that replaces sidecars "
-        "and the folder's own metadata.csv.",
+        description="CSV file with columns `file_name` and `text` that replaces the sidecars and the metadata.csv of "
+        "train_data_dir.",
     )
     output_dir: Line = Field(
         "output", min_length=1, max_length=4096, description="Folder that receives the files of a run without a server."

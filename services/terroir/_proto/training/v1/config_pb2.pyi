@@ -326,11 +326,11 @@ class TrainConfig(_message.Message):
     dataset: _builtins.str
     """For the service: dataset version, `datasets/ID/versions/N`, or `datasets/ID` for the newest."""
     train_data_dir: _builtins.str
-    """For a run without a server: folder of pictures with sidecar .txt files or a metadata.csv."""
-    metadata_path: _builtins.str
-    """For a run without a server: CSV file with columns `file_name` and `text` that replaces sidecars and the folder's
-    own metadata.csv.
+    """Folder of pictures with sidecar .txt files or a metadata.csv, for a run without a server; `terroir train submit`
+    makes a dataset of it.
     """
+    metadata_path: _builtins.str
+    """CSV file with columns `file_name` and `text` that replaces the sidecars and the metadata.csv of train_data_dir."""
     output_dir: _builtins.str
     """Folder that receives the files of a run without a server."""
     adapter: _builtins.str
@@ -406,7 +406,7 @@ class TrainConfig(_message.Message):
     reg_dataset: _builtins.str
     """Pictures of what must not change, for prior preservation: a dataset version for the service."""
     reg_data_dir: _builtins.str
-    """The same for a run without a server: a folder."""
+    """The same as a folder, for a run without a server; `terroir train submit` makes a dataset of it."""
     reg_share: _builtins.float
     """Share of a run's samples that come from the regularisation pictures."""
     batch_size: _builtins.int
