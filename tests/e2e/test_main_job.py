@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import yaml
 from PIL import Image
 
 from tests.command_line import ROOT, CommandLine, environment
@@ -98,6 +99,23 @@ def test_a_job_trains_in_a_ray_worker_and_publishes_what_it_learned(story: Story
     assert story.after["lineage"]["job"] == story.job["name"]
     checkpoints = story.terroir.json("train", "checkpoints", story.job["name"])
     assert [int(c["name"].rsplit("/", 1)[1]) for c in checkpoints] == [20, 10]
+
+
+def test_the_file_of_a_run_without_a_server_is_submitted_as_it_is_and_flags_overrule_it(story: Story) -> None:
+    """Folders in the file are relative to the file, as in a run without a server."""
+    (story.folder / "local.yaml").write_text(
+        "train_data_dir: pictures\nadapter: ink-again\noutput_dir: out\ntrigger_word: ink style\n"
+        "lora_rank: 2\nbatch_size: 2\nmax_train_steps: 500\nmixed_precision: no\n"
+    )
+    told = ("--max-train-steps", "2", "--network_dim", "3", "--rights", "drawn by this project")
+    job = story.terroir.json("train", "submit", str(story.folder / "local.yaml"), *told)
+    assert job["state"] == "JOB_STATE_SUCCEEDED" and int(job["progress"]["step"]) == 2
+    assert (job["dataset_version"], job["adapter_version"]) == (
+        "datasets/ink-again/versions/1",
+        "adapters/ink-again/versions/1",
+    )
+    kept = yaml.safe_load(story.terroir.run("train", "show", job["name"], "--config").stdout)
+    assert (kept["lora_rank"], kept["mixed_precision"], kept["train_data_dir"]) == (3, "no", "")
 
 
 def test_an_adapter_published_while_everything_runs_is_used_by_the_next_picture(story: Story) -> None:

@@ -52,9 +52,14 @@ def train(
     ] = False,
 ) -> None:
     """Train locally with --config, or use one of the commands below."""
-    if context.invoked_subcommand is not None:
-        return
     given = given_keys(context)
+    if (command := context.invoked_subcommand) is not None:
+        if config is not None or start_over or given:
+            raise InvalidArgument(
+                f"options before `{command}` are those of a run on this machine; write those of `{command}` behind it",
+                reason="OPTIONS_MISPLACED",
+            )
+        return
     if config is None and not given:
         raise InvalidArgument(
             "say what to train: `terroir train --config style.yaml`, or see `terroir train --help`",

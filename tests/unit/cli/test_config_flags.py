@@ -128,6 +128,12 @@ def test_flags_alone_are_a_configuration(tmp_path: Path) -> None:
     assert isinstance(nothing.exception, InvalidArgument) and nothing.exception.reason == "CONFIG_MISSING"
 
 
+@pytest.mark.parametrize("options", [["--lora-rank", "4"], ["--config", "a.yaml"], ["--start-over"]], ids=str)
+def test_options_of_a_local_run_before_a_command_are_refused_rather_than_lost(options: list[str]) -> None:
+    done = CliRunner().invoke(app, ["train", *options, "submit", "b.yaml", "--adapter", "ink"])
+    assert isinstance(done.exception, InvalidArgument) and "behind it" in str(done.exception)
+
+
 def test_paths_of_flags_are_those_of_the_caller(tmp_path: Path) -> None:
     (tmp_path / "sd15").mkdir()
     keys = {"train_data_dir": "p", "output_dir": "/out", "base_model": "sd15", "pretrained_lora": "a@b", "seed": 3}
