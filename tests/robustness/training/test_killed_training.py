@@ -117,6 +117,7 @@ def death_of(kind: str, draw: random.Random, at: int) -> Death:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(300 + 60 * KILLS)
 def test_a_run_that_is_killed_again_and_again_gives_the_same_bits(folder: Path) -> None:
     whole, killed = Runs(folder, "whole"), Runs(folder, "killed")
     assert not whole.run(Death())
