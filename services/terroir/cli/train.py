@@ -144,11 +144,14 @@ def submit(
 def show_progress(bar: Progress, task: TaskID, job: pb.Job) -> None:
     """Bring a progress bar up to a job's state."""
     progress = job.progress
+    now = f"{progress.phase or 'queued'} loss {progress.loss:.4f}"
+    if job.HasField("wait"):
+        now = train_queue.describe_wait(job.wait)
     bar.update(
         task,
         completed=progress.step,
         total=progress.total_steps or None,
-        description=f"{job.adapter.removeprefix('adapters/')} {progress.phase or 'queued'} loss {progress.loss:.4f}",
+        description=f"{job.adapter.removeprefix('adapters/')} {now}",
     )
 
 

@@ -11,11 +11,13 @@ from typing import Any
 
 import grpc
 import pytest
+from rich.progress import Progress
 from typer.testing import CliRunner
 
 from terroir._proto.training.v1 import training_pb2 as pb
 from terroir._proto.training.v1 import training_pb2_grpc
 from terroir.cli.main import app
+from terroir.cli.train import show_progress
 from terroir.training.messages import job_message
 from terroir.training.queue_messages import queue_message
 from terroir.training.queue_plan import QueueLimits
@@ -101,6 +103,17 @@ def test_a_job_is_shown_with_why_it_waits_and_what_became_of_its_attempts(house:
     text = said("train", "show", low.name)
     assert "attempt 1 lost after 3 min: the worker died" in text
     assert "waits at position" in text and "tries again in 60 s (back off)" in text
+
+
+def test_who_watches_a_job_that_waits_is_told_why() -> None:
+    job = pb.Job(adapter="adapters/ink", wait=pb.JobWait(position=3, reason="WAIT_REASON_QUOTA", detail="no more"))
+    with Progress() as bar:
+        task = bar.add_task("ink")
+        show_progress(bar, task, job)
+        assert bar.tasks[0].description == "ink waits at position 3: no more (quota)"
+        job.ClearField("wait")
+        show_progress(bar, task, job)
+        assert bar.tasks[0].description == "ink queued loss 0.0000"
 
 
 def test_before_the_first_look_nothing_is_told() -> None:
