@@ -40,12 +40,17 @@ def train_on_ray(order: DriverOrder, jobs: Jobs) -> Trained:
     return _in_one_worker(told, jobs) if workers == 1 else _in_a_group(told, workers)
 
 
-def _in_one_worker(order: DriverOrder, jobs: Jobs) -> Trained:
+def task_options(order: DriverOrder) -> dict[str, Any]:
+    """What Ray is told of the task of a worker that trains alone."""
     needs: dict[str, Any] = {"num_cpus": order.cpus, "num_gpus": order.gpus, "max_retries": 0}
     if order.avoid_nodes:
-        # Only where there is another node: one node that lost an attempt is better than none.
+        # Only where another node has room: a node that lost an attempt is better than none.
         needs["scheduling_strategy"] = NodeLabelSchedulingStrategy({}, soft={_NODE_ID: NotIn(*order.avoid_nodes)})
-    task = ray.remote(**needs)(_work_alone).remote(order)
+    return needs
+
+
+def _in_one_worker(order: DriverOrder, jobs: Jobs) -> Trained:
+    task = ray.remote(**task_options(order))(_work_alone).remote(order)
     while True:
         ready, _ = ray.wait([task], timeout=_ASK_SECONDS)
         if ready:
