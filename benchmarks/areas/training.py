@@ -13,7 +13,7 @@ from benchmarks.bench import Bench
 from benchmarks.gpu import training as on_gpu
 from benchmarks.gpu.base import QUARTER, SD15, build_sd15
 from benchmarks.rows import Row
-from benchmarks.training import checkpoint_cost, memory_rows, speed
+from benchmarks.training import checkpoint_cost, judged, memory_rows, speed
 from benchmarks.training.memory_rows import Trained
 from benchmarks.training.one_side import pictures_of
 from benchmarks.training.sides import Place
@@ -42,6 +42,7 @@ def rows(bench: Bench) -> Iterator[Row]:
         yield from _both(bench, _WHOLE_NAME, whole, folder, _WHOLE, threads, steps=(7, 5), rounds=(2, 1))
     data = pictures_of(folder)
     yield from checkpoint_cost.rows(bench, Place(BASE_DIR, threads), "tiny base", data)
+    yield from judged.rows(bench, data, threads)
     yield from on_gpu.unmeasured(bench)
 
 

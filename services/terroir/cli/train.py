@@ -50,6 +50,10 @@ def train(
     start_over: Annotated[
         bool, typer.Option("--start-over", help="Throw away what an earlier run left in output_dir to go on from.")
     ] = False,
+    judge_model: Annotated[
+        Path | None,
+        typer.Option(help="Folder of the CLIP that judges; the embedded one judges runs on the embedded base alone."),
+    ] = None,
 ) -> None:
     """Train locally with --config, or use one of the commands below."""
     given = given_keys(context)
@@ -76,16 +80,22 @@ def train(
             config,
             over=absolute_paths(resolve_synonyms(given), Path.cwd()),
             start_over=start_over,
+            judge_model_folder=judge_model,
             on_progress=lambda p: bar.update(
-                task, completed=p.step, total=p.total_steps, description=f"{p.phase} loss {p.loss:.4f}"
+                task,
+                completed=p.drawn if p.to_draw else p.step,
+                total=p.to_draw or p.total_steps,
+                description=f"{p.phase} loss {p.loss:.4f}",
             ),
         )
     if this.as_json:
         files = [str(path) for path in result.files]
         this.print_json({"files": files, "steps": result.steps, **({"hint": result.hint} if result.hint else {})})
         return
-    for path in result.files:
+    for path in (*result.files, result.report):
         this.say(f"wrote {path}")
+    if result.judgement:
+        this.say(f"judged {result.judgement.verdict}: step {result.steps} is in the files")
     if result.hint:
         this.say(f"hint: {result.hint}")
 
@@ -149,8 +159,8 @@ def show_progress(bar: Progress, task: TaskID, job: pb.Job) -> None:
         now = train_queue.describe_wait(job.wait)
     bar.update(
         task,
-        completed=progress.step,
-        total=progress.total_steps or None,
+        completed=progress.drawn if progress.to_draw else progress.step,
+        total=progress.to_draw or progress.total_steps or None,
         description=f"{job.adapter.removeprefix('adapters/')} {now}",
     )
 

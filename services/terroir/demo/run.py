@@ -22,6 +22,11 @@ from terroir.demo.plan import PROMPTS, Style, columns
 from terroir.embedded import Embedded, ObjectPlace
 from terroir.tiny import CLIP_DIR
 
+_JUDGED = {
+    "judge_style_gain": "style gain", "judge_prompt_agreement": "prompt agreement", "judge_diversity": "diversity",
+    "judge_memorisation": "copies",
+}  # fmt: skip
+
 
 @dataclass(frozen=True)
 class DemoFiles:
@@ -92,12 +97,20 @@ class Demo:
             def show(style: Style, job: training_pb2.Job) -> None:
                 progress = job.progress
                 bar.update(
-                    tasks[style.adapter], completed=progress.step, total=progress.total_steps or None,
+                    tasks[style.adapter],
+                    completed=progress.drawn if progress.to_draw else progress.step,
+                    total=progress.to_draw or progress.total_steps or None,
                     description=f"train {style.adapter}: {progress.phase or 'queued'}",
                 )  # fmt: skip
 
             jobs = steps.train_both(client, versions, self._styles, show)
         for job in jobs.values():
+            scores = {one.step: one.scores for one in job.verdict.checkpoints}.get(job.verdict.chosen_step, {})
+            figures = ", ".join(f"{_JUDGED[name]} {scores[name]:.2f}" for name in _JUDGED if name in scores)
+            self._console.print(
+                f"  {job.adapter_version} is judged {job.verdict.verdict}, step {job.verdict.chosen_step}: {figures}",
+                highlight=False,
+            )
             self._console.print(
                 f"  {job.adapter_version} trained by Ray worker pid {job.attempt.worker_pid} "
                 f"(this process {os.getpid()}, training service {pids['training']})",

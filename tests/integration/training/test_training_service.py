@@ -12,6 +12,7 @@ from tensorboardX.proto.event_pb2 import Event
 
 from terroir._proto.training.v1 import training_pb2 as pb
 from terroir.common.errors import InvalidArgument, NotFound, TerroirError
+from terroir.tiny import CLIP_DIR
 from terroir.tiny.random_pipeline import build
 
 pytestmark = pytest.mark.slow
@@ -20,7 +21,8 @@ pytestmark = pytest.mark.slow
 @pytest.fixture(scope="module")
 def services(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Services]:
     folder = tmp_path_factory.mktemp("services")
-    with trained_services(folder, build(folder / "base"), {"TERROIR_TRAINING_RETRY_BACKOFF_SECONDS": "1"}) as services:
+    extra = {"TERROIR_TRAINING_RETRY_BACKOFF_SECONDS": "1", "TERROIR_TRAINING_JUDGE_MODEL": str(CLIP_DIR)}
+    with trained_services(folder, build(folder / "base"), extra) as services:
         yield services
 
 
@@ -152,3 +154,34 @@ def test_an_unknown_job_and_a_bad_name_are_told_apart(services: Services) -> Non
             training.get("jobs/job-0")
         with pytest.raises(InvalidArgument):
             training.get("jobs/../x")
+
+
+JUDGED = (
+    f"{CONFIG}max_train_steps: 8\njudge_seeds: 2\njudge_checkpoints: 1\njudge_prompts: [a lake, a hill]\n"
+    "min_prompt_agreement: 0\nmin_diversity: 0\n"
+)
+REFUSED = "publish_gate: enforce\nmin_style_gain: 1\nmax_memorisation: 1\n"
+
+
+def test_a_judged_job_publishes_with_its_figures_or_is_refused_with_evidence(services: Services) -> None:
+    """Nothing good comes of eight steps on random weights: `warn` publishes it all the same, a bound refuses it."""
+    with services.training() as training:
+        names = [
+            training.create(f"adapters/{adapter}", f"{JUDGED}{gate}").name
+            for adapter, gate in (("warned", "publish_gate: warn\n"), ("refused", REFUSED))
+        ]
+        seen = list(training.watch(names[0]))
+        refused = list(training.watch(names[1]))[-1]
+        verdict, page = training.verdict(names[1]), training.report(names[1]).decode()
+    published = seen[-1]
+    assert published.state == pb.JOB_STATE_SUCCEEDED and published.verdict.chosen_step == 8, published
+    assert any(job.progress.phase == "judging" and job.progress.to_draw for job in seen)
+    with services.registry() as registry:
+        version = registry.version(published.adapter_version)
+    assert version.metrics["judge_recalled"] >= 20 and version.lineage.checkpoint == f"{names[0]}/checkpoints/8"
+    assert (refused.state, refused.error.reason) == (pb.JOB_STATE_FAILED, "STYLE_REFUSED"), refused
+    assert "min_style_gain" in refused.error.message and not refused.adapter_version
+    (checkpoint,) = verdict.checkpoints
+    assert checkpoint.missed == ["min_style_gain"] and len(checkpoint.nearest) == 6 and verdict.advice
+    assert not refused.verdict.checkpoints[0].nearest and checkpoint.nearest[0].training_picture.endswith(".png")
+    assert "STYLE_REFUSED" in page and page.count("data:image/") >= 7 and "<polyline" in page
