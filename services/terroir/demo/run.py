@@ -105,8 +105,13 @@ class Demo:
 
             jobs = steps.train_both(client, versions, self._styles, show)
         for job in jobs.values():
-            scores = {one.step: one.scores for one in job.verdict.checkpoints}.get(job.verdict.chosen_step, {})
-            figures = ", ".join(f"{_JUDGED[name]} {scores[name]:.2f}" for name in _JUDGED if name in scores)
+            chosen = [one for one in job.verdict.checkpoints if one.step == job.verdict.chosen_step]
+            figures = ", ".join(
+                f"{told} {one.scores[name]:.2f}"
+                for one in chosen
+                for name, told in _JUDGED.items()
+                if name in one.scores
+            )
             self._console.print(
                 f"  {job.adapter_version} is judged {job.verdict.verdict}, step {job.verdict.chosen_step}: {figures}",
                 highlight=False,
