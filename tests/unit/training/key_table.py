@@ -20,7 +20,7 @@ from terroir.training.engine.data.batches import Batches
 TESTS: Final = Path(__file__).resolve().parents[2]
 
 
-@dataclass(frozen=True)
+@dataclass
 class Ground:
     """What the rows stand on."""
 
@@ -38,7 +38,7 @@ class Ground:
 
     def adapter(self, **keys: Any) -> Adapter:
         """That of two steps."""
-        self.sinks.__init__()  # type: ignore[misc]  # a fresh one at the same place
+        self.sinks = MemorySinks()
         return self.small.run(self.sinks, **{"max_train_steps": 2, **keys}).adapter
 
     def weights(self, **keys: Any) -> npt.NDArray[np.float32]:
