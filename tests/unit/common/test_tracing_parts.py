@@ -178,7 +178,8 @@ class Ray:
 
     def __init__(self) -> None:
         self.orders: list[DriverOrder] = []
-        self.session = self.look = self.close = self.stop_submission = lambda *_: None  # type: ignore[assignment]
+        self.session = self.look = self.close = lambda *_: None  # type: ignore[assignment]
+        self.stop_submission = self.nodes = self.session
 
     def submit(self, order: DriverOrder) -> None:
         self.orders.append(order)
