@@ -10,12 +10,17 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import pytest
 
 from scripts.tools import TOOLS, path_of
 from tests.tools.lacking import LACKING, skip_without
 from tests.tools.minio_server import MinioServer
 from tests.tools.toxiproxy_server import ToxiproxyServer
+
+# How long an example takes says nothing: the machine has other work.
+hypothesis.settings.register_profile("terroir", deadline=None)
+hypothesis.settings.load_profile("terroir")
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -32,6 +32,7 @@ from terroir.inference.main import build as build_inference
 from terroir.inference.settings import InferenceSettings
 from terroir.registry.main import build as build_registry
 from terroir.registry.settings import RegistrySettings
+from terroir.tiny import CLIP_DIR
 from terroir.training.main import build as build_training
 from terroir.training.settings import TrainingSettings
 from tests.integration.dataset.tiny_clip import build_clip_folder
@@ -303,6 +304,7 @@ def running_world(folder: Path, base: Path) -> Iterator[World]:
         # Port 9 of loopback: nobody listens there, and a job that waits for its Ray stays as it is.
         training = TrainingSettings(
             data_dir=store, port=0, ray_dashboard_url="http://127.0.0.1:9", base_sources={"tiny": base},
+            judge_model=str(CLIP_DIR),
             dataset_target=targets["dataset"], registry_target=targets["registry"],
         )  # fmt: skip
         targets["training"] = start("training", training, build_training)

@@ -40,4 +40,4 @@ for _key in ("judge_prompts", "judge_seeds", "judge_checkpoints"):
 shown_by("publish_gate", f"{_JUDGED}::test_warn_publishes_the_mildest_failure_with_its_verdict_and_off_judges_nothing")
 shown_by("rating_gate", f"{_JUDGED}::test_a_rating_gate_keeps_pictures_for_raters_waits_and_then_follows_them")
 for _key in ("sample_prompts", "sample_steps"):
-    shown_by(_key, "unit/training/test_samples.py::test_samples_are_drawn_when_they_are_due_and_change_no_weight")
+    shown_by(_key, "unit/training/test_run_samples.py::test_samples_are_drawn_when_they_are_due_and_change_no_weight")
