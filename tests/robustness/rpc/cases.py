@@ -266,7 +266,7 @@ CASES: Final[dict[str, Case]] = {
     f"{_TRAINING}.TailJobLogs": Case(
         _stream(T, "TailJobLogs", lambda w: tr.TailJobLogsRequest(name=w.job())), stream=True),
     f"{_TRAINING}.GetJobVerdict": Case(
-        _unary(T, "GetJobVerdict", lambda w: tr.GetJobVerdictRequest(name=w.job()))),
+        _unary(T, "GetJobVerdict", lambda w: tr.GetJobVerdictRequest(name=w.judged_job()))),
     f"{_TRAINING}.DownloadJobReport": Case(
         _stream(T, "DownloadJobReport", lambda w: tr.DownloadJobReportRequest(name=w.job())), stream=True,
         # It says when it was made.

@@ -24,15 +24,20 @@ from terroir._proto.training.v1 import rating_pb2_grpc, style_pb2_grpc, training
 from terroir._proto.training.v1 import style_pb2 as st
 from terroir._proto.training.v1 import training_pb2 as tr
 from terroir.client.datasets import Datasets, scan_folder
+from terroir.common.clock import SystemClock
 from terroir.common.grpc_client import channel
 from terroir.dataset.main import build as build_dataset
 from terroir.dataset.settings import DatasetSettings
-from terroir.dataset.thresholds import Thresholds
+from terroir.dataset.thresholds import Thresholds as GateThresholds
 from terroir.inference.main import build as build_inference
 from terroir.inference.settings import InferenceSettings
 from terroir.registry.main import build as build_registry
 from terroir.registry.settings import RegistrySettings
+from terroir.store.local import LocalStore
 from terroir.tiny import CLIP_DIR
+from terroir.training.judging.judgement import JudgedCheckpoint, Judgement, Measured
+from terroir.training.judging.kept import KeptJudgements
+from terroir.training.judging.verdicts import Thresholds
 from terroir.training.main import build as build_training
 from terroir.training.settings import TrainingSettings
 from tests.integration.dataset.tiny_clip import build_clip_folder
@@ -139,6 +144,14 @@ class World:
             adapter=f"adapters/j-{uuid.uuid4().hex[:12]}", request_id=str(uuid.uuid4()),
         )  # fmt: skip
         return str(self.sound.training.CreateJob(request, timeout=60).name)
+
+    def judged_job(self) -> str:
+        """A job with a judgement, as its worker would have left it."""
+        name = self.job()
+        broken = JudgedCheckpoint(2, "c" * 64, Measured(None, broken="its pictures are not finite"), ())
+        judgement = Judgement((broken,), Thresholds(0.1, 0.8, 0.5, 0.1), 0, "warn", "r" * 64, pictures=4, seconds=1.0)
+        KeptJudgements(LocalStore(self.folder / "store"), name, SystemClock()).record(judgement, "attempt/1")
+        return name
 
     def style_request(self) -> st.RegisterStyleRequest:
         """A style to be registered from a dataset of its own."""
@@ -297,7 +310,7 @@ def running_world(folder: Path, base: Path) -> Iterator[World]:
             ),
             "dataset": start(
                 "dataset",
-                DatasetSettings(data_dir=store, port=0, gates=Thresholds(minimum_side=32), tagger_dir=clip),
+                DatasetSettings(data_dir=store, port=0, gates=GateThresholds(minimum_side=32), tagger_dir=clip),
                 build_dataset,
             ),
         }
