@@ -8,7 +8,6 @@ from collections.abc import Iterator
 import psutil
 import pytest
 from services_kit import CONFIG, Services, trained_services
-from tensorboardX.proto.event_pb2 import Event
 
 from terroir._proto.training.v1 import training_pb2 as pb
 from terroir.common.errors import InvalidArgument, NotFound, TerroirError
@@ -67,45 +66,6 @@ def test_a_killed_worker_is_replaced_by_an_attempt_that_goes_on_from_the_checkpo
     resumed = next(line for line in lines if "resumed at step" in line)
     assert "bit-exact" in resumed
     assert int(resumed.split("resumed at step ")[1].split()[0]) > job.progress.step - 4, "at most one interval is lost"
-
-
-def test_two_workers_joined_by_ray_train_follow_the_losses_of_one_with_twice_the_batch(services: Services) -> None:
-    sgd = CONFIG.replace("batch_size: 2\n", "") + "optimizer: sgd\nmax_train_steps: 8\n"
-    with services.training() as training:
-        names = [
-            training.create(f"adapters/workers-{workers}", f"{sgd}num_workers: {workers}\nbatch_size: {batch}\n").name
-            for workers, batch in ((2, 1), (1, 2))
-        ]
-        ended = [list(training.watch(name))[-1] for name in names]
-        logs = ["\n".join(training.logs(name)) for name in names]
-        assert [c.step for c in training.checkpoints(names[0])] == [8, 4]
-    assert [job.state for job in ended] == [pb.JOB_STATE_SUCCEEDED] * 2, logs
-    together, alone = (_losses(services, name) for name in names)
-    assert len(alone) == 8 and together == pytest.approx(alone, abs=1e-5)
-
-
-def test_a_group_that_loses_a_worker_goes_on_from_its_checkpoint_in_the_next_attempt(services: Services) -> None:
-    with services.training() as training:
-        name = training.create("adapters/group", f"{CONFIG}max_train_steps: 24\nnum_workers: 2\n").name
-        first = services.until_step(name, 5).attempt.worker_pid
-        group = [p for p in psutil.Process(first).parent().children() if "RayTrainWorker" in p.name()]
-        (other,) = [process for process in group if process.pid != first]
-        other.kill()
-        ended = list(training.watch(name))[-1]
-        lines = list(training.logs(name))
-    assert ended.state == pb.JOB_STATE_SUCCEEDED and ended.attempt.number == 2, (ended, lines)
-    assert any("resumed at step" in line and "bit-exact" in line for line in lines)
-
-
-def _losses(services: Services, name: str) -> list[float]:
-    """From the event file: records are a length of 8 bytes, its checksum of 4, the event, and its checksum of 4."""
-    (file,) = (services.data_dir / name / "attempts" / "1" / "tensorboard").iterdir()
-    data, found = file.read_bytes(), []
-    while data:
-        end = 12 + int.from_bytes(data[:8], "little")
-        found += [value.simple_value for value in Event.FromString(data[12:end]).summary.value if value.tag == "loss"]
-        data = data[end + 4 :]
-    return found
 
 
 def test_a_cancelled_job_stops_at_its_next_step_and_keeps_its_checkpoint(services: Services) -> None:
