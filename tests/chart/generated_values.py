@@ -41,6 +41,8 @@ def of_schema(part: dict[str, Any]) -> st.SearchStrategy[Any]:
     if "anyOf" in part:
         return st.one_of([of_schema(one) for one in part["anyOf"]])
     match part["type"]:
+        case "null":
+            return st.none()
         case "boolean":
             return st.booleans()
         case "integer":

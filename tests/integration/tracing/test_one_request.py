@@ -254,6 +254,7 @@ def test_a_training_is_one_trace_from_its_creation_to_the_publication(house: Hou
             *[f"{train} > fetch dataset > client DownloadImage"] * 4,
             *[f"{train} > fetch dataset > client DownloadImage > server DownloadImage"] * 4,
             f"{train} > train",
+            f"{train} > judge",
             f"{train} > write adapter",
             f"{drive} > client PublishVersion",
             f"{drive} > client PublishVersion > server PublishVersion",
