@@ -121,7 +121,7 @@ def _parameters() -> tuple[Any, ...]:
 
     def keys(**_: Any) -> None: ...
 
-    keys.__signature__ = inspect.Signature([_parameter(flag) for flag in _flags().values()])  # type: ignore[attr-defined]
+    keys.__signature__ = inspect.Signature([_parameter(flag) for flag in _flags().values()])  # type: ignore[attr-defined]  # read by typer
     carrier = typer.Typer(add_completion=False)
     carrier.command()(keys)
     return tuple(p for p in typer.main.get_command(carrier).params if str(p.name).startswith(_PREFIX))

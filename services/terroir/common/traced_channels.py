@@ -37,9 +37,9 @@ class _Details(NamedTuple):
 
 class _Blocking(
     grpc.UnaryUnaryClientInterceptor,  # type: ignore[type-arg]  # generic in the stubs alone
-    grpc.UnaryStreamClientInterceptor,  # type: ignore[type-arg]
-    grpc.StreamUnaryClientInterceptor,  # type: ignore[type-arg]
-    grpc.StreamStreamClientInterceptor,  # type: ignore[type-arg]
+    grpc.UnaryStreamClientInterceptor,  # type: ignore[type-arg]  # as above
+    grpc.StreamUnaryClientInterceptor,  # type: ignore[type-arg]  # as above
+    grpc.StreamStreamClientInterceptor,  # type: ignore[type-arg]  # as above
 ):
     """Answers come through untouched: calls can be cancelled and read as without it."""
 
@@ -102,25 +102,25 @@ class _Aio:
         return call
 
 
-class _UnaryUnary(_Aio, grpc.aio.UnaryUnaryClientInterceptor):  # type: ignore[type-arg]
+class _UnaryUnary(_Aio, grpc.aio.UnaryUnaryClientInterceptor):  # type: ignore[type-arg]  # as above
     async def intercept_unary_unary(self, continuation: Any, client_call_details: Any, request: Any) -> Any:
         """See grpc.aio."""
         return await self._intercept(continuation, client_call_details, request)
 
 
-class _UnaryStream(_Aio, grpc.aio.UnaryStreamClientInterceptor):  # type: ignore[type-arg]
+class _UnaryStream(_Aio, grpc.aio.UnaryStreamClientInterceptor):  # type: ignore[type-arg]  # as above
     async def intercept_unary_stream(self, continuation: Any, client_call_details: Any, request: Any) -> Any:
         """See grpc.aio."""
         return await self._intercept(continuation, client_call_details, request)
 
 
-class _StreamUnary(_Aio, grpc.aio.StreamUnaryClientInterceptor):  # type: ignore[type-arg]
+class _StreamUnary(_Aio, grpc.aio.StreamUnaryClientInterceptor):  # type: ignore[type-arg]  # as above
     async def intercept_stream_unary(self, continuation: Any, client_call_details: Any, request_iterator: Any) -> Any:
         """See grpc.aio."""
         return await self._intercept(continuation, client_call_details, request_iterator)
 
 
-class _StreamStream(_Aio, grpc.aio.StreamStreamClientInterceptor):  # type: ignore[type-arg]
+class _StreamStream(_Aio, grpc.aio.StreamStreamClientInterceptor):  # type: ignore[type-arg]  # as above
     async def intercept_stream_stream(self, continuation: Any, client_call_details: Any, request_iterator: Any) -> Any:
         """See grpc.aio."""
         return await self._intercept(continuation, client_call_details, request_iterator)

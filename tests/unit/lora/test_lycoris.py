@@ -68,7 +68,8 @@ def test_the_change_is_the_one_of_lycoris(adapter: Adapter) -> None:
 @pytest.mark.parametrize("layer", [Q, CONV])
 def test_the_change_is_the_one_of_peft(form: str, layer: str) -> None:
     """PEFT's own layers, another implementation: its parameters are loaded with ours."""
-    peft = pytest.importorskip("peft")
+    import peft  # takes seconds, and no other test of this file needs it
+
     shape, rank = TABLE[layer], 1
     base = torch.nn.Linear(shape[1], shape[0]) if len(shape) == 2 else torch.nn.Conv2d(shape[1], shape[0], shape[2])
     module = lycoris_adapter(5, form, rank, alpha=4.0).modules[layer]

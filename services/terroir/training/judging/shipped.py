@@ -37,4 +37,4 @@ def draw() -> Path:
 
 
 if __name__ == "__main__":
-    print(draw())  # noqa: T201
+    print(draw())  # noqa: T201  # run by hand: says what it wrote
