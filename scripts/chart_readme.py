@@ -178,10 +178,15 @@ def _inlined(part: Any, nested: dict[str, Any]) -> Any:
 
 
 def _closed(part: dict[str, Any]) -> dict[str, Any]:
-    """Without formats, which are remarks; a path may not be null, for which one leaves it out."""
+    """Refuses what is not named, has no formats (they are remarks); a path may not be null: one leaves it out."""
     options = [one for one in part.get("anyOf", ()) if one.get("type") != "null"]
     if len(options) == 1:
         part = {**{key: one for key, one in part.items() if key != "anyOf"}, **options[0]}
+    if "patternProperties" in part:
+        # Pydantic leaves names that do not match open.
+        ((pattern, held),) = part["patternProperties"].items()
+        part = {**part, "propertyNames": {"pattern": pattern}, "additionalProperties": held}
+        del part["patternProperties"]
     return {key: one for key, one in part.items() if key != "format"}
 
 

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Annotated, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr
 from pydantic_settings import SettingsConfigDict
 
 from terroir.common.settings import ServiceSettings
 from terroir.tiny import BASE_DIR, BASE_ID
+
+Identifier: TypeAlias = Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]{0,62}$")]
 
 
 class TeamQuota(BaseModel):
@@ -40,7 +43,7 @@ class TrainingSettings(ServiceSettings):
         default={BASE_ID: BASE_DIR},
         description="Base models to train on: id → diffusers folder on the workers, as JSON.",
     )
-    import_sources: dict[str, str] = Field(
+    import_sources: dict[Identifier, str] = Field(
         default={},
         description="Places with pictures that styles may be registered from: id → `s3://bucket/prefix` (reached as "
         "the store is) or a folder of this machine, as JSON.",
@@ -97,13 +100,13 @@ class TrainingSettings(ServiceSettings):
         gt=0,
         description="GPUs that all jobs together may hold. Unset: no bound, and what jobs ask for scales the cluster.",
     )
-    team_quotas: dict[str, TeamQuota] = Field(
+    team_quotas: dict[Identifier, TeamQuota] = Field(
         default={},
         description='What each team may hold at once, and its weight, as JSON: `{"tea": {"gpus": 16, "jobs": 40, '
         '"weight": 2}}`.',
     )
     default_quota: TeamQuota = Field(default=TeamQuota(), description="The same for every team that is not named.")
-    team_members: dict[str, tuple[str, ...]] = Field(
+    team_members: dict[Identifier, tuple[str, ...]] = Field(
         default={},
         description="Who may submit for a team, as JSON: team → names of principals, `*` for any part. Teams that are "
         "not named are open to all.",

@@ -16,6 +16,7 @@ from PIL import Image
 
 from scripts.images_build import project_version
 from scripts.images_compose import SERVICES
+from terroir._proto.inference.v1 import inference_pb2
 from terroir.client import Client
 from terroir.client.endpoints import Endpoints
 from terroir.common.errors import TerroirError
@@ -130,26 +131,39 @@ def test_no_key_is_told_by_a_log(running: Running, job: dict[str, Any]) -> None:
 def test_a_container_that_is_told_to_end_finishes_what_it_draws(running: Running) -> None:
     """SIGTERM while pictures are drawn: the caller gets them, and the container ends with status 0 well in time."""
     drawn: list[int] = []
+    failures: list[Exception] = []
+    drawing = threading.Event()
+
+    def note(event: inference_pb2.GenerateResponse) -> None:
+        if event.HasField("step"):
+            drawing.set()
 
     def call() -> None:
         with Client(Endpoints(**running.endpoints)) as client:
-            result = client.generate("a red teapot", seeds=[1, 2, 3, 4], steps=120)
-            drawn.extend(picture.seed for picture in result.pictures)
+            try:
+                request = inference_pb2.GenerateRequest(prompt="a red teapot", seeds=[1, 2, 3, 4], steps=80)
+                result = client.pictures.generate(request, on_event=note)
+            except Exception as error:
+                failures.append(error)
+            else:
+                drawn.extend(picture.seed for picture in result.pictures)
 
     thread = threading.Thread(target=call)
     thread.start()
-    time.sleep(1.0)
+    assert drawing.wait(60)
     assert thread.is_alive(), "the call was over before the signal; give it more steps"
-    began = time.monotonic()
-    running.engine.run("stop", running.container("inference"))
-    seconds = time.monotonic() - began
-    thread.join(60)
-    assert sorted(drawn) == [1, 2, 3, 4]
-    assert running.described("inference")["State"]["ExitCode"] == 0
-    assert seconds < 30
-    with Client(Endpoints(**running.endpoints)) as client, pytest.raises((TerroirError, grpc.RpcError)):
-        client.generate("a red teapot", seeds=[1])
-    running.composition.up(running.engine, lambda _line: None)
+    try:
+        began = time.monotonic()
+        running.engine.run("stop", running.container("inference"))
+        seconds = time.monotonic() - began
+        thread.join(60)
+        assert (sorted(drawn), failures) == ([1, 2, 3, 4], [])
+        assert running.described("inference")["State"]["ExitCode"] == 0
+        assert seconds < 55
+        with Client(Endpoints(**running.endpoints)) as client, pytest.raises((TerroirError, grpc.RpcError)):
+            client.generate("a red teapot", seeds=[1])
+    finally:
+        running.composition.up(running.engine, lambda _line: None)
 
 
 def test_what_was_stored_outlives_every_container(running: Running, job: dict[str, Any], tmp_path: Path) -> None:
