@@ -14,12 +14,12 @@ from benchmarks.minio_place import minio_server
 from terroir.common.clock import SystemClock
 from terroir.store.interface import ObjectStore
 from terroir.store.local import LocalStore
-from terroir.training.attempts import Attempt
-from terroir.training.driver_order import DriverOrder
-from terroir.training.jobs import Job, Jobs
-from terroir.training.queue import Queue
-from terroir.training.queue_plan import QueueLimits
-from terroir.training.ray_jobs import Submission, SubmissionStatus
+from terroir.training.attempt.order import DriverOrder
+from terroir.training.cluster.ray_jobs import Submission, SubmissionStatus
+from terroir.training.jobs.attempts import Attempt
+from terroir.training.jobs.documents import Job, Jobs
+from terroir.training.jobs.queue import Queue
+from terroir.training.jobs.queue_plan import QueueLimits
 from terroir.training.scheduling.model import Capacity, Node, Quota, Quotas
 from terroir.training.scheduling.wishes import Wish
 

@@ -16,7 +16,7 @@ from terroir.common.base_digest import component_digests
 from terroir.common.clock import SystemClock
 from terroir.store.interface import ObjectStore
 from terroir.store.local import LocalStore
-from terroir.training.checkpoints import Checkpoints
+from terroir.training.artifacts.checkpoints import Checkpoints
 from terroir.training.config import TrainConfig
 from terroir.training.engine.cache import MemoryArrayCache
 from terroir.training.engine.ports import Checkpoint, Pictures, TrainRun

@@ -22,7 +22,7 @@ from terroir.common.clock import SystemClock
 from terroir.lora.adapter import Adapter
 from terroir.store.local import LocalStore
 from terroir.tiny import BASE_DIR
-from terroir.training.checkpoints import Checkpoints
+from terroir.training.artifacts.checkpoints import Checkpoints
 from terroir.training.config import TrainConfig
 from terroir.training.engine.cache import MemoryArrayCache
 from terroir.training.engine.ports import Checkpoint, Picture, TrainProgress, TrainRun

@@ -180,7 +180,7 @@ class Embedded:
             return
         # Loaded here alone: a rare path, of an extra that only a trained job has made necessary.
         from terroir.common.telemetry import configure_logging
-        from terroir.training.ray_head import LocalRay
+        from terroir.training.cluster.ray_head import LocalRay
 
         configure_logging("embedded", "warning")  # standard output belongs to results
         LocalRay(self._data_dir, cpus=1, object_store_bytes=0, start_seconds=0).stop()

@@ -25,7 +25,7 @@ from terroir.inference.adapters.tiers import Tier
 from terroir.inference.admission.metrics import Promise
 from terroir.inference.admission.priority import Priority
 from terroir.store.observer import Operation
-from terroir.training.census import JobPlace
+from terroir.training.jobs.census import JobPlace
 from tests.chart.rendering import Chart
 from tests.chart.scenarios import ALL
 from tests.command_line import ROOT

@@ -69,14 +69,14 @@ def train(
             "say what to train: `terroir train --config style.yaml`, or see `terroir train --help`",
             reason="CONFIG_MISSING",
         )
-    from terroir.training import local  # torch is an extra: loaded only where training really runs here
     from terroir.training.config.flags import absolute_paths
     from terroir.training.config.parser import resolve_synonyms
+    from terroir.training.local.run import run_locally  # torch is an extra: loaded only where training really runs here
 
     this = session(context)
     with this.progress() as bar:
         task = bar.add_task("training", total=None)
-        result = local.run(
+        result = run_locally(
             config,
             over=absolute_paths(resolve_synonyms(given), Path.cwd()),
             start_over=start_over,
@@ -112,7 +112,7 @@ def validate(
     this, given = session(context), given_keys(context)
     if local:
         from terroir.training.config.parser import dump_config
-        from terroir.training.local_config import read_local_config
+        from terroir.training.local.config import read_local_config
 
         parsed = read_local_config(config, given)
         answer = pb.ValidateConfigResponse(config_yaml=dump_config(parsed.config), warnings=parsed.warnings)

@@ -15,21 +15,21 @@ from terroir.common.clock import Clock
 from terroir.common.principal import PrincipalSource
 from terroir.common.validation import ensure_name, ensure_range, page
 from terroir.store.interface import ObjectStore
-from terroir.training.attempt_files import LogReader, read_progress
-from terroir.training.checkpoints import Checkpoints
+from terroir.training.artifacts.checkpoints import Checkpoints
+from terroir.training.attempt.files import LogReader, read_progress
 from terroir.training.config.messages import given_keys, to_message
 from terroir.training.config.parser import dump_config
 from terroir.training.errors import AttemptNotFound
-from terroir.training.jobs import Job, Jobs, attempt_prefix
+from terroir.training.jobs.documents import Job, Jobs, attempt_prefix
+from terroir.training.jobs.queue import Queue
+from terroir.training.jobs.queue_messages import queue_message
+from terroir.training.jobs.submissions import Submissions
 from terroir.training.judging.errors import NotJudged
 from terroir.training.judging.judgement import Judgement
 from terroir.training.judging.kept import KeptJudgements
 from terroir.training.messages import checkpoint_message, config_message, job_message, verdict_message
 from terroir.training.metrics import TrainingMetrics
-from terroir.training.queue import Queue
-from terroir.training.queue_messages import queue_message
 from terroir.training.report.gathering import job_report
-from terroir.training.submissions import Submissions
 
 _CHUNK_BYTES: Final = 512 * 1024
 _POLL_SECONDS: Final = 0.3

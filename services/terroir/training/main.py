@@ -15,23 +15,23 @@ from terroir.common.credentials import CallerCredentials
 from terroir.common.server import Server
 from terroir.common.service import run_service
 from terroir.store.opening import open_for_writing
-from terroir.training.admission import QueueAdmission
 from terroir.training.api import Domain, TrainingServicer
-from terroir.training.attempts import Attempt
-from terroir.training.driver_order import DriverOrder
-from terroir.training.jobs import PREFIX, Job, Jobs
+from terroir.training.attempt.order import DriverOrder
+from terroir.training.cluster.ray_head import LocalRay
+from terroir.training.cluster.ray_runtime import ClusterRay, LocalRayRuntime, RayRuntime, TracedRay
+from terroir.training.jobs.admission import QueueAdmission
+from terroir.training.jobs.attempts import Attempt
+from terroir.training.jobs.documents import PREFIX, Job, Jobs
+from terroir.training.jobs.queue import Queue
+from terroir.training.jobs.queue_plan import QueueLimits, avoided
+from terroir.training.jobs.submissions import Submissions
 from terroir.training.metrics import TrainingMetrics
-from terroir.training.queue import Queue
-from terroir.training.queue_plan import QueueLimits, avoided
 from terroir.training.rating.assembly import add_rating_service
 from terroir.training.rating.sheets import Sheets
-from terroir.training.ray_head import LocalRay
-from terroir.training.ray_runtime import ClusterRay, LocalRayRuntime, RayRuntime, TracedRay
 from terroir.training.scheduling.model import Capacity, Demand, Quota, Quotas, Rules
 from terroir.training.settings import TeamQuota, TrainingSettings
 from terroir.training.styles.assembly import Workshop, style_service
 from terroir.training.styles.registrations import STYLES, Registrations
-from terroir.training.submissions import Submissions
 from terroir.training.upstream import DatasetService, RegistryService
 
 SERVICE: Final = "terroir.training.v1.TrainingService"

@@ -9,15 +9,15 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from terroir._proto.training.v1 import config_pb2 as pb_config
 from terroir._proto.training.v1 import training_pb2 as pb
-from terroir.training.attempts import Attempt
-from terroir.training.checkpoints import SavedCheckpoint
+from terroir.training.artifacts.checkpoints import SavedCheckpoint
 from terroir.training.config.messages import to_message
 from terroir.training.config.parser import parse_config
 from terroir.training.engine.ports import TrainProgress
 from terroir.training.errors import ConfigInvalid
-from terroir.training.jobs import Job, JobState
+from terroir.training.jobs.attempts import Attempt
+from terroir.training.jobs.documents import Job, JobState
+from terroir.training.jobs.queue_messages import past_attempt_message, wait_message
 from terroir.training.judging.judgement import JudgedCheckpoint, Judgement
-from terroir.training.queue_messages import past_attempt_message, wait_message
 from terroir.training.scheduling.model import Wait
 
 _STATES = {

@@ -10,7 +10,7 @@ from prometheus_client.core import CounterMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from terroir.store.metrics import StoreMetrics
-from terroir.training.census import ENDS, JobCensus, JobPlace, Totals
+from terroir.training.jobs.census import ENDS, JobCensus, JobPlace, Totals
 
 
 class TrainingMetrics:

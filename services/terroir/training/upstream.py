@@ -14,8 +14,8 @@ from terroir._proto.registry.v1 import registry_pb2, registry_pb2_grpc
 from terroir.common.credentials import CallerCredentials
 from terroir.common.grpc_client import channel, error_from_rpc
 from terroir.common.validation import is_region_code
+from terroir.training.artifacts.pretrained import PublishedAdapter
 from terroir.training.engine.ports import Picture
-from terroir.training.pretrained import PublishedAdapter
 
 if TYPE_CHECKING:
     from terroir.common.otel import Tracing

@@ -8,8 +8,8 @@ import pytest
 import ray
 from ray.cluster_utils import Cluster
 
-from terroir.training.driver_order import DriverOrder
-from terroir.training.on_ray import task_options
+from terroir.training.attempt.on_ray import task_options
+from terroir.training.attempt.order import DriverOrder
 
 pytestmark = pytest.mark.slow
 

@@ -16,8 +16,8 @@ import pytest
 from terroir.store.blobs import Blobs
 from terroir.store.patient import PatientStore
 from terroir.store.s3 import S3Store
-from terroir.training.checkpoints import Checkpoints
-from terroir.training.worker import JobSinks
+from terroir.training.artifacts.checkpoints import Checkpoints
+from terroir.training.attempt.worker import JobSinks
 from tests.tools.minio_server import MinioServer
 from tests.unit.training.attempt_kit import AttemptBench
 from tests.unit.training.small_bases import small_sd

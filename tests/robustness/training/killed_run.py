@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from terroir.store.local import LocalStore
-from terroir.training import local
 from terroir.training.engine.data.batches import Batches
-from terroir.training.output_folder import OutputFolder
+from terroir.training.local.output_folder import OutputFolder
+from terroir.training.local.run import run_locally
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ def run(config: Path, death: Death) -> None:
     _put(Batches, "make", dying_make)
     _put(LocalStore, "_write", dying_write)
     _put(OutputFolder, "replace", dying_replace)
-    local.run(config, threads=1)
+    run_locally(config, threads=1)
 
 
 def _put(place: Any, name: str, value: Callable[..., Any]) -> None:

@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from terroir.common.errors import TerroirError
 from terroir.store.errors import StoreError
-from terroir.training import local
+from terroir.training.local.run import run_locally
 
 _NEW_MOUNTS, _NEW_USER = 0x00020000, 0x10000000
 """CLONE_NEWNS and CLONE_NEWUSER of linux/sched.h."""
@@ -48,7 +48,7 @@ def with_memory(config: Path, output: Path, more_bytes: int, answers: Path) -> N
 
 def _told(config: Path, output: Path) -> dict[str, Any]:
     try:
-        local.run(config, threads=1)
+        run_locally(config, threads=1)
     except (TerroirError, StoreError) as error:
         failure = {"reason": error.reason, "message": str(error)}
     else:

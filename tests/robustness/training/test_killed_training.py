@@ -16,8 +16,8 @@ import pytest
 
 from terroir.common.clock import SystemClock
 from terroir.store.local import LocalStore
-from terroir.training.checkpoints import Checkpoints
-from terroir.training.output_folder import RUN
+from terroir.training.artifacts.checkpoints import Checkpoints
+from terroir.training.local.output_folder import RUN
 from tests.robustness.training.killed_run import Death, run
 from tests.unit.training.small_bases import small_sd
 from tests.unit.training.training_kit import png

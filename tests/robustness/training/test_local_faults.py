@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from terroir.training import local
 from terroir.training.errors import OutputUnwritable
+from terroir.training.local.run import run_locally
 from tests.robustness.training.limited_run import on_disks, with_memory
 from tests.tools.lacking import skip_without
 from tests.unit.training.small_bases import small_sd
@@ -66,7 +66,7 @@ def test_a_full_disk_is_named_and_with_space_again_the_run_goes_on(
     assert "resumed at step" in after["log"] and "bit-exact" in after["log"]
     whole = folder / "whole.yaml"
     whole.write_text(f"{CONFIG}{SMALL}output_dir: whole\n")
-    assert local.run(whole, threads=1).files[0].read_bytes().hex() == after["adapter"]
+    assert run_locally(whole, threads=1).files[0].read_bytes().hex() == after["adapter"]
 
 
 def test_an_output_folder_that_may_not_be_written_is_named(folder: Path, request: pytest.FixtureRequest) -> None:
@@ -82,7 +82,7 @@ def test_a_file_in_the_place_of_the_output_folder_is_named(folder: Path, place: 
     config = folder / "taken.yaml"
     config.write_text(f"{CONFIG}{SMALL}output_dir: {place}\n")
     with pytest.raises(OutputUnwritable, match=r"taken.*another output_dir") as refused:
-        local.run(config, threads=1)
+        run_locally(config, threads=1)
     assert refused.value.field == "output_dir" and (folder / "taken").read_text() == "a file"
 
 

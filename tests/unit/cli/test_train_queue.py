@@ -18,10 +18,10 @@ from terroir._proto.training.v1 import training_pb2 as pb
 from terroir._proto.training.v1 import training_pb2_grpc
 from terroir.cli.main import app
 from terroir.cli.train import show_progress
+from terroir.training.cluster.ray_jobs import SubmissionStatus
+from terroir.training.jobs.queue_messages import queue_message
+from terroir.training.jobs.queue_plan import QueueLimits
 from terroir.training.messages import job_message
-from terroir.training.queue_messages import queue_message
-from terroir.training.queue_plan import QueueLimits
-from terroir.training.ray_jobs import SubmissionStatus
 from terroir.training.scheduling.model import Capacity, Quota, Quotas, Rules
 from terroir.training.scheduling.wishes import Wish
 from tests.unit.training.test_queue import House

@@ -14,9 +14,9 @@ import pytest
 from typer.testing import CliRunner
 
 from terroir.cli.main import app
-from terroir.training import local
 from terroir.training.config import TrainConfig
 from terroir.training.config.parser import parse_config
+from terroir.training.local import run as local_run
 from tests.unit.training.small_bases import small_sd
 from tests.unit.training.training_kit import png
 
@@ -39,9 +39,9 @@ def test_the_commands_for_this_machine_do_what_the_page_says(tmp_path: Path, mon
         (tmp_path / "pictures" / f"{number}.txt").write_text(f"a red house number {number}")
     (tmp_path / "style.yaml").write_text(STYLE)
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(local, "BASE_DIR", small_sd(tmp_path / "base"))
+    monkeypatch.setattr(local_run, "BASE_DIR", small_sd(tmp_path / "base"))
     # Two threads that share a core with other tests wait for each other at every operation.
-    monkeypatch.setattr(local.os, "sched_getaffinity", lambda _: {0})
+    monkeypatch.setattr(local_run.os, "sched_getaffinity", lambda _: {0})
     assert len(HERE) >= 7
     for arguments in HERE:
         done = CliRunner().invoke(app, arguments)

@@ -26,7 +26,7 @@ def settings(endpoint: str) -> SimpleNamespace:
     "program",
     [
         "import terroir.dataset.main, terroir.registry.main, terroir.inference.main, terroir.training.main",
-        "import terroir.training.driver_order, terroir.cli.main",
+        "import terroir.training.attempt.order, terroir.cli.main",
         # A whole server and channels of both kinds, with spans asked for.
         "import asyncio, grpc\n"
         "from terroir.common import tracing\n"

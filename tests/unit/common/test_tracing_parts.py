@@ -21,11 +21,11 @@ from terroir.inference.engine.messages import DrawJob, Drawn, Finished, JobEvent
 from terroir.lora.composition import Composition
 from terroir.store.documents import Collection
 from terroir.store.obstore_driver import MemoryStore
-from terroir.training.attempts import Attempt
-from terroir.training.driver import Driver
-from terroir.training.driver_order import DriverOrder
-from terroir.training.jobs import PREFIX, Job, Jobs, JobState
-from terroir.training.ray_runtime import TracedRay
+from terroir.training.attempt.driver import Driver
+from terroir.training.attempt.order import DriverOrder
+from terroir.training.cluster.ray_runtime import TracedRay
+from terroir.training.jobs.attempts import Attempt
+from terroir.training.jobs.documents import PREFIX, Job, Jobs, JobState
 
 OUTER = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 TRACE = OUTER.split("-")[1]

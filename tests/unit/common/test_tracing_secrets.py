@@ -15,12 +15,12 @@ from terroir.common.settings import ServiceSettings, describe
 from terroir.dataset.settings import DatasetSettings
 from terroir.inference.settings import InferenceSettings
 from terroir.registry.settings import RegistrySettings
-from terroir.training.attempts import Attempt
-from terroir.training.driver_order import DriverOrder
-from terroir.training.jobs import Job
+from terroir.training.attempt.order import DriverOrder
+from terroir.training.cluster.ray_head import _Running
+from terroir.training.cluster.ray_jobs import RayEndpoint
+from terroir.training.jobs.attempts import Attempt
+from terroir.training.jobs.documents import Job
 from terroir.training.main import driver_order
-from terroir.training.ray_head import _Running
-from terroir.training.ray_jobs import RayEndpoint
 from terroir.training.settings import TrainingSettings
 
 SECRET = "AKIA-lotus-not-to-be-seen"

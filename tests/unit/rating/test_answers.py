@@ -14,8 +14,8 @@ from terroir.common.clock import FixedClock
 from terroir.common.errors import InvalidArgument
 from terroir.store.errors import OperationConflict
 from terroir.store.obstore_driver import MemoryStore
-from terroir.training.attempts import Attempt
-from terroir.training.jobs import JobFailure, Jobs, JobState
+from terroir.training.jobs.attempts import Attempt
+from terroir.training.jobs.documents import JobFailure, Jobs, JobState
 from terroir.training.rating.errors import AnswersInvalid
 from terroir.training.rating.forms import COLUMNS, form
 from terroir.training.rating.gate import MIN_GENERATED_ANSWERS, Outcome, verdict_of

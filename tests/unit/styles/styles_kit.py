@@ -14,8 +14,9 @@ from terroir.common.errors import AlreadyExists, FailedPrecondition, NotFound
 from terroir.common.principal import Principal, Role
 from terroir.store.interface import ObjectStore
 from terroir.store.obstore_driver import MemoryStore
-from terroir.training.jobs import Job, JobFailure, Jobs, JobState
-from terroir.training.pretrained import PublishedAdapter
+from terroir.training.artifacts.pretrained import PublishedAdapter
+from terroir.training.jobs.documents import Job, JobFailure, Jobs, JobState
+from terroir.training.jobs.submissions import Submissions
 from terroir.training.styles.admission import Admission, StyleRequest
 from terroir.training.styles.errors import ImportSourceUnknown
 from terroir.training.styles.model import Registration
@@ -23,7 +24,6 @@ from terroir.training.styles.ports import DatasetFacts, NewDataset, Progress, Us
 from terroir.training.styles.registrar import Registrar
 from terroir.training.styles.registrations import Registrations
 from terroir.training.styles.steps import Steps
-from terroir.training.submissions import Submissions
 from terroir.training.upstream import FrozenDataset
 
 T = TypeVar("T")

@@ -19,7 +19,7 @@ from terroir.common.errors import (
     Unavailable,
 )
 from terroir.store.errors import CorruptObject, StoreUnavailable
-from terroir.training.jobs import JobState
+from terroir.training.jobs.documents import JobState
 from terroir.training.styles.live import Live, read_live
 from terroir.training.styles.model import Failure, Phase, Registration, State
 

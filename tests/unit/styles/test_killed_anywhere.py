@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from styles_kit import REQUEST, Killed, Room
 
-from terroir.training.jobs import JobState
+from terroir.training.jobs.documents import JobState
 from terroir.training.styles.admission import StyleRequest
 from terroir.training.styles.model import PHASES, Phase, State
 

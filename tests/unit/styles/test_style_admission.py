@@ -12,7 +12,7 @@ from styles_kit import ANA, BASE_DIGEST, REQUEST, Room
 
 from terroir.common.errors import TerroirError
 from terroir.common.principal import Principal, Role
-from terroir.training.pretrained import PublishedAdapter
+from terroir.training.artifacts.pretrained import PublishedAdapter
 from terroir.training.styles.admission import StyleRequest
 from terroir.training.styles.ports import DatasetFacts
 

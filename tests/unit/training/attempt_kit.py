@@ -15,13 +15,13 @@ from terroir.common.credentials import CallerCredentials
 from terroir.common.errors import NotFound
 from terroir.store.interface import ObjectStore
 from terroir.store.obstore_driver import MemoryStore
-from terroir.training import worker
-from terroir.training.attempt_files import LogReader
+from terroir.training.attempt import worker
+from terroir.training.attempt.files import LogReader
+from terroir.training.attempt.order import DriverOrder, Trained
 from terroir.training.config import TrainConfig
 from terroir.training.config.parser import dump_config
-from terroir.training.driver_order import DriverOrder, Trained
 from terroir.training.engine.ports import Picture
-from terroir.training.jobs import Attempt, Jobs, attempt_prefix
+from terroir.training.jobs.documents import Attempt, Jobs, attempt_prefix
 from terroir.training.upstream import FrozenDataset
 from tests.unit.training.training_kit import SMALL, pictures
 

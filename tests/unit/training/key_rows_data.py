@@ -17,7 +17,7 @@ from terroir.training.engine.data.buckets import Buckets, Size, bucket_sizes
 from terroir.training.engine.data.captions import CaptionTable
 from terroir.training.engine.data.examples import Example, ExampleMaker
 from terroir.training.engine.ports import Picture
-from terroir.training.local_data import read_pictures
+from terroir.training.local.data import read_pictures
 
 shown_by(
     "reg_dataset", "unit/training/test_worker_attempt.py::test_regularisation_pictures_of_the_service_are_trained_on"

@@ -13,16 +13,16 @@ from training_kit import png
 
 from terroir.lora.base_folder import read_base_folder
 from terroir.lora.formats import parse
-from terroir.training import local
 from terroir.training.config.parser import parse_config
 from terroir.training.engine.data.captions import CaptionTable
 from terroir.training.engine.ports import Picture
-from terroir.training.local_data import read_pictures
+from terroir.training.local.data import read_pictures
+from terroir.training.local.run import run_locally
 
 shown_by("dataset", "unit/training/test_submissions.py::test_a_job_keeps_its_whole_configuration_with_exact_versions")
 
 
-def run_locally(at: Ground, **keys: Any) -> tuple[Path, ...]:
+def run_here(at: Ground, **keys: Any) -> tuple[Path, ...]:
     """A run of one step over a folder `pictures`, with the small base."""
     folder = at.folder / "pictures"
     if not folder.exists():
@@ -31,7 +31,7 @@ def run_locally(at: Ground, **keys: Any) -> tuple[Path, ...]:
         (folder / "a.txt").write_text("a red house")
     (at.folder / "style.yaml").write_text(f"train_data_dir: pictures\nbase_model: {at.base}\nresolution: 32\n")
     over = {"max_train_steps": 1, "lora_rank": 2, **keys}
-    return local.run(at.folder / "style.yaml", over=over, start_over=True, threads=1).files
+    return run_locally(at.folder / "style.yaml", over=over, start_over=True, threads=1).files
 
 
 @shows("train_data_dir")
@@ -56,13 +56,13 @@ def the_table_whose_captions_replace_the_folder_s(at: Ground) -> None:
 
 @shows("output_dir")
 def the_folder_of_the_files(at: Ground) -> None:
-    files = run_locally(at, output_dir="somewhere/else")
+    files = run_here(at, output_dir="somewhere/else")
     assert {file.parent for file in files} == {at.folder / "somewhere" / "else"}
 
 
 @shows("adapter")
 def the_name_of_the_files(at: Ground) -> None:
-    assert [file.name for file in run_locally(at, adapter="ink")] == ["ink.safetensors", "ink.diffusers.safetensors"]
+    assert [file.name for file in run_here(at, adapter="ink")] == ["ink.safetensors", "ink.diffusers.safetensors"]
 
 
 @shows("base_model")
@@ -73,7 +73,7 @@ def the_base_that_the_file_is_bound_to(at: Ground) -> None:
     whole = bytearray(unet.read_bytes())
     whole[-2] ^= 1  # the last weight, by a little
     unet.write_bytes(whole)
-    files = [run_locally(at, base_model=str(base))[0].read_bytes() for base in (at.base, other)]
+    files = [run_here(at, base_model=str(base))[0].read_bytes() for base in (at.base, other)]
     digests = [read_base_folder(base).digest for base in (at.base, other)]
     assert digests[0] != digests[1] and [digest.encode() in file for digest, file in zip(digests, files, strict=True)]
     assert digests[1].encode() in files[1] and digests[1].encode() not in files[0]
@@ -81,9 +81,9 @@ def the_base_that_the_file_is_bound_to(at: Ground) -> None:
 
 @shows("pretrained_lora")
 def the_adapter_that_is_gone_on_from(at: Ground) -> None:
-    first = run_locally(at, learning_rate=1e-2, output_dir="first")[0]
-    on = run_locally(at, learning_rate=1e-9, pretrained_lora=str(first), output_dir="on")[0]
-    fresh = run_locally(at, learning_rate=1e-9, output_dir="fresh")[0]
+    first = run_here(at, learning_rate=1e-2, output_dir="first")[0]
+    on = run_here(at, learning_rate=1e-9, pretrained_lora=str(first), output_dir="on")[0]
+    fresh = run_here(at, learning_rate=1e-9, output_dir="fresh")[0]
     layers = read_base_folder(at.base).layers
     before, after, never = (part(parse(file.read_bytes(), layers).adapter, "up") for file in (first, on, fresh))
     assert np.allclose(before, after, atol=1e-7) and not np.allclose(before, never, atol=1e-4)

@@ -16,7 +16,7 @@ from terroir.lora.adapter import Adapter
 from terroir.lora.base_folder import read_base_folder
 from terroir.lora.formats import parse, to_diffusers
 from terroir.lora.formats.headers import HeaderProfile
-from terroir.training.adapter_file import kohya_file
+from terroir.training.artifacts.adapter_file import kohya_file
 from terroir.training.engine.ports import TrainResult
 
 KINDS: dict[str, dict[str, Any]] = {

@@ -8,12 +8,12 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from terroir.store.errors import StoreUnavailable
-from terroir.training.attempt_files import write_progress
+from terroir.training.attempt.files import write_progress
+from terroir.training.cluster.ray_jobs import SubmissionStatus
 from terroir.training.engine.ports import TrainProgress
-from terroir.training.jobs import Job, JobFailure, JobState, attempt_prefix
+from terroir.training.jobs.documents import Job, JobFailure, JobState, attempt_prefix
+from terroir.training.jobs.queue import Queue
 from terroir.training.metrics import TrainingMetrics
-from terroir.training.queue import Queue
-from terroir.training.ray_jobs import SubmissionStatus
 from tests.unit.training.test_queue import TWO, House, order
 
 

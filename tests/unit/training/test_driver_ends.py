@@ -14,12 +14,12 @@ from terroir.common.clock import FixedClock
 from terroir.common.errors import Unavailable
 from terroir.store.errors import CorruptBlob, StoreUnavailable
 from terroir.store.obstore_driver import MemoryStore
-from terroir.training.attempts import Attempt, Outcome
-from terroir.training.driver import Driver
-from terroir.training.driver_order import DriverOrder
+from terroir.training.attempt.driver import Driver
+from terroir.training.attempt.order import DriverOrder
 from terroir.training.engine.ports import Stopped
 from terroir.training.errors import ConfigInvalid, NonFiniteLoss, OutOfMemory
-from terroir.training.jobs import Job, Jobs, JobState
+from terroir.training.jobs.attempts import Attempt, Outcome
+from terroir.training.jobs.documents import Job, Jobs, JobState
 
 AGAIN = 1
 

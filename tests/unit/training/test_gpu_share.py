@@ -9,12 +9,12 @@ from typing import Any, NoReturn
 import pytest
 import torch
 
-from terroir.training import worker
-from terroir.training.attempts import Attempt
+from terroir.training.attempt import worker
 from terroir.training.config import TrainConfig
 from terroir.training.engine.ports import TrainRun
 from terroir.training.engine.surroundings import own_torch
-from terroir.training.jobs import Job
+from terroir.training.jobs.attempts import Attempt
+from terroir.training.jobs.documents import Job
 from terroir.training.main import driver_order
 from terroir.training.scheduling.wishes import Wish
 from terroir.training.settings import TrainingSettings

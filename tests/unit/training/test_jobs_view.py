@@ -11,8 +11,8 @@ import pytest
 from terroir.common.clock import FixedClock
 from terroir.store.documents import Collection
 from terroir.store.obstore_driver import MemoryStore
-from terroir.training.jobs import PREFIX, Job, Jobs, JobState
-from terroir.training.jobs_view import JobsView
+from terroir.training.jobs.documents import PREFIX, Job, Jobs, JobState
+from terroir.training.jobs.view import JobsView
 
 
 class Counting(MemoryStore):

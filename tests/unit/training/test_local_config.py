@@ -8,7 +8,7 @@ import pytest
 
 from terroir.training.config import TrainConfig
 from terroir.training.errors import ConfigInvalid
-from terroir.training.local_config import _of_one_worker, _of_the_service, read_local_config
+from terroir.training.local.config import _of_one_worker, _of_the_service, read_local_config
 
 
 def test_keys_of_the_service_alone_are_told(tmp_path: Path) -> None:

@@ -10,8 +10,8 @@ from PIL import Image
 from training_kit import png
 
 from terroir.common.errors import InvalidArgument
-from terroir.training import local
-from terroir.training.local_data import read_pictures
+from terroir.training.local.data import read_pictures
+from terroir.training.local.run import run_locally
 
 
 @pytest.fixture
@@ -107,7 +107,7 @@ def test_a_local_run_uses_masks_tables_and_regularisation_pictures(folder: Path,
         "train_data_dir: in\nmetadata_path: other.csv\nreg_data_dir: reg\nreg_share: 0.5\nmasked_loss: true\n"
         "resolution: 32\nlora_rank: 2\nmax_train_steps: 2\n"
     )
-    local.run(run, base_sources={"terroir-tiny": sd_dir}, threads=1)
+    run_locally(run, base_sources={"terroir-tiny": sd_dir}, threads=1)
     assert (
         "3 pictures (3 of 32 × 32, 1 of them for prior preservation)" in (folder / "output" / "train.log").read_text()
     )

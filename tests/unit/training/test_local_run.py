@@ -12,11 +12,11 @@ from terroir.common.errors import InvalidArgument
 from terroir.lora.base_folder import read_base_folder
 from terroir.lora.formats import parse
 from terroir.store.obstore_driver import MemoryStore
-from terroir.training import local
-from terroir.training.attempt_files import AttemptLog, LogReader
+from terroir.training.attempt.files import AttemptLog, LogReader
 from terroir.training.config import TrainConfig
 from terroir.training.config.parser import parse_config
 from terroir.training.errors import BaseUnreadable, CheckpointMismatch, ConfigInvalid
+from terroir.training.local.run import run_locally
 
 CONFIG = "train_data_dir: pictures\noutput_dir: out\nadapter: ink\nresolution: 32\nlora_rank: 2\nmax_train_steps: 2\n"
 
@@ -33,7 +33,7 @@ def config(tmp_path: Path) -> Path:
 
 def test_a_run_without_a_server_leaves_both_files_curves_and_a_log(config: Path, base_dir: Path) -> None:
     seen = []
-    result = local.run(config, on_progress=seen.append, base_sources={"terroir-tiny": base_dir}, threads=1)
+    result = run_locally(config, on_progress=seen.append, base_sources={"terroir-tiny": base_dir}, threads=1)
     kohya, diffusers = result.files
     assert kohya == config.parent / "out" / "ink.safetensors" and result.steps == 2 and seen[-1].step == 2
     layers = read_base_folder(base_dir).layers
@@ -41,7 +41,7 @@ def test_a_run_without_a_server_leaves_both_files_curves_and_a_log(config: Path,
     assert parsed[0].adapter.rank == 2 and parsed[0].matched == parsed[1].matched > 0 and not parsed[0].ignored
     assert list(config.parent.glob("out/state/run/tensorboard/events.out.tfevents*"))
     assert "saved checkpoint of step 2" in (config.parent / "out" / "train.log").read_text()
-    again = local.run(config, base_sources={"terroir-tiny": base_dir}, threads=1)
+    again = run_locally(config, base_sources={"terroir-tiny": base_dir}, threads=1)
     assert "resumed at step 2 of 2" in (config.parent / "out" / "train.log").read_text()
     assert again.loss == result.loss
     assert len(list(config.parent.glob("out/state/run/tensorboard/*"))) == 2, "curves of the first start are kept"
@@ -51,12 +51,12 @@ def test_the_whole_configuration_is_left_beside_the_result_and_runs_the_same_aga
     config: Path, base_dir: Path, tmp_path: Path
 ) -> None:
     sources = {"terroir-tiny": base_dir}
-    first = local.run(config, over={"lora_rank": 3}, base_sources=sources, threads=1)
+    first = run_locally(config, over={"lora_rank": 3}, base_sources=sources, threads=1)
     told = config.parent / "out" / "config.yaml"
     kept = parse_config(told.read_text()).config
     assert (kept.lora_rank, kept.train_data_dir) == (3, str(tmp_path / "pictures"))
     assert set(TrainConfig.model_fields) <= set(yaml.safe_load(told.read_text()))
-    again = local.run(told, over={"output_dir": str(tmp_path / "again")}, base_sources=sources, threads=1)
+    again = run_locally(told, over={"output_dir": str(tmp_path / "again")}, base_sources=sources, threads=1)
     assert [file.read_bytes() for file in again.files] == [file.read_bytes() for file in first.files]
 
 
@@ -64,28 +64,28 @@ def test_a_folder_with_another_run_is_refused_with_every_difference_until_starte
     config: Path, base_dir: Path
 ) -> None:
     sources = {"terroir-tiny": base_dir}
-    local.run(config, base_sources=sources, threads=1)
+    run_locally(config, base_sources=sources, threads=1)
     with pytest.raises(CheckpointMismatch, match=r"lora_rank 2 -> 4.*--start-over") as refused:
-        local.run(config, over={"lora_rank": 4, "seed": 9}, base_sources=sources, threads=1)
+        run_locally(config, over={"lora_rank": 4, "seed": 9}, base_sources=sources, threads=1)
     assert refused.value.metadata == {"lora_rank": "2 -> 4", "seed": "0 -> 9"}
     assert parse_config((config.parent / "out" / "config.yaml").read_text()).config.lora_rank == 2
-    result = local.run(config, over={"lora_rank": 4}, start_over=True, base_sources=sources, threads=1)
+    result = run_locally(config, over={"lora_rank": 4}, start_over=True, base_sources=sources, threads=1)
     assert parse((result.files[0]).read_bytes(), read_base_folder(base_dir).layers).adapter.rank == 4
 
 
 def test_what_is_missing_is_named(config: Path, base_dir: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigInvalid) as missing:
-        local.run(tmp_path / "no.yaml")
+        run_locally(tmp_path / "no.yaml")
     assert missing.value.reason == "CONFIG_MISSING"
     config.write_text("lora_rank: 2\n")
     with pytest.raises(ConfigInvalid, match="train_data_dir"):
-        local.run(config)
+        run_locally(config)
     config.write_text("train_data_dir: nowhere\n")
     with pytest.raises(InvalidArgument, match="nowhere"):
-        local.run(config, base_sources={"terroir-tiny": base_dir})
+        run_locally(config, base_sources={"terroir-tiny": base_dir})
     config.write_text("train_data_dir: pictures\nbase_model: unknown\n")
     with pytest.raises(BaseUnreadable, match="unknown"):
-        local.run(config, base_sources={"terroir-tiny": base_dir})
+        run_locally(config, base_sources={"terroir-tiny": base_dir})
 
 
 def test_trainer_and_registry_give_a_base_the_same_digest(base_dir: Path) -> None:

@@ -10,16 +10,16 @@ from terroir.common.clock import FixedClock
 from terroir.store.errors import OperationConflict
 from terroir.store.interface import ObjectStore
 from terroir.store.obstore_driver import MemoryStore
-from terroir.training.attempts import Attempt
-from terroir.training.checkpoints import Checkpoints
-from terroir.training.driver_order import DriverOrder
+from terroir.training.artifacts.checkpoints import Checkpoints
+from terroir.training.attempt.order import DriverOrder
+from terroir.training.cluster.ray_jobs import Submission, SubmissionStatus
+from terroir.training.cluster.ray_runtime import entrypoint
 from terroir.training.engine.ports import Checkpoint
 from terroir.training.errors import AttemptSuperseded, JobNotFound
-from terroir.training.jobs import Job, JobFailure, Jobs, JobState, ensure_current
-from terroir.training.queue import Queue
-from terroir.training.queue_plan import QueueLimits
-from terroir.training.ray_jobs import Submission, SubmissionStatus
-from terroir.training.ray_runtime import entrypoint
+from terroir.training.jobs.attempts import Attempt
+from terroir.training.jobs.documents import Job, JobFailure, Jobs, JobState, ensure_current
+from terroir.training.jobs.queue import Queue
+from terroir.training.jobs.queue_plan import QueueLimits
 from terroir.training.scheduling.model import Capacity, Node, Rules
 from terroir.training.scheduling.wishes import PLAIN, Wish
 

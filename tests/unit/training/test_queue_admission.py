@@ -6,8 +6,8 @@ import pytest
 
 from terroir.common.errors import PermissionDenied
 from terroir.common.principal import Principal
-from terroir.training.admission import QueueAdmission
 from terroir.training.errors import DemandImpossible
+from terroir.training.jobs.admission import QueueAdmission
 from terroir.training.main import queue_limits
 from terroir.training.scheduling.model import Quota
 from terroir.training.scheduling.wishes import Wish

@@ -6,12 +6,12 @@ from dataclasses import replace
 
 import pytest
 
-from terroir.training.attempts import Outcome
+from terroir.training.attempt.order import DriverOrder
+from terroir.training.cluster.ray_jobs import SubmissionStatus
 from terroir.training.config.scheduling_keys import Priority
-from terroir.training.driver_order import DriverOrder
-from terroir.training.jobs import Job, JobState
-from terroir.training.queue_plan import QueueLimits, avoided
-from terroir.training.ray_jobs import SubmissionStatus
+from terroir.training.jobs.attempts import Outcome
+from terroir.training.jobs.documents import Job, JobState
+from terroir.training.jobs.queue_plan import QueueLimits, avoided
 from terroir.training.scheduling.model import Capacity, Node, Quota, Quotas, Rules, WaitReason
 from terroir.training.scheduling.wishes import Wish
 from tests.unit.training.test_queue import House

@@ -11,9 +11,10 @@ from PIL import Image
 from terroir.common.clock import FixedClock
 from terroir.store.blobs import Blobs
 from terroir.store.obstore_driver import MemoryStore
-from terroir.training.attempt_files import curves_key
-from terroir.training.curves import Curves
-from terroir.training.jobs import Attempt, Job, JobFailure, JobState
+from terroir.training.artifacts.curves import Curves
+from terroir.training.artifacts.samples import KeptSamples
+from terroir.training.attempt.files import curves_key
+from terroir.training.jobs.documents import Attempt, Job, JobFailure, JobState
 from terroir.training.judging.evidence import grid, side_by_side
 from terroir.training.judging.judgement import Evidence, JudgedCheckpoint, Judgement, Measured
 from terroir.training.judging.kept import KeptJudgements, png
@@ -21,7 +22,6 @@ from terroir.training.judging.verdicts import Scores, Thresholds
 from terroir.training.report.chart import line_chart
 from terroir.training.report.events import curves_of
 from terroir.training.report.gathering import job_report, read_curves
-from terroir.training.samples import KeptSamples
 
 BOUNDS = Thresholds(min_style_gain=0.15, min_prompt_agreement=0.8, min_diversity=0.5, max_memorisation=0.05)
 GOOD = Scores(0.5, 0.4, 0.9, 0.8, 0.0, 0.9, 0.1, 0.7, 20)

@@ -13,10 +13,10 @@ from training_kit import SMALL, Bench, MemorySinks, flat
 
 from terroir.lora.adapter import Adapter
 from terroir.store.obstore_driver import MemoryStore
+from terroir.training.artifacts.samples import SEEDS, KeptSamples, Sampler, sampler_of
 from terroir.training.config import TrainConfig
 from terroir.training.engine.ports import TrainRun
 from terroir.training.judging import drawing
-from terroir.training.samples import SEEDS, KeptSamples, Sampler, sampler_of
 
 PROMPTS = ("a red house", "a blue boat")
 

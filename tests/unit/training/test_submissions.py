@@ -14,8 +14,8 @@ from terroir.common.errors import NotFound, PermissionDenied, TerroirError
 from terroir.common.principal import Principal, Role
 from terroir.store.obstore_driver import MemoryStore
 from terroir.training.config.parser import parse_config
-from terroir.training.jobs import Job, Jobs
-from terroir.training.submissions import Submissions
+from terroir.training.jobs.documents import Job, Jobs
+from terroir.training.jobs.submissions import Submissions
 from terroir.training.upstream import FrozenDataset
 
 ANA = Principal("ana", frozenset({Role.STYLIST}))

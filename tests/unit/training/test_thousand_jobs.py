@@ -7,9 +7,9 @@ from pathlib import Path
 
 from terroir.common.clock import FixedClock
 from terroir.store.local import LocalStore
-from terroir.training.jobs import Jobs
-from terroir.training.queue_plan import QueueLimits
-from terroir.training.ray_jobs import SubmissionStatus
+from terroir.training.cluster.ray_jobs import SubmissionStatus
+from terroir.training.jobs.documents import Jobs
+from terroir.training.jobs.queue_plan import QueueLimits
 from terroir.training.scheduling.model import Capacity, Quota, Quotas, WaitReason
 from terroir.training.scheduling.wishes import Wish
 from tests.unit.training.test_queue import House

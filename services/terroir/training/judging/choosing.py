@@ -9,7 +9,7 @@ from typing import Final
 from PIL import Image
 
 from terroir.common.clock import Clock
-from terroir.training.checkpoints import Checkpoints
+from terroir.training.artifacts.checkpoints import Checkpoints
 from terroir.training.config import PublishGate
 from terroir.training.engine.ports import Sinks, Stopped, TrainProgress, TrainResult
 from terroir.training.engine.state import adapter_in

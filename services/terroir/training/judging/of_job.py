@@ -6,8 +6,8 @@ from collections.abc import Mapping
 
 from terroir.common.clock import Clock
 from terroir.store.interface import ObjectStore
-from terroir.training.checkpoints import Checkpoints
-from terroir.training.driver_order import DriverOrder
+from terroir.training.artifacts.checkpoints import Checkpoints
+from terroir.training.attempt.order import DriverOrder
 from terroir.training.engine.ports import Sinks, TrainResult
 from terroir.training.judging.choosing import Kept, People, choose
 from terroir.training.judging.kept import KeptJudgements, png

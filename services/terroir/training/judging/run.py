@@ -15,7 +15,7 @@ import torch
 from terroir.lora.adapter import Adapter
 from terroir.scoring.clip import ClipScorer
 from terroir.scoring.embedding import TextEmbedder
-from terroir.training.checkpoints import Checkpoints, SavedCheckpoint
+from terroir.training.artifacts.checkpoints import Checkpoints, SavedCheckpoint
 from terroir.training.config import TrainConfig
 from terroir.training.engine.data.pictures import decode
 from terroir.training.engine.ports import Pictures

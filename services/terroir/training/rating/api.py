@@ -14,7 +14,7 @@ from terroir._proto.training.v1 import rating_pb2 as pb
 from terroir._proto.training.v1 import rating_pb2_grpc
 from terroir.common.principal import PrincipalSource
 from terroir.common.validation import ensure_name, ensure_text, page
-from terroir.training.jobs import Jobs
+from terroir.training.jobs.documents import Jobs
 from terroir.training.rating.errors import SheetStreamInvalid
 from terroir.training.rating.forms import sheet_files
 from terroir.training.rating.making import SheetMaking, SheetRequest, ensure_drawn

@@ -9,7 +9,7 @@ from terroir._proto.training.v1 import rating_pb2_grpc
 from terroir.common.clock import Clock
 from terroir.common.server import Server
 from terroir.store.interface import ObjectStore
-from terroir.training.jobs import Jobs
+from terroir.training.jobs.documents import Jobs
 from terroir.training.rating.api import RatingDomain, RatingServicer
 from terroir.training.rating.keeping import KeptDrawings
 from terroir.training.rating.making import Datasets, Origins, SheetMaking

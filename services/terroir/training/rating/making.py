@@ -12,7 +12,7 @@ from typing import Any, Final, Protocol
 from terroir.common.errors import InvalidArgument
 from terroir.common.validation import ensure_name, ensure_range, ensure_text
 from terroir.training.engine.ports import Picture
-from terroir.training.jobs import Jobs
+from terroir.training.jobs.documents import Jobs
 from terroir.training.rating.errors import PicturesLacking
 from terroir.training.rating.keeping import KeptDrawings
 from terroir.training.rating.model import Drawn, Sheet

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Final
 
-from terroir.training.jobs import Job, Jobs, JobState
+from terroir.training.jobs.documents import Job, Jobs, JobState
 from terroir.training.judging.gate import RatingScores
 from terroir.training.rating.gate import Outcome, PeopleVerdict, verdict_of
 from terroir.training.rating.model import Sheet

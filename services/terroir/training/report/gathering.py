@@ -8,14 +8,14 @@ from terroir.common.clock import Clock
 from terroir.store.blobs import Blobs
 from terroir.store.errors import NotFound
 from terroir.store.interface import ObjectStore
-from terroir.training.attempt_files import curves_key
-from terroir.training.jobs import Job, JobState, attempt_prefix
+from terroir.training.artifacts.samples import KeptSamples
+from terroir.training.attempt.files import curves_key
+from terroir.training.jobs.documents import Job, JobState, attempt_prefix
 from terroir.training.judging.errors import NotJudged
 from terroir.training.judging.judgement import Judgement
 from terroir.training.judging.kept import KeptJudgements
 from terroir.training.report.events import Curves, curves_of
 from terroir.training.report.page import Report, page_of
-from terroir.training.samples import KeptSamples
 
 
 def job_report(store: ObjectStore, job: Job, clock: Clock) -> bytes:

@@ -12,13 +12,13 @@ from terroir.common.tracing import current_traceparent
 from terroir.common.validation import did_you_mean, ensure_identifier, ensure_name, ensure_text
 from terroir.training.config.parser import dump_config
 from terroir.training.errors import NothingToTrain, RightsNotAttested
+from terroir.training.jobs.submissions import Submissions
 from terroir.training.styles.configuration import style_config
 from terroir.training.styles.errors import RegionUnknown, StyleExists
 from terroir.training.styles.model import Registration, Wish
 from terroir.training.styles.ports import DatasetHouse, ImportSources, StyleShelf
 from terroir.training.styles.registrations import Registrations
 from terroir.training.styles.steps import ensure_same
-from terroir.training.submissions import Submissions
 
 _SHOWN_REGIONS: Final = 8
 

@@ -18,7 +18,7 @@ from terroir.common.principal import PrincipalSource
 from terroir.common.validation import PageRequest, ensure_name, page
 from terroir.store.interface import ObjectStore
 from terroir.training.errors import JobNotFound
-from terroir.training.jobs import Jobs
+from terroir.training.jobs.documents import Jobs
 from terroir.training.messages import job_message
 from terroir.training.styles.admission import Admission
 from terroir.training.styles.errors import RegistrationNotFound

@@ -23,7 +23,8 @@ from terroir.store.foreign import ForeignBucket
 from terroir.store.interface import ObjectStore
 from terroir.store.opening import location_of
 from terroir.store.s3 import S3Location
-from terroir.training.jobs import Jobs
+from terroir.training.jobs.documents import Jobs
+from terroir.training.jobs.submissions import Submissions
 from terroir.training.settings import TrainingSettings
 from terroir.training.styles.admission import Admission
 from terroir.training.styles.api import StyleDomain, StyleServicer
@@ -32,7 +33,6 @@ from terroir.training.styles.registrar import Registrar
 from terroir.training.styles.registrations import Registrations
 from terroir.training.styles.sources import ConfiguredSources
 from terroir.training.styles.steps import Steps
-from terroir.training.submissions import Submissions
 
 SERVICE: Final = "terroir.training.v1.StyleService"
 _END_SECONDS: Final = 10.0

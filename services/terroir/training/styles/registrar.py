@@ -17,7 +17,7 @@ from terroir.common.clock import Clock
 from terroir.common.errors import Aborted, Cancelled, DeadlineExceeded, ResourceExhausted, TerroirError, Unavailable
 from terroir.store.errors import StoreError, StoreUnavailable
 from terroir.store.interface import ObjectStore
-from terroir.training.jobs import Job, Jobs
+from terroir.training.jobs.documents import Job, Jobs
 from terroir.training.styles.errors import RegistrationNotFound
 from terroir.training.styles.leases import Leases
 from terroir.training.styles.live import Live, write_live

@@ -12,12 +12,12 @@ from terroir.common.errors import AlreadyExists, NotFound, Unavailable
 from terroir.common.principal import Principal, Role
 from terroir.training.engine.ports import TrainProgress
 from terroir.training.errors import JobNotFound, NothingToTrain
-from terroir.training.jobs import Job, Jobs, JobState, job_id_of
+from terroir.training.jobs.documents import Job, Jobs, JobState, job_id_of
+from terroir.training.jobs.submissions import Submissions
 from terroir.training.styles.configuration import with_dataset
 from terroir.training.styles.errors import DatasetDiffers, NothingPublished
 from terroir.training.styles.model import OF_THE_JOB, PHASES, Phase, Registration, State
 from terroir.training.styles.ports import DatasetHouse, ImportSources, NewDataset, Progress, StyleShelf
-from terroir.training.submissions import Submissions
 
 ALIAS: Final = "staging"
 _LAG_SECONDS: Final = 10.0

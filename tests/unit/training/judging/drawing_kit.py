@@ -23,7 +23,7 @@ from terroir.tiny.world.look import BASE, Look
 from terroir.tiny.world.render import render
 from terroir.tiny.world.scene import Scene, all_scenes, caption
 from terroir.tiny.world.styles import JIANGNAN_INK
-from terroir.training.checkpoints import Checkpoints
+from terroir.training.artifacts.checkpoints import Checkpoints
 from terroir.training.config import TrainConfig
 from terroir.training.engine.ports import Checkpoint, Picture
 from terroir.training.judging.drawing import Manner, Sketch

@@ -14,7 +14,8 @@ from torch import cuda
 from terroir.common.base_digest import base_digest, component_digests
 from terroir.lora.formats import to_diffusers
 from terroir.tiny import BASE_DIR, BASE_ID
-from terroir.training.adapter_file import kohya_file
+from terroir.training.artifacts.adapter_file import kohya_file
+from terroir.training.artifacts.pretrained import read_local
 from terroir.training.config import TrainConfig
 from terroir.training.config.flags import absolute_paths
 from terroir.training.config.parser import dump_config
@@ -27,10 +28,9 @@ from terroir.training.judging.judgement import Judgement
 from terroir.training.judging.models import ensure_judgeable
 from terroir.training.judging.prompts import Base
 from terroir.training.judging.run import JudgedRun
-from terroir.training.local_config import read_local_config
-from terroir.training.local_data import LocalPictures, read_pictures
-from terroir.training.output_folder import FolderSinks, OutputFolder, told_of
-from terroir.training.pretrained import read_local
+from terroir.training.local.config import read_local_config
+from terroir.training.local.data import LocalPictures, read_pictures
+from terroir.training.local.output_folder import FolderSinks, OutputFolder, told_of
 
 _CONFIG_HEAD: Final = (
     "# The whole configuration of the run in this folder, profiles and defaults filled in, paths absolute.\n"
@@ -55,7 +55,7 @@ class LocalResult:
     """None where `publish_gate` is off."""
 
 
-def run(
+def run_locally(
     config_path: Path | None,
     *,
     over: Mapping[str, Any] = MappingProxyType({}),

@@ -16,7 +16,7 @@ from terroir.common.clock import Clock
 from terroir.training.engine.ports import TrainProgress
 
 if TYPE_CHECKING:
-    from terroir.training.jobs import Job
+    from terroir.training.jobs.documents import Job
 
 PUBLISHING: Final = "publishing"
 """Phase of a run whose adapter is on its way to the registry."""

@@ -17,13 +17,13 @@ from ray.util.scheduling_strategies import NodeLabelSchedulingStrategy, NotIn
 from terroir.common.clock import SystemClock
 from terroir.common.errors import TerroirError, Unavailable
 from terroir.common.tracing import current_traceparent
-from terroir.training.attempt_access import credentials_of_node, store_of
+from terroir.training.attempt.access import credentials_of_node, store_of
+from terroir.training.attempt.order import DriverOrder, Trained
+from terroir.training.attempt.tracing import traced_part
 from terroir.training.config.parser import parse_config
-from terroir.training.driver_order import DriverOrder, Trained
 from terroir.training.engine.ports import Stopped
 from terroir.training.errors import RayUnavailable
-from terroir.training.job_tracing import traced_part
-from terroir.training.jobs import Jobs, JobState
+from terroir.training.jobs.documents import Jobs, JobState
 
 _ASK_SECONDS: Final = 1.0
 _NODE_ID: Final = "ray.io/node-id"
@@ -70,7 +70,7 @@ def _in_one_worker(order: DriverOrder, jobs: Jobs) -> Trained:
 
 def _work_alone(order: DriverOrder) -> Trained:
     """The body of the Ray task."""
-    from terroir.training.worker import train_attempt
+    from terroir.training.attempt.worker import train_attempt
 
     with traced_part(order, "worker", "train attempt"):
         return train_attempt(order, store_of(order), credentials_of_node(), _node_id, SystemClock())
@@ -111,8 +111,8 @@ def _work_in_group(told: dict[str, Any]) -> Trained | None:
     """The body of each worker of a group; the first returns what was trained."""
     from ray.train import get_context
 
+    from terroir.training.attempt.worker import assist_attempt, train_attempt
     from terroir.training.engine.parallel import ProcessGroup
-    from terroir.training.worker import assist_attempt, train_attempt
 
     order = DriverOrder.from_json(told["order"])
     group = ProcessGroup("cuda" if order.gpus else "cpu")

@@ -9,7 +9,7 @@ from fnmatch import fnmatchcase
 from terroir.common.errors import PermissionDenied
 from terroir.common.principal import Principal
 from terroir.training.errors import DemandImpossible
-from terroir.training.queue_plan import QueueLimits
+from terroir.training.jobs.queue_plan import QueueLimits
 from terroir.training.scheduling.model import Demand
 from terroir.training.scheduling.wishes import Wish
 

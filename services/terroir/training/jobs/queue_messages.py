@@ -9,9 +9,9 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from terroir._proto.training.v1 import config_pb2 as pb_config
 from terroir._proto.training.v1 import training_pb2 as pb
-from terroir.training.attempts import Outcome, PastAttempt
 from terroir.training.config.scheduling_keys import Priority
-from terroir.training.queue import Standing
+from terroir.training.jobs.attempts import Outcome, PastAttempt
+from terroir.training.jobs.queue import Standing
 from terroir.training.scheduling.model import RunningJob, Situation, Usage, Wait, WaitingJob
 
 _PRIORITIES: Final = {

@@ -14,7 +14,7 @@ from tensorboardX import SummaryWriter
 
 from terroir.common.clock import Clock
 from terroir.store.interface import ObjectStore
-from terroir.training.attempt_files import curves_key
+from terroir.training.attempt.files import curves_key
 
 _COPY_SECONDS: Final = 5.0
 

@@ -8,7 +8,7 @@ from terroir.common.credentials import CallerCredentials
 from terroir.store.interface import ObjectStore
 from terroir.store.opening import location_of, open_store
 from terroir.store.patient import PatientStore
-from terroir.training.driver_order import DriverOrder
+from terroir.training.attempt.order import DriverOrder
 from terroir.training.settings import TrainingSettings
 
 

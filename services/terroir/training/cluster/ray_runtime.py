@@ -8,10 +8,10 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Protocol
 
 from terroir.common.tracing import current_traceparent, following
-from terroir.training.attempts import Attempt
-from terroir.training.driver_order import DriverOrder
-from terroir.training.ray_head import LocalRay
-from terroir.training.ray_jobs import RayEndpoint, RayJobs, Submission
+from terroir.training.attempt.order import DriverOrder
+from terroir.training.cluster.ray_head import LocalRay
+from terroir.training.cluster.ray_jobs import RayEndpoint, RayJobs, Submission
+from terroir.training.jobs.attempts import Attempt
 from terroir.training.scheduling.model import Node
 
 if TYPE_CHECKING:
@@ -131,4 +131,4 @@ class TracedRay:
 
 def entrypoint(python: str, order: DriverOrder) -> str:
     """The shell command of a driver."""
-    return shlex.join([python, "-m", "terroir.training.driver", order.to_json()])
+    return shlex.join([python, "-m", "terroir.training.attempt.driver", order.to_json()])

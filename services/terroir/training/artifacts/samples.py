@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from terroir.lora.adapter import Adapter  # the service lists samples without having torch
-    from terroir.training.curves import Curves
+    from terroir.training.artifacts.curves import Curves
     from terroir.training.engine.ports import TrainRun
 
 SEEDS: Final = (4001, 4002)

@@ -18,7 +18,7 @@ from terroir.common.clock import Clock
 from terroir.store.documents import Document
 from terroir.store.errors import CorruptObject, NotFound
 from terroir.store.journal import Hint
-from terroir.training.jobs import PREFIX, Job, Jobs, job_of
+from terroir.training.jobs.documents import PREFIX, Job, Jobs, job_of
 
 _READERS: Final = 16
 """Threads that read all jobs at the start."""

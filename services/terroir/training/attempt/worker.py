@@ -14,24 +14,24 @@ from terroir.common.tracing import span, trace_ids
 from terroir.lora.adapter import Adapter
 from terroir.store.blobs import Blobs
 from terroir.store.interface import ObjectStore
-from terroir.training.adapter_file import kohya_file
-from terroir.training.attempt_files import AttemptLog, write_progress
-from terroir.training.checkpoints import Checkpoints
+from terroir.training.artifacts.adapter_file import kohya_file
+from terroir.training.artifacts.checkpoints import Checkpoints
+from terroir.training.artifacts.curves import Curves
+from terroir.training.artifacts.pretrained import fetch
+from terroir.training.artifacts.samples import KeptSamples, Sampler, sampler_of
+from terroir.training.attempt.files import AttemptLog, write_progress
+from terroir.training.attempt.order import DriverOrder, Trained
 from terroir.training.config import TrainConfig
 from terroir.training.config.parser import parse_config
-from terroir.training.curves import Curves
-from terroir.training.driver_order import DriverOrder, Trained
 from terroir.training.engine.cache import StoreArrayCache
 from terroir.training.engine.parallel import Silent
 from terroir.training.engine.ports import Checkpoint, Collective, Pictures, TrainProgress, TrainRun
 from terroir.training.engine.train import train
 from terroir.training.errors import BaseMismatch, BaseUnreadable
-from terroir.training.jobs import Job, Jobs, JobState, attempt_prefix, ensure_current
+from terroir.training.jobs.documents import Job, Jobs, JobState, attempt_prefix, ensure_current
 from terroir.training.judging.of_job import choose_for_job
 from terroir.training.judging.prompts import Base
 from terroir.training.judging.run import JudgedRun
-from terroir.training.pretrained import fetch
-from terroir.training.samples import KeptSamples, Sampler, sampler_of
 from terroir.training.upstream import DatasetService, FrozenDataset, RegistryService
 
 _CANCEL_SECONDS = 0.25

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Final
 
-from terroir.training.attempts import Outcome
-from terroir.training.jobs import Job
+from terroir.training.jobs.attempts import Outcome
+from terroir.training.jobs.documents import Job
 from terroir.training.scheduling.fairness import UsageLedger
 from terroir.training.scheduling.model import (
     Capacity,

@@ -17,14 +17,14 @@ import structlog
 from terroir.common.clock import Clock
 from terroir.common.errors import TerroirError
 from terroir.store.errors import StoreError
-from terroir.training.attempts import Attempt, Outcome
-from terroir.training.driver_order import DriverOrder
+from terroir.training.attempt.order import DriverOrder
+from terroir.training.cluster.ray_jobs import Submission
+from terroir.training.cluster.ray_runtime import RayRuntime
 from terroir.training.engine.ports import TrainProgress
-from terroir.training.jobs import Job, JobFailure, Jobs, JobState
-from terroir.training.jobs_view import JobsView
-from terroir.training.queue_plan import QueueLimits, QueuePlan
-from terroir.training.ray_jobs import Submission
-from terroir.training.ray_runtime import RayRuntime
+from terroir.training.jobs.attempts import Attempt, Outcome
+from terroir.training.jobs.documents import Job, JobFailure, Jobs, JobState
+from terroir.training.jobs.queue_plan import QueueLimits, QueuePlan
+from terroir.training.jobs.view import JobsView
 from terroir.training.scheduling.model import Node, Preemption, Situation, Wait
 from terroir.training.scheduling.policy import decide
 

@@ -13,14 +13,14 @@ from typing import Final
 from terroir.common.clock import SystemClock
 from terroir.lora.adapter import Adapter
 from terroir.store.local import LocalStore
-from terroir.training.checkpoints import Checkpoints
+from terroir.training.artifacts.checkpoints import Checkpoints
+from terroir.training.artifacts.curves import Curves
+from terroir.training.artifacts.samples import KeptSamples, sampler_of
 from terroir.training.config import TrainConfig
-from terroir.training.curves import Curves
 from terroir.training.engine.ports import Checkpoint, TrainProgress, TrainRun
 from terroir.training.errors import CheckpointMismatch, OutputUnwritable
 from terroir.training.judging.kept import KeptJudgements
 from terroir.training.report.gathering import gathered, read_curves
-from terroir.training.samples import KeptSamples, sampler_of
 
 RUN: Final = "run"
 """Prefix of checkpoints and curves in the folder's store: an output folder holds one run."""

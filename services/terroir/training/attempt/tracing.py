@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from terroir.common.errors import InvalidArgument
 from terroir.common.tracing import Span, following, open_tracing
-from terroir.training.driver_order import DriverOrder
+from terroir.training.attempt.order import DriverOrder
 from terroir.training.settings import TrainingSettings
 
 if TYPE_CHECKING:

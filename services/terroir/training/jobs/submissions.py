@@ -12,13 +12,13 @@ from terroir.common.errors import InvalidArgument
 from terroir.common.principal import Principal
 from terroir.common.tracing import current_traceparent
 from terroir.common.validation import ensure_identifier, ensure_name, ensure_text
-from terroir.training.admission import QueueAdmission
+from terroir.training.artifacts.pretrained import Versions, resolve
 from terroir.training.config import TrainConfig
 from terroir.training.config.parser import ParsedConfig, dump_config, parse_config
 from terroir.training.errors import BaseUnreadable, ConfigInvalid, NothingToTrain, RightsNotAttested
-from terroir.training.jobs import Job, Jobs
+from terroir.training.jobs.admission import QueueAdmission
+from terroir.training.jobs.documents import Job, Jobs
 from terroir.training.judging.models import ensure_judgeable
-from terroir.training.pretrained import Versions, resolve
 from terroir.training.scheduling.wishes import wish_of
 from terroir.training.upstream import FrozenDataset
 

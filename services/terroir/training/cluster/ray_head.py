@@ -23,8 +23,8 @@ from typing import Final
 import psutil
 import structlog
 
+from terroir.training.cluster.ray_jobs import RayEndpoint, RayJobs
 from terroir.training.errors import RayUnavailable
-from terroir.training.ray_jobs import RayEndpoint, RayJobs
 
 _log = structlog.get_logger(__name__)
 # Ray replaces 127.0.0.1 by the machine's outward address; the rest of 127.0.0.0/8 is loopback too and stays.

@@ -14,12 +14,12 @@ from terroir.store.documents import Collection, Document, DocumentSequence
 from terroir.store.errors import AlreadyExists, NotFound
 from terroir.store.interface import ObjectStore
 from terroir.store.journal import Journal
-from terroir.training.attempt_files import read_progress
-from terroir.training.attempts import Attempt, Outcome, PastAttempt
-from terroir.training.census import JobCensus
+from terroir.training.attempt.files import read_progress
 from terroir.training.config.scheduling_keys import Priority
 from terroir.training.engine.ports import TrainProgress
 from terroir.training.errors import AttemptSuperseded, JobNotFound
+from terroir.training.jobs.attempts import Attempt, Outcome, PastAttempt
+from terroir.training.jobs.census import JobCensus
 from terroir.training.scheduling.wishes import PLAIN, Wish
 
 PREFIX: Final = "jobs"

@@ -1,6 +1,6 @@
 """An attempt's driver, submitted to Ray's Jobs API: it has a Ray worker train, publishes, and writes the job's end.
 
-    python -m terroir.training.driver '{"job_id": …}'
+    python -m terroir.training.attempt.driver '{"job_id": …}'
 
 It exits with status 0 when the job's end is written, and with 1 when the attempt should be tried again.
 """
@@ -23,17 +23,17 @@ from terroir.common.version import code_version
 from terroir.store.blobs import Blobs
 from terroir.store.errors import StoreError, StoreUnavailable
 from terroir.store.interface import ObjectStore
-from terroir.training.adapter_file import config_digest
-from terroir.training.attempt_access import credentials_of_node, store_of
-from terroir.training.attempt_files import AttemptLog, read_progress, write_progress
-from terroir.training.attempts import Outcome
+from terroir.training.artifacts.adapter_file import config_digest
+from terroir.training.attempt.access import credentials_of_node, store_of
+from terroir.training.attempt.files import AttemptLog, read_progress, write_progress
+from terroir.training.attempt.on_ray import train_on_ray
+from terroir.training.attempt.order import DriverOrder, Trained
+from terroir.training.attempt.tracing import traced_part
 from terroir.training.config.parser import parse_config
-from terroir.training.driver_order import DriverOrder, Trained
 from terroir.training.engine.ports import Stopped, TrainProgress
 from terroir.training.errors import AttemptSuperseded, OutOfMemory
-from terroir.training.job_tracing import traced_part
-from terroir.training.jobs import Job, JobFailure, Jobs, JobState, attempt_prefix
-from terroir.training.on_ray import train_on_ray
+from terroir.training.jobs.attempts import Outcome
+from terroir.training.jobs.documents import Job, JobFailure, Jobs, JobState, attempt_prefix
 from terroir.training.upstream import Publication, RegistryService
 
 _TRY_AGAIN: Final = 1

@@ -1,0 +1,1 @@
+"""What a run reads and leaves, on Ray and without it: adapters, checkpoints, curves and samples."""

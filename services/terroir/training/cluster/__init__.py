@@ -1,0 +1,1 @@
+"""Ray as the service sees it: a cluster that an operator named, or a local one."""
