@@ -10,6 +10,7 @@ from prometheus_client.core import CounterMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from terroir.store.metrics import StoreMetrics
+from terroir.training.config.scheduling_keys import Priority
 from terroir.training.jobs.census import ENDS, JobCensus, JobPlace, Totals
 
 
@@ -76,6 +77,14 @@ class _Figures(Collector):
             ("steps", "Optimiser steps that running jobs reported.", totals.steps),
         ):
             yield CounterMetricFamily(f"terroir_training_{name}", text, value=value)
+        preemptions = CounterMetricFamily(
+            "terroir_training_preemptions",
+            "Attempts that were seen to be asked to make room, by the class of their job.",
+            labels=["priority"],
+        )
+        for priority in Priority:
+            preemptions.add_metric([priority.value], totals.preemptions[priority])
+        yield preemptions
         ended = CounterMetricFamily("terroir_training_jobs_ended", "Jobs that were seen to end.", labels=["state"])
         for place in ENDS:
             ended.add_metric([place.value], totals.ended[place])

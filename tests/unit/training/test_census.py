@@ -10,10 +10,13 @@ from prometheus_client import CollectorRegistry
 from terroir.store.errors import StoreUnavailable
 from terroir.training.attempt.files import write_progress
 from terroir.training.cluster.ray_jobs import SubmissionStatus
+from terroir.training.config.scheduling_keys import Priority
 from terroir.training.engine.ports import TrainProgress
+from terroir.training.jobs.attempts import Outcome
 from terroir.training.jobs.documents import Job, JobFailure, JobState, attempt_prefix
 from terroir.training.jobs.queue import Queue
 from terroir.training.metrics import TrainingMetrics
+from terroir.training.scheduling.wishes import Wish
 from tests.unit.training.test_queue import TWO, House, order
 
 
@@ -102,6 +105,28 @@ def test_a_running_job_that_reports_nothing_new_is_silent(house: Watched) -> Non
     house.look(5)
     assert house.seen("heartbeat_age_seconds") == 0
     assert house.seen("steps_total") == 4
+
+
+def test_each_attempt_that_is_asked_to_make_room_counts_once_on_every_replica(house: Watched) -> None:
+    """Also on one that did not ask, and one that heard of it when the attempt was over."""
+    low = house.create("low", Wish(priority=Priority.LOW))
+    normal = house.create("normal", Wish(preemptible=False))
+    house.look()
+    other, late = (Watched(store=house.store, clock=house.clock, ray=house.ray) for _ in range(2))
+    other.look()
+    late.look()
+    house.run(low, 1)
+    house.run(normal, 1)
+    house.create("urgent", Wish(priority=Priority.HIGH))
+    for seeing in (house, other, house):
+        seeing.look(1)
+    house.jobs.requeue(low.id, "preempted/1", 1, Outcome.PREEMPTED, "made room")
+    for seeing in (house, other, late, late):
+        seeing.look(1)
+        assert [seeing.seen("preemptions_total", priority=of) for of in ("low", "normal", "high")] == [1, 0, 0]
+    begun_later = Watched(store=house.store, clock=house.clock, ray=house.ray)
+    begun_later.look()
+    assert begun_later.seen("preemptions_total", priority="low") == 0
 
 
 def test_nobody_running_is_no_silence(house: Watched) -> None:

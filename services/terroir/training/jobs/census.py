@@ -13,7 +13,9 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Final
 
 from terroir.common.clock import Clock
+from terroir.training.config.scheduling_keys import Priority
 from terroir.training.engine.ports import TrainProgress
+from terroir.training.jobs.attempts import Outcome
 
 if TYPE_CHECKING:
     from terroir.training.jobs.documents import Job
@@ -59,6 +61,8 @@ class Totals:
     lost: int = 0
     publish_failures: int = 0
     steps: int = 0
+    preemptions: Counter[Priority] = field(default_factory=Counter)
+    """By the class of the job that makes room."""
     ended: Counter[JobPlace] = field(default_factory=Counter)
 
 
@@ -73,6 +77,8 @@ class JobCensus:
         self._looked = clock.monotonic()
         self._places: Mapping[JobPlace, int] = {}
         self._ended: dict[str, JobPlace] = {}
+        self._asked: dict[str, int] | None = None
+        """By job: its newest attempt that was asked to make room; None: nothing was seen yet."""
         self._waiting: dict[str, _Waiting] = {}
         self._heard: dict[str, _Heard] = {}
 
@@ -85,6 +91,7 @@ class JobCensus:
                 self._ended[job.id] = places[job.id]
             else:
                 self._ended.pop(job.id, None)  # queued again, such as by the answers of people that it waited for
+        self._count_preemptions(jobs)
         waiting = [job for job in jobs if places[job.id] in (JobPlace.QUEUED, JobPlace.SUBMITTED)]
         self._waiting = {job.id: self._since(job) for job in waiting}
         now = self._clock.monotonic()
@@ -133,6 +140,19 @@ class JobCensus:
     def look_seconds(self) -> float:
         """How long ago the queue looked at all jobs."""
         return self._longest([self._looked])
+
+    def _count_preemptions(self, jobs: Sequence[Job]) -> None:
+        """Of attempts that were asked since the last look, by whichever replica; they may be over by now."""
+        first, known = self._asked is None, self._asked or {}
+        for job in jobs:
+            asked = [past.number for past in job.history if past.outcome is Outcome.PREEMPTED]
+            if job.preempt_for and job.attempt is not None:
+                asked.append(job.attempt.number)
+            if not first:
+                self.totals.preemptions[job.wish.priority] += sum(number > known.get(job.id, 0) for number in asked)
+            if asked:
+                known[job.id] = asked[-1]
+        self._asked = known
 
     def _longest(self, times: Iterable[float]) -> float:
         now = self._clock.monotonic()
