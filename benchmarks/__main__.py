@@ -12,11 +12,13 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
 from benchmarks import machine, page
 from benchmarks.bench import Bench
+from benchmarks.parts import PartsFailed
 from benchmarks.rows import AreaResult, Row, load_all
 
 CHECKOUT: Final = Path(__file__).resolve().parent.parent
@@ -48,8 +50,7 @@ def main() -> int:
         _write_page()
         return 0
     if options.area:
-        _measure(options)
-        return 0
+        return _measure(options)
     return _each_in_its_own_process(options)
 
 
@@ -78,7 +79,7 @@ def _each_in_its_own_process(options: argparse.Namespace) -> int:
     return 1 if failed else 0
 
 
-def _measure(options: argparse.Namespace) -> None:
+def _measure(options: argparse.Namespace) -> int:
     area: str = options.area
     print(f"{area}: {AREAS[area]}", flush=True)
     command = f"python -m benchmarks --area {area}{' --quick' if options.quick else ''}"
@@ -92,14 +93,26 @@ def _measure(options: argparse.Namespace) -> None:
     found: list[Row] = []
     with tempfile.TemporaryDirectory(prefix="terroir-bench-") as work:
         bench = Bench(area, Path(work), here, command, options.quick, options.demo_out, _say)
-        for row in measure(bench):
-            found.append(row)
-            _say(_told(row))
+        failed = _collect(measure(bench), found)
     result = AreaResult(area, here, round(time.monotonic() - since, 1), tuple(found))
     path = result.save(CHECKOUT / "build" / "benchmarks" if options.quick else RESULTS)
     _say(f"{result.seconds:.0f} s, written to {path.relative_to(CHECKOUT)}")
     if not options.quick:
         _write_page()
+    if failed:
+        print(f"parts of {area} failed: {failed}; their errors stand above", file=sys.stderr)
+    return 1 if failed else 0
+
+
+def _collect(rows: Iterator[Row], found: list[Row]) -> str:
+    """Say and keep each row as it comes; returns which parts could not be measured, if any."""
+    try:
+        for row in rows:
+            found.append(row)
+            _say(_told(row))
+    except PartsFailed as failed:
+        return str(failed)
+    return ""
 
 
 def _write_page() -> None:

@@ -57,5 +57,9 @@ def _quantity(value: float, unit: str) -> str:
 
 
 def _reasons(result: AreaResult) -> list[str]:
-    unjudged = [row for row in result.rows if row.target is not None and row.met is None]
-    return ["", *(f"Not judged, {row.figure}: {row.reason}." for row in unjudged)] if unjudged else []
+    told = [
+        f"Not {'measured' if row.ours is None else 'judged'}, {row.figure}: {row.reason}."
+        for row in result.rows
+        if row.ours is None or (row.target is not None and row.met is None)
+    ]
+    return ["", *told] if told else []

@@ -34,12 +34,18 @@ def test_a_missed_target_and_an_unjudged_one_are_shown_as_such():
         row("fast", 1.0, target=Target(2), peer=4.0, peer_name="rival"),
         row("slow", 3.0, target=Target(2)),
         row("elsewhere", None, target=Target(2), reason="no such device"),
+        row("rival not here", None, reason="it is not installed"),
+        row("four cores", 3.0, target=Target(2, cores=4)),
+        row("for the record", 3.0),
     )
     text = page.render([AreaResult("store", MACHINE, 1.0, rows)])
     assert "| fast | 1 s | 4 s (rival) | 0.25 | ≤ 2 | ✓ |" in text
     assert "| slow | 3 s |  |  | ≤ 2 | ✗ |" in text
     assert "| elsewhere | not measured |  |  | ≤ 2 | – |" in text
-    assert "Not judged, elsewhere: no such device." in text
+    assert "Not measured, elsewhere: no such device." in text
+    assert "Not measured, rival not here: it is not installed." in text
+    assert "Not judged, four cores: the target is for 4 CPU cores, this machine has 2." in text
+    assert "for the record:" not in text
     assert "1 of 2 targets are met." in text
 
 
