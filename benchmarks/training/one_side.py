@@ -12,16 +12,18 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Final
 
 from benchmarks.memory import PeakMemory, ProcessTree
 
 _CHECKOUT: Final = Path(__file__).resolve().parents[2]
 _INTERVAL_SECONDS: Final = 0.1
-_WARM_UP_STEPS: Final = 1
+WARM_UP_STEPS: Final = 1
+"""Steps after the first that count for nothing; the first begins at no step's end."""
 
 
 @dataclass(frozen=True)
@@ -55,15 +57,21 @@ class SideFailed(Exception):
 
 def measure(order: Order) -> Measured:
     """Run a side and watch its memory. Raises SideFailed."""
+    printed, peak_bytes = watched([sys.executable, "-m", "benchmarks.training.one_side", json.dumps(asdict(order))])
+    return Measured(**{**json.loads(printed.splitlines()[-1]), "peak_bytes": peak_bytes})
+
+
+def watched(command: Sequence[str], environment: Mapping[str, str] = MappingProxyType({})) -> tuple[str, int]:
+    """What a command printed, and the most memory that it and what it started took. Raises SideFailed."""
     tree = ProcessTree()
-    command = [sys.executable, "-m", "benchmarks.training.one_side", json.dumps(asdict(order))]
     with PeakMemory(tree, _INTERVAL_SECONDS) as memory:
         done = subprocess.run(
-            command, cwd=_CHECKOUT, env={**os.environ, **tree.environment}, capture_output=True, text=True, check=False
-        )
+            command, cwd=_CHECKOUT, env={**os.environ, **environment, **tree.environment}, capture_output=True,
+            text=True, check=False,
+        )  # fmt: skip
     if done.returncode:
         raise SideFailed((done.stderr.strip() or done.stdout.strip() or "no output").splitlines()[-1][:300])
-    return Measured(**{**json.loads(done.stdout.splitlines()[-1]), "peak_bytes": memory.peak_bytes})
+    return done.stdout, memory.peak_bytes
 
 
 def run(order: Order) -> Measured:
@@ -80,9 +88,9 @@ def run(order: Order) -> Measured:
     if cuda and order.memory_fraction is not None:
         torch.cuda.set_per_process_memory_fraction(order.memory_fraction, order.device)
     if order.side == "ours":
-        done = ours(place, config, data, MemoryArrayCache(), _WARM_UP_STEPS)
+        done = ours(place, config, data, MemoryArrayCache(), WARM_UP_STEPS)
     else:
-        done = plain(place, config, data, _WARM_UP_STEPS)
+        done = plain(place, config, data, WARM_UP_STEPS)
     return Measured(
         step_seconds=done.step_seconds,
         samples_per_second=config.samples_per_step / done.step_seconds,
