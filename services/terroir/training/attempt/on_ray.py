@@ -6,9 +6,12 @@ torch is imported in the workers, never in the driver.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future, wait
 from dataclasses import replace
-from typing import Any, Final
+from functools import partial
+from threading import Thread
+from typing import Any, Final, TypeVar
 
 import ray
 from ray.exceptions import RayActorError, RayTaskError, TaskCancelledError, WorkerCrashedError
@@ -28,6 +31,7 @@ from terroir.training.jobs.documents import Jobs, JobState
 _ASK_SECONDS: Final = 1.0
 _NODE_ID: Final = "ray.io/node-id"
 """Label that Ray gives each node."""
+T = TypeVar("T")
 
 
 def train_on_ray(order: DriverOrder, jobs: Jobs) -> Trained:
@@ -37,7 +41,7 @@ def train_on_ray(order: DriverOrder, jobs: Jobs) -> Trained:
     """
     told = replace(order, traceparent=current_traceparent())
     workers = parse_config(jobs.get(order.job_id).config_yaml).config.num_workers
-    return _in_one_worker(told, jobs) if workers == 1 else _in_a_group(told, workers)
+    return _in_one_worker(told, jobs) if workers == 1 else _in_a_group(told, workers, jobs)
 
 
 def task_options(order: DriverOrder) -> dict[str, Any]:
@@ -51,14 +55,11 @@ def task_options(order: DriverOrder) -> dict[str, Any]:
 
 def _in_one_worker(order: DriverOrder, jobs: Jobs) -> Trained:
     task = ray.remote(**task_options(order))(_work_alone).remote(order)
-    while True:
-        ready, _ = ray.wait([task], timeout=_ASK_SECONDS)
-        if ready:
-            break
-        job = jobs.get(order.job_id)
-        if (job.cancel_requested or job.preempt_for) and job.state is JobState.QUEUED:
-            ray.cancel(task)  # no worker has taken it yet, so nobody else could notice
-            raise Stopped(0)
+    try:
+        _wait_unless_stopped(lambda seconds: bool(ray.wait([task], timeout=seconds)[0]), order, jobs)
+    except Stopped:
+        ray.cancel(task)
+        raise
     try:
         trained: Trained = ray.get(task)
     except (WorkerCrashedError, RayActorError, TaskCancelledError):
@@ -66,6 +67,35 @@ def _in_one_worker(order: DriverOrder, jobs: Jobs) -> Trained:
     except RayTaskError as error:
         raise error.cause from error
     return trained
+
+
+def _wait_unless_stopped(over: Callable[[float], bool], order: DriverOrder, jobs: Jobs) -> None:
+    """Wait until it is `over`, which is asked to look for so many seconds.
+
+    Raises Stopped if the job shall stop and no worker has taken it yet, so that nobody else could notice.
+    """
+    while not over(_ASK_SECONDS):
+        job = jobs.get(order.job_id)
+        if (job.cancel_requested or job.preempt_for) and job.state is JobState.QUEUED:
+            raise Stopped(0)
+
+
+def unless_stopped(fit: Callable[[], T], order: DriverOrder, jobs: Jobs) -> T:
+    """What `fit` returns or raises; Stopped if the job shall stop before a worker has taken it.
+
+    `fit` can't be told to end, so it runs in a thread that ends with the process, and what it began with it.
+    """
+    future = Future[T]()
+
+    def run() -> None:
+        try:
+            future.set_result(fit())
+        except BaseException as error:
+            future.set_exception(error)
+
+    Thread(target=run, name="ray-train", daemon=True).start()
+    _wait_unless_stopped(lambda seconds: bool(wait([future], seconds).done), order, jobs)
+    return future.result()
 
 
 def _work_alone(order: DriverOrder) -> Trained:
@@ -76,34 +106,39 @@ def _work_alone(order: DriverOrder) -> Trained:
         return train_attempt(order, store_of(order), credentials_of_node(), _node_id, SystemClock())
 
 
-def _in_a_group(order: DriverOrder, workers: int) -> Trained:
-    """Data parallelism by Ray Train; it places the group as a whole, and waits for room as long as it takes.
+def _in_a_group(order: DriverOrder, workers: int, jobs: Jobs) -> Trained:
+    """Data parallelism by Ray Train; it places the group as a whole, and waits for room as long as it takes."""
+    # Where the group is left behind it may still write there.
+    with tempfile.TemporaryDirectory(prefix="terroir-ray-train-", ignore_cleanup_errors=True) as scratch:
+        return unless_stopped(partial(_fit, order, workers, scratch), order, jobs)
 
-    Attempts are the queue's affair, so it tries nothing again; what it would store lies in a folder that goes. Nodes
-    that lost an attempt are not avoided: Ray Train has no preference of nodes, only conditions.
+
+def _fit(order: DriverOrder, workers: int, scratch: str) -> Trained:
+    """Attempts are the queue's affair, so it tries nothing again; what it would store lies in a folder that goes.
+
+    Nodes that lost an attempt are not avoided: the label_selector of a ScalingConfig is a condition and no preference.
     """
     from ray.train import FailureConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchTrainer
     from ray.train.v2.api.exceptions import TrainingFailedError  # what trainer.fit() documents; nowhere else exported
 
     resources = {"CPU": float(order.cpus), **({"GPU": order.gpus} if order.gpus else {})}
-    with tempfile.TemporaryDirectory(prefix="terroir-ray-train-") as scratch:
-        trainer = TorchTrainer(
-            _work_in_group,
-            train_loop_config={"order": order.to_json()},
-            scaling_config=ScalingConfig(
-                num_workers=workers, use_gpu=order.gpus > 0, resources_per_worker=resources, placement_strategy="PACK"
-            ),
-            run_config=RunConfig(
-                name=order.submission_id,
-                storage_path=scratch,
-                failure_config=FailureConfig(max_failures=0, max_preemption_failures=0),
-            ),
-        )
-        try:
-            trained: Trained = trainer.fit().return_value
-        except TrainingFailedError as error:
-            raise cause_of(getattr(error, "worker_failures", {}), str(error)) from error
+    trainer = TorchTrainer(
+        _work_in_group,
+        train_loop_config={"order": order.to_json()},
+        scaling_config=ScalingConfig(
+            num_workers=workers, use_gpu=order.gpus > 0, resources_per_worker=resources, placement_strategy="PACK"
+        ),
+        run_config=RunConfig(
+            name=order.submission_id,
+            storage_path=scratch,
+            failure_config=FailureConfig(max_failures=0, max_preemption_failures=0),
+        ),
+    )
+    try:
+        trained: Trained = trainer.fit().return_value
+    except TrainingFailedError as error:
+        raise cause_of(getattr(error, "worker_failures", {}), str(error)) from error
     return trained
 
 

@@ -27,7 +27,7 @@ from terroir.training.engine.cache import StoreArrayCache
 from terroir.training.engine.parallel import Silent
 from terroir.training.engine.ports import Checkpoint, Collective, Pictures, TrainProgress, TrainRun
 from terroir.training.engine.train import train
-from terroir.training.errors import BaseMismatch, BaseUnreadable
+from terroir.training.errors import AttemptSuperseded, BaseMismatch, BaseUnreadable
 from terroir.training.jobs.documents import Job, Jobs, JobState, attempt_prefix, ensure_current
 from terroir.training.judging.of_job import choose_for_job
 from terroir.training.judging.prompts import Base
@@ -253,8 +253,8 @@ def _start(
 
 def _running(job: Job, order: DriverOrder, pid: int, node_id: str, clock: Clock) -> Job:
     ensure_current(job, order.attempt)
-    if job.ended or job.attempt is None:
-        return job
+    if job.attempt is None or not job.dispatched:
+        raise AttemptSuperseded(f"attempt {order.attempt} of {job.name} was ended before it began; it writes nothing")
     started = clock.now().isoformat(timespec="milliseconds")
     attempt = replace(job.attempt, worker_pid=pid, node_id=node_id, started=started)
     return replace(job, state=JobState.RUNNING, attempt=attempt)
