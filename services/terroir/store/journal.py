@@ -8,9 +8,10 @@ looks. Nothing here is authoritative: the announced sequence alone says what was
 from __future__ import annotations
 
 import json
+from bisect import bisect_left
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from datetime import UTC
+from datetime import UTC, datetime, timedelta
 from threading import Lock
 from typing import Final
 
@@ -21,6 +22,12 @@ from terroir.store.interface import ObjectStore, ensure_key
 from terroir.store.observer import tell_damaged
 
 _MAX_HINTS_PER_ENTRY: Final = 256
+_BLOCK: Final = 64
+"""Entries that are trimmed together."""
+_KEPT: Final = 1024
+"""Newest entries, which are never trimmed."""
+_FRESH: Final = timedelta(hours=1)
+"""What was the newest entry before that is no place to go on from: those after it may be trimmed."""
 
 WriteListener = Callable[[str, Document], None]
 """Told the sequence and the document of a write of this process that has succeeded."""
@@ -40,7 +47,7 @@ class JournalEntry:
     """One object of the journal: what one process was about to write at one moment."""
 
     number: int
-    """Counts from 1, without gaps."""
+    """Counts from 1, without gaps but those of `Journal.trim`."""
     announced_at: str
     """RFC 3339, UTC."""
     hints: tuple[Hint, ...]
@@ -71,6 +78,7 @@ class Journal:
         self._queue: list[_Waiting] = []
         self._listeners: list[WriteListener] = []
         self._head = 0
+        self._head_seen = datetime.min.replace(tzinfo=UTC)
 
     def announce(self, sequence: str, op_id: str) -> None:
         """Append a hint; repeats are harmless. Raises `StoreUnavailable`: then write nothing and try again later."""
@@ -112,8 +120,22 @@ class Journal:
 
     def last(self) -> int:
         """Number of the newest entry, 0 for none; takes a number of looks that grows with its logarithm at most."""
-        self._head = self._last_from(self._head)
+        self._saw(self._last_from(self._head) if self._fresh() else self._last_of_all())
         return self._head
+
+    def trim(self, older_than: timedelta) -> bool:
+        """Delete the oldest block of entries if it is older, and say whether it did; any replica may, at any time.
+
+        Only for journals whose readers, after half as long without a look, read anew what is announced in them. Entries
+        that a search for the newest looks at stay, as many as the logarithm of its number.
+        """
+        blocks = max(0, self.last() + 1 - _KEPT) // _BLOCK
+        oldest = bisect_left(range(blocks), True, key=lambda block: self._store.exists(self._key(_end(block))))
+        if oldest == blocks or not self._is_older(_end(oldest), older_than):
+            return False
+        for number in _dispensable(oldest):
+            self._store.delete(self._key(number))
+        return True
 
     def _write_queued(self, own: _Waiting) -> None:
         with self._queue_lock:
@@ -136,20 +158,40 @@ class Journal:
 
     def _append(self, hints: tuple[Hint, ...]) -> None:
         """Create the next entry; entries of others only move the number on, so this ends with the first free one."""
+        if not self._fresh():
+            self._saw(self._last_of_all())
         while True:
             number = self._head + 1
             try:
                 self._store.create(self._key(number), self._encode(number, hints))
             except AlreadyExists:
-                self._head = self._last_from(number)
+                self._saw(self._last_from(number))
             else:
-                self._head = number
+                self._saw(number)
                 return
 
-    def _last_from(self, known: int) -> int:
-        """The newest number, from one that is known to exist (0: the beginning).
+    def _saw(self, newest: int) -> None:
+        self._head, self._head_seen = newest, self._clock.now()
 
-        Numbers have no gaps, so doubling steps and then halves find the end of a journal of any length.
+    def _fresh(self) -> bool:
+        return self._clock.now() - self._head_seen < _FRESH
+
+    def _is_older(self, number: int, older_than: timedelta) -> bool:
+        try:
+            entry = self.find(number)
+            return entry is not None and self._clock.now() - datetime.fromisoformat(entry.announced_at) > older_than
+        except (CorruptObject, ValueError):  # it tells no time, and lies far behind the newest
+            return True
+
+    def _last_of_all(self) -> int:
+        """The newest number, found by looks at entries that are never trimmed."""
+        return self._last_from(1) if self._store.exists(self._key(1)) else 0
+
+    def _last_from(self, known: int) -> int:
+        """The newest number, from one that is known to exist and after which nothing is trimmed, or from 1.
+
+        Doubling steps and then halves find the end of a journal of any length. From 1 they look at powers of two, and
+        then at numbers that have the first binary digits of the newest, which `trim` leaves.
         """
         step = 1
         while self._store.exists(self._key(known + step)):
@@ -189,3 +231,22 @@ class Journal:
         key = self._key(number)
         tell_damaged(self._store)
         return CorruptObject(f"{key} is no entry of the journal (restore that object from a copy of the store)", key)
+
+
+def _end(block: int) -> int:
+    """Number of a block's last entry."""
+    return (block + 1) * _BLOCK - 1
+
+
+def _dispensable(block: int) -> list[int]:
+    """What may go with a block, its last entry last: what no search for a later number from 1 looks at."""
+    looked_at = {part * _BLOCK for part in _leading(block + 1)}
+    numbers = {*range(block * _BLOCK, _end(block) + 1), *(part * _BLOCK for part in _leading(block))}
+    return sorted(number for number in numbers - looked_at if number & (number - 1))
+
+
+def _leading(number: int) -> Iterator[int]:
+    """The number with ever more of its last binary ones cleared."""
+    while number:
+        yield number
+        number &= number - 1

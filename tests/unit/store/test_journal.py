@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 import threading
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from terroir.common.clock import FixedClock
+from terroir.store import journal as module
 from terroir.store.documents import Collection, Document, DocumentSequence
 from terroir.store.errors import CorruptObject, EtagMismatch, StoreUnavailable
 from terroir.store.interface import ObjectStore
@@ -108,6 +111,91 @@ def test_a_fresh_process_finds_the_newest_entry_in_few_looks(length: int, known:
     for _ in reader.after(length - min(known, length)):
         break  # knows some entry, perhaps
     assert reader.last() == length
+
+
+@pytest.fixture(scope="module")
+def small_blocks() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "_KEPT", 5)
+        patch.setattr(module, "_BLOCK", 4)
+        yield
+
+
+TURNS = st.tuples(st.integers(0, 2), st.integers(1, 20), st.integers(0, 40), st.integers(0, 12))
+"""Who writes, how many entries, hours before, blocks trimmed after."""
+
+
+@given(st.lists(TURNS, min_size=5, max_size=20))
+def test_a_trimmed_journal_goes_on_where_it_was(small_blocks: None, turns: list[tuple[int, int, int, int]]) -> None:
+    """Whoever writes, also after days of silence: each entry is the next one, and who comes new finds it."""
+    store, clock = MemoryStore(), FixedClock()
+    writers = [Journal(store, "journal", clock) for _ in range(3)]
+    trimmer = Journal(store, "journal", clock)
+    written = 0
+    for writer, count, hours, trims in turns:
+        clock.advance(hours * 3600)
+        for _ in range(count):
+            written += 1
+            writers[writer].announce("log", f"op-{written}")
+            entry = trimmer.find(written)
+            assert entry is not None and entry.hints == (Hint("log", f"op-{written}"),)
+        for _ in range(trims):
+            trimmer.trim(timedelta(days=1))
+            assert Journal(store, "journal", clock).last() == written
+    newest = [f"op-{number}" for number in range(max(0, written - 5) + 1, written + 1)]
+    assert [hint.op_id for hint in hints(trimmer, max(0, written - 5))] == newest
+
+
+def test_a_writer_that_was_silent_while_what_it_knew_was_trimmed_writes_the_next_entry(small_blocks: None) -> None:
+    """It went on after the last entry that it knew, where nobody looked any more."""
+    store, clock = MemoryStore(), FixedClock()
+    silent, busy = Journal(store, "journal", clock), Journal(store, "journal", clock)
+    silent.announce("log", "op-1")
+    for number in range(2, 201):
+        busy.announce("log", f"op-{number}")
+    clock.advance(90_000)
+    while busy.trim(timedelta(days=1)):
+        pass
+    silent.announce("log", "op-201")
+    assert hints(busy, 199) == [Hint("log", "op-200"), Hint("log", "op-201")]
+
+
+def test_what_stays_of_a_trimmed_journal_is_the_newest_and_a_few_landmarks(small_blocks: None) -> None:
+    store, clock = MemoryStore(), FixedClock()
+    journal = Journal(store, "journal", clock)
+    for number in range(1, 1001):
+        journal.announce("log", f"op-{number}")
+    assert not journal.trim(timedelta(days=1))
+    clock.advance(90_000)
+    while journal.trim(timedelta(days=1)):
+        pass
+    assert len(list(store.list("journal"))) <= 5 + 4 + 2 * 10
+
+
+def test_an_interrupted_trim_is_taken_up(small_blocks: None) -> None:
+    """Whatever of a block is gone, the newest is found, and the next trim deletes the rest."""
+    for position in range(1, 5):
+        store, clock = FaultyStore(MemoryStore(), Plan("delete", position, Fault.LOST_REQUEST)), FixedClock()
+        journal = Journal(store, "journal", clock)
+        for number in range(100):
+            journal.announce("log", f"op-{number}")
+        clock.advance(90_000)
+        with pytest.raises(StoreUnavailable):
+            while journal.trim(timedelta(days=1)):
+                pass
+        assert Journal(store, "journal", clock).last() == 100
+        while journal.trim(timedelta(days=1)):
+            pass
+        assert len(list(store.list("journal"))) <= 5 + 4 + 2 * 7
+
+
+def test_a_damaged_entry_is_trimmed_with_its_block(small_blocks: None) -> None:
+    store, clock = MemoryStore(), FixedClock()
+    journal = Journal(store, "journal", clock)
+    for number in range(1, 21):
+        journal.announce("log", f"op-{number}")
+    store.put(f"journal/{3:020d}.json", b"{}")
+    assert journal.trim(timedelta(days=1)) and not journal.trim(timedelta(days=1))
 
 
 def test_hints_of_many_threads_share_entries_and_none_is_lost() -> None:

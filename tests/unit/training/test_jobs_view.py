@@ -7,12 +7,19 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from terroir.common.clock import FixedClock
+from terroir.store import journal
 from terroir.store.documents import Collection
 from terroir.store.obstore_driver import MemoryStore
-from terroir.training.jobs.documents import PREFIX, Job, Jobs, JobState
+from terroir.training.jobs.documents import JOURNAL, PREFIX, Job, Jobs, JobState
+from terroir.training.jobs.queue import Queue
+from terroir.training.jobs.queue_plan import QueueLimits
 from terroir.training.jobs.view import JobsView
+from terroir.training.scheduling.model import Capacity
+from tests.unit.training.test_queue import MemoryRay, order
 
 
 class Counting(MemoryStore):
@@ -50,6 +57,10 @@ class World:
             self.clock.advance(1)
             made.append(self.writer.create(f"r{number}", adapter="a", base="b", dataset_version="d", config_yaml=""))
         return made
+
+    def create_one(self, request: str) -> list[Job]:
+        self.clock.advance(1)
+        return [self.writer.create(request, adapter="a", base="b", dataset_version="d", config_yaml="")]
 
 
 @pytest.fixture
@@ -142,3 +153,53 @@ def test_a_document_of_before_these_fields_has_their_defaults(world: World) -> N
         del old[name]
     Collection(world.store, PREFIX, world.clock).sequence("job-old").append(old | {"id": "job-old"}, op_id="x")
     assert world.writer.get("job-old") == replace(job, id="job-old", etag=world.writer.get("job-old").etag)
+
+
+CHANGES = st.lists(st.tuples(st.integers(0, 3), st.sampled_from(("end", "again", "create"))), min_size=40, max_size=90)
+
+
+@settings(max_examples=25, deadline=None)
+@given(CHANGES)
+def test_a_reader_that_slept_through_trims_sees_what_one_sees_that_did_not(changes: list[tuple[int, str]]) -> None:
+    """Over two to four days of changes, an hour apart; what has ended nobody looks at unasked."""
+    world = World()
+    jobs = world.create(4)
+    for job in jobs:
+        world.writer.end(job.id, "end", JobState.CANCELLED)
+    awake, asleep = world.view(), world.view()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(journal, "_KEPT", 8)
+        patch.setattr(journal, "_BLOCK", 4)
+        for view in (awake, asleep):
+            view.refresh()
+        for number, (which, change) in enumerate(changes):
+            world.clock.advance(3600)
+            if change == "create":
+                jobs += world.create_one(f"later-{number}")
+            elif change == "end":
+                world.writer.end(jobs[which].id, f"end-{number}", JobState.FAILED)
+            else:
+                world.writer.change(jobs[which].id, f"again-{number}", lambda job: replace(job, state=JobState.QUEUED))
+            awake.refresh()
+            while world.writer.trim_journal():
+                pass
+        asleep.refresh()
+    assert asleep.all() == awake.all() == [world.writer.get(job.id) for job in jobs]
+    assert asleep.open() == awake.open()
+
+
+def test_a_queue_trims_what_was_announced_more_than_a_day_ago(world: World) -> None:
+    (job,) = world.create(1)
+    for number in range(1200):
+        world.writer.journal.announce(f"{PREFIX}/{job.id}", f"never-{number}")
+    world.clock.advance(23 * 3600)
+    queue = Queue(Jobs(world.store, world.clock), MemoryRay(), order, QueueLimits(Capacity(1)), world.clock)
+    queue.tick()
+    assert world.store.exists(f"{JOURNAL}/{3:020d}.json")
+    world.clock.advance(2 * 3600)
+    queue.tick()
+    queue.tick()
+    assert not world.store.exists(f"{JOURNAL}/{3:020d}.json") and world.store.exists(f"{JOURNAL}/{100:020d}.json")
+    world.clock.advance(61)
+    queue.tick()
+    assert not world.store.exists(f"{JOURNAL}/{100:020d}.json")

@@ -25,6 +25,7 @@ from terroir.training.scheduling.wishes import PLAIN, Wish
 PREFIX: Final = "jobs"
 JOURNAL: Final = "jobs-journal"
 """Announces every change of a job, so that a queue of a thousand jobs is followed with one read."""
+_JOURNAL_KEPT: Final = timedelta(days=1)
 
 
 class JobState(StrEnum):
@@ -248,6 +249,10 @@ class Jobs:
             return replace(job, cancel_requested=True)
 
         return self.change(job_id, "cancel", update)
+
+    def trim_journal(self) -> bool:
+        """Delete a piece of what was announced more than a day ago; whether there was one. See `JobsView.refresh`."""
+        return self.journal.trim(_JOURNAL_KEPT)
 
     def _now(self, later_seconds: float = 0.0) -> str:
         return (self._clock.now() + timedelta(seconds=later_seconds)).isoformat(timespec="milliseconds")

@@ -34,6 +34,8 @@ _LISTEN_SECONDS: Final = 5.0
 """Between two looks at what running attempts report."""
 _COUNT_SECONDS: Final = 5.0
 """Between two looks at which nodes are up."""
+_TRIM_SECONDS: Final = 60.0
+"""Between two looks for announcements that nobody needs any more."""
 _ADOPT_SECONDS: Final = 30.0
 """Another replica that claimed an attempt has this long to submit it."""
 _CANCEL_SECONDS: Final = 30.0
@@ -74,7 +76,7 @@ class Queue:
         self._submitted: set[str] = set()
         self._open: set[str] | None = None
         """Jobs that had not ended at the last tick."""
-        self._listened = self._counted = float("-inf")
+        self._listened = self._counted = self._trimmed = float("-inf")
         self._known_nodes: tuple[Node, ...] = ()
         self._wake = threading.Event()
         self._stopping = threading.Event()
@@ -114,6 +116,9 @@ class Queue:
             self._ask_to_make_room(each)
         self._dispatch_all(decision.dispatch, {job.id for job in situation.running})
         self._take_census([self.view.get(job.id) or job for job in seen])
+        if self._clock.monotonic() - self._trimmed >= _TRIM_SECONDS:
+            self._trimmed = self._clock.monotonic()
+            self._jobs.trim_journal()
 
     def _nodes(self) -> tuple[Node, ...]:
         """Of a cluster that keeps its size, as they were seen a few seconds ago; none of one that grows."""

@@ -9,6 +9,7 @@ from collections import OrderedDict
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from datetime import timedelta
 from threading import Lock, RLock
 from typing import Final
 
@@ -24,6 +25,8 @@ _READERS: Final = 16
 """Threads that read all jobs at the start."""
 _REHEARD: Final = 64
 """Entries of the journal before the newest one that a start hears again: their writes may still have been under way."""
+_AWAY: Final = timedelta(hours=6)
+"""After so long without a look what was announced meanwhile may be trimmed: every job is read again."""
 _FIRST_LOOKS_SECONDS: Final = 5.0
 _PAUSE_SECONDS: Final = 30.0
 _PENDING_SECONDS: Final = 3600.0
@@ -63,6 +66,8 @@ class JobsView:
         self._open: set[str] = set()
         self._position: int | None = None
         """Number of the journal's entry up to which everything was heard; None: nothing was read yet."""
+        self._level = clock.now()
+        """When everything was last heard."""
         self._pending: dict[Hint, _Pending] = {}
         self._seen: OrderedDict[Hint, None] = OrderedDict()
         self._swept = float("-inf")
@@ -70,11 +75,16 @@ class JobsView:
         jobs.journal.listen(self._written)
 
     def refresh(self) -> None:
-        """Read what is new; the first call reads every job. Raises StoreUnavailable: what is known stays."""
+        """Read what is new; the first call, and one after hours without any, reads every job.
+
+        Raises StoreUnavailable: what is known stays.
+        """
         with self._reading:
-            if self._position is None:
+            now = self._clock.now()
+            if self._position is None or now - self._level > _AWAY:
                 self._load()
             self._hear()
+            self._level = now
             self._look_again()
             self._look_unasked()
 
