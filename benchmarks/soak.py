@@ -68,6 +68,18 @@ SOAKS: Final = (
         "tests/robustness/training/test_killed_training.py", "TERROIR_SOAK_TRAINING_KILLS", 50,
     ),
     Soak(
+        "queued-jobs", "jobs handed in at once through two replicas, jobs",
+        "tests/unit/training/test_jobs_at_once.py", "TERROIR_SOAK_QUEUED_JOBS", 1000,
+    ),
+    Soak(
+        "resumes", "training runs with random options killed at random passes, runs",
+        "tests/unit/training/test_exact_resume.py", "TERROIR_SOAK_RESUMES", 50,
+    ),
+    Soak(
+        "worker-group", "a worker of a group killed, times",
+        "tests/integration/training/test_worker_group.py", "TERROIR_SOAK_GROUP_KILLS", 1,
+    ),
+    Soak(
         "training-outage", "MinIO gone in the middle of a training attempt, which waits for it, seconds",
         "tests/integration/training/test_store_outage.py", "TERROIR_SOAK_OUTAGE_SECONDS", 30,
     ),

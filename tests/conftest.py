@@ -25,6 +25,8 @@ hypothesis.settings.load_profile("terroir")
 
 def pytest_configure(config: pytest.Config) -> None:
     config.stash[LACKING] = set()
+    # Ray's workers yield to every other process unless told otherwise; beside other tests they would wait for minutes.
+    os.environ.setdefault("RAY_worker_niceness", "0")
     # Under `nohup make test &` everything below would ignore these, the services that tests end by them among them.
     for number, usual in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
         if signal.getsignal(number) is signal.SIG_IGN:

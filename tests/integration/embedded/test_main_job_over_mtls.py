@@ -115,6 +115,7 @@ def test_who_is_limited_to_a_region_registers_styles_there_alone(house: House) -
         ana.run("region", "put", code)
     (house.folder / "style.yaml").write_text(
         "lora_rank: 4\nbatch_size: 4\nmax_train_steps: 4\nsave_steps: 4\npublish_gate: warn\n"
+        "judge_seeds: 2\njudge_checkpoints: 1\njudge_prompts: [a lake, a hill]\n"
     )
     asked = ("style", "register", str(house.folder / "pictures"), "--config", str(house.folder / "style.yaml"),
              "--rights", "drawn by this project", "--no-watch")  # fmt: skip

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 import pytest
 
 from scripts.images_base import MINIO_IMAGE, make_minio
-from scripts.images_build import IMAGES, project_version
+from scripts.images_build import IMAGES, Image, project_version
 from scripts.images_compose import Composition, free_ports, published
 from scripts.images_engine import Engine, ImagesError, find_engine
 from tests.integration.images.containers import ROOT, BuiltImage, Running
@@ -22,15 +22,14 @@ _MADE_OF = ("services", "pyproject.toml", "requirements", "Dockerfile.inference"
 
 @pytest.fixture(scope="session")
 def engine(request: pytest.FixtureRequest) -> Engine:
-    """Docker or Podman with all images; without them tests are skipped loudly.
+    """Docker or Podman with all images, made of what is checked out; without them tests are skipped loudly.
 
     TERROIR_REQUIRE_TOOLS=images makes that a failure.
     """
     found, lacking = None, ""
     try:
         found = find_engine()
-        missing = [tag for tag in (image.tag(project_version()) for image in IMAGES) if not found.has(tag)]
-        lacking = f"{', '.join(missing)} missing" if missing else ""
+        lacking = "; ".join(told for image in IMAGES if (told := _lacking(found, image)))
     except ImagesError as error:
         lacking = str(error)
     if found is None or lacking:
@@ -38,13 +37,15 @@ def engine(request: pytest.FixtureRequest) -> Engine:
     return found
 
 
-@pytest.fixture
-def images_of_this_commit(request: pytest.FixtureRequest, engine: Engine) -> None:
-    """Skips loudly where what the images were made of has changed since."""
-    for made in (BuiltImage.of(engine, image.name) for image in IMAGES):
-        command = ["git", "diff", "--quiet", made.revision.removesuffix("-dirty"), "HEAD", "--", *_MADE_OF]
-        if subprocess.run(command, cwd=ROOT, check=False).returncode:
-            skip_without(request.config, "images-of-this-commit", "container images of this commit", target="images")
+def _lacking(engine: Engine, image: Image) -> str:
+    """Why this image cannot be tested: it is missing, or what it was made of has changed since."""
+    tag = image.tag(project_version())
+    if not engine.has(tag):
+        return f"{tag} is missing"
+    revision = BuiltImage.of(engine, image.name).revision
+    command = ["git", "diff", "--quiet", revision.removesuffix("-dirty"), "HEAD", "--", *_MADE_OF]
+    changed = subprocess.run(command, cwd=ROOT, check=False, capture_output=True).returncode != 0
+    return f"{tag} is of {revision[:12]}, and the code has changed since" if changed else ""
 
 
 @pytest.fixture(scope="session", params=[image.name for image in IMAGES])

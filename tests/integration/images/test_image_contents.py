@@ -119,7 +119,6 @@ print(json.dumps({"heavy": heavy, "base": BASE_DIR.exists(), "clip": CLIP_DIR.ex
     assert BuiltImage.of(engine, "control").python(program) == {"heavy": [], "base": True, "clip": False}
 
 
-@pytest.mark.usefixtures("images_of_this_commit")
 def test_the_code_in_it_is_that_of_this_commit(image: BuiltImage) -> None:
     program = """
 import hashlib, json, pathlib

@@ -28,7 +28,7 @@ from tests.contract.registry.running import Running
 from tests.integration.inference.inference_process import InferenceProcess, inference_process
 from tests.integration.inference.inference_server import RunningInference, running_server, until
 
-SECONDS = int(os.environ.get("TERROIR_SOAK_GHZ_SECONDS", "8"))
+SECONDS = int(os.environ.get("TERROIR_SOAK_GHZ_SECONDS", "5"))
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300 + SECONDS)]
 CLIENTS = 64
 ADAPTERS = 6

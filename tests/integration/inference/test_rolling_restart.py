@@ -25,7 +25,7 @@ from tests.integration.inference.inference_process import InferenceProcess
 from tests.integration.inference.inference_server import small_request, until
 from tests.tools.minio_server import free_port
 
-REQUESTS = int(os.environ.get("TERROIR_SOAK_ROLLING_REQUESTS", "60"))
+REQUESTS = int(os.environ.get("TERROIR_SOAK_ROLLING_REQUESTS", "30"))
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300 + REQUESTS)]
 REPLICAS = 3 if REQUESTS >= 1000 else 2
 CALLERS = 2 * REPLICAS

@@ -20,7 +20,7 @@ from tests.tools.minio_server import MinioServer
 
 pytestmark = pytest.mark.slow  # each moment starts a replica anew
 
-MOMENTS = int(os.environ.get("TERROIR_SOAK_KILLS", "4"))
+MOMENTS = int(os.environ.get("TERROIR_SOAK_KILLS", "2"))
 """Kills that meet a publish; those that come after its answer are not counted."""
 
 

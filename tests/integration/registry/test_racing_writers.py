@@ -27,7 +27,7 @@ from tests.integration.registry.registry_kit import Process, header, registry_pr
 from tests.unit.registry.adapter_kit import adapter_bytes
 from tests.unit.registry.base_kit import write_base_folder
 
-ROUNDS = int(os.environ.get("TERROIR_SOAK_ROUNDS", "20"))
+ROUNDS = int(os.environ.get("TERROIR_SOAK_ROUNDS", "8"))
 WRITERS = 16
 ADAPTER, ALIAS = "adapters/jiangnan", "staging"
 _SECONDS = 60.0

@@ -1,4 +1,4 @@
-"""The queue on a real Ray with room for two jobs: room is made for urgent ones, and a Ray that dies loses little."""
+"""The queue on a real Ray with room for one job: room is made for urgent ones, and a Ray that dies loses little."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ pytestmark = pytest.mark.slow
 
 SAVE_STEPS = 4
 """Of CONFIG."""
-SETTINGS = {"MAX_RUNNING_JOBS": "2", "MIN_RUN_SECONDS": "0", "RETRY_BACKOFF_SECONDS": "1", "CLUSTER_GROWS": "false"}
+SETTINGS = {"MAX_RUNNING_JOBS": "1", "MIN_RUN_SECONDS": "0", "RETRY_BACKOFF_SECONDS": "1", "CLUSTER_GROWS": "false"}
 
 
 @pytest.fixture(scope="module")
@@ -38,14 +38,14 @@ def resumed_at(training: Training, job: pb.Job) -> int:
 def test_a_job_makes_room_for_an_urgent_one_and_ends_with_the_weights_of_one_that_ran_alone(
     services: Services,
 ) -> None:
-    plain = f"{CONFIG}max_train_steps: 30\n"
+    plain = f"{CONFIG}max_train_steps: 80\npriority: low\n"
     with services.training() as training:
-        undisturbed = training.create("adapters/alone", f"{plain}preemptible: false\n")
-        low = training.create("adapters/low", f"{plain}priority: low\n")
+        low = training.create("adapters/low", plain)
         services.until_step(low.name, 3)
         high = training.create("adapters/high", f"{CONFIG}max_train_steps: 4\npriority: high\n")
         urgent = list(training.watch(high.name))[-1]
         ended = list(training.watch(low.name))[-1]
+        undisturbed = training.create("adapters/alone", plain)
         alone = list(training.watch(undisturbed.name))[-1]
         went_on_at = resumed_at(training, ended)
         checkpoints = [checkpoint.step for checkpoint in training.checkpoints(low.name)]

@@ -94,7 +94,7 @@ def job_of(model: Model, job_id: str, wish: dict[str, Any], *, wide: bool = Fals
 
 
 @pytest.mark.slow
-@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(wish=WISHES, neighbours=NEIGHBOURS, joins=st.integers(0, 3), most_rows=st.sampled_from([4, 8, 32]))
 def test_alone_and_in_any_batch(
     model: Model, wish: dict[str, Any], neighbours: list[Neighbour], joins: int, most_rows: int

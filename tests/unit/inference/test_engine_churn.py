@@ -16,7 +16,7 @@ from terroir.inference.engine.pipeline.model import Model
 from terroir.lora.adapter import Adapter
 from tests.unit.inference.drawing_kit import Studio, make_job, random_adapter, weights_digest
 
-JOINS = int(os.environ.get("TERROIR_SOAK_CHURN", "60"))
+JOINS = int(os.environ.get("TERROIR_SOAK_CHURN", "24"))
 WARM_UP = 100
 """After so many joins the allocator has what it needs; with fewer in all, growth says nothing."""
 MOST_GROWTH_BYTES = 20 << 20

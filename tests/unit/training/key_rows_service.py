@@ -20,8 +20,7 @@ shown_by("max_retries", f"{_QUEUE}::test_a_job_gets_as_many_new_attempts_as_it_w
 
 shown_by(
     "num_workers",
-    "integration/training/test_worker_group.py"
-    "::test_two_workers_of_which_one_is_killed_follow_the_losses_of_one_with_twice_the_batch",
+    "integration/training/test_worker_group.py::test_two_workers_follow_the_losses_of_one_with_twice_the_batch",
 )
 
 

@@ -13,7 +13,7 @@ from training_kit import Bench, Killed, MemorySinks, flat
 from terroir.training.engine.data.batches import Batches
 from terroir.training.engine.state import adapter_in
 
-RUNS = int(os.environ.get("TERROIR_SOAK_RESUMES", "4"))
+RUNS = int(os.environ.get("TERROIR_SOAK_RESUMES", "1"))
 STEPS = 6
 HARD: dict[str, Any] = {
     "mixed_precision": "fp16", "use_dora": True, "use_rslora": True, "conv_rank": 2, "text_encoder_lr": 1e-2,

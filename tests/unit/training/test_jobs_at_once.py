@@ -1,7 +1,11 @@
-"""A thousand jobs handed in at once, by many callers through two replicas, over a real folder."""
+"""Jobs handed in at once, by many callers through two replicas, over a real folder.
+
+TERROIR_SOAK_QUEUED_JOBS sets how many; the soak takes 1,000.
+"""
 
 from __future__ import annotations
 
+import os
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -15,11 +19,11 @@ from terroir.training.scheduling.wishes import Wish
 from tests.unit.training.test_queue import House
 
 TEAMS = ("studio", "brands", "research")
-JOBS, PLACES = 1000, 12
+JOBS, PLACES = int(os.environ.get("TERROIR_SOAK_QUEUED_JOBS", "200")), 12
 
 
-def test_a_thousand_jobs_at_once_are_all_queued_and_run_in_turn_within_quotas(tmp_path: Path) -> None:
-    """Slow for its thousand jobs on a disk: seconds. Each is queued once, though a quarter is handed in twice."""
+def test_jobs_handed_in_at_once_are_all_queued_and_run_in_turn_within_quotas(tmp_path: Path) -> None:
+    """Each is queued once, though a quarter is handed in twice."""
     limits = QueueLimits(Capacity(PLACES), Quotas({"research": Quota(jobs=2)}))
     house = House(LocalStore(tmp_path), FixedClock(), limits=limits)
     replicas = [house.replica(), house.replica()]
