@@ -27,6 +27,9 @@ def pytest_configure(config: pytest.Config) -> None:
     config.stash[LACKING] = set()
     # Ray's workers yield to every other process unless told otherwise; beside other tests they would wait for minutes.
     os.environ.setdefault("RAY_worker_niceness", "0")
+    # Threads that share a core with another test's wait for each other, and by default burn it meanwhile.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     # Under `nohup make test &` everything below would ignore these, the services that tests end by them among them.
     for number, usual in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
         if signal.getsignal(number) is signal.SIG_IGN:
