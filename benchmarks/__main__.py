@@ -30,7 +30,8 @@ AREAS: Final = {
     "access": "what authentication, encryption, metrics and traces cost a metadata call, under a minute",
     "inference": "pictures and mixed batches against diffusers and PEFT, hot loading, churn, ten minutes",
     "katz": "7,000 adapters with a long tail for ten minutes, and how replicas share them, fifteen minutes",
-    "training": "our engine against a plain diffusers and PEFT loop on three bases, memory, checkpoints, ten minutes",
+    "training": "our engine against other trainers on three bases, memory, checkpoints, CreateJob to the first step, "
+    "twenty minutes",
     "scheduling": "a simulated week of the training queue beside first come, first served; its ticks, two minutes",
     "base": "the tiny base model's pictures and reconstructions, minutes",
     "images": "sizes of the container images, and cold starts of their containers, five minutes (needs `make images`)",

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import statistics
+import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -21,6 +23,8 @@ from terroir.embedded import Embedded
 
 _TARGET: Final = Target(15, cores=2)
 _READY_SECONDS: Final = 120
+_MOST_SECONDS: Final = 300
+"""A job that has not ended by then is cancelled."""
 _CONFIG: Final = """\
 dataset: datasets/{id}
 lora_rank: 8
@@ -60,7 +64,8 @@ def rows(bench: Bench, pictures: Path) -> Iterator[Row]:
             _make_dataset(client, id_, _unseen(pictures, bench.work / id_, number))
             since = time.monotonic()
             job = client.training.create(f"adapters/{id_}", _CONFIG.format(id=id_))
-            found = told(client.training.watch(job.name), since)
+            with _cancelled_if_stuck(client, job.name):
+                found = told(client.training.watch(job.name), since)
             bench.say(f"{f'job {number}' if number else 'the job that starts Ray'}: {found}")
             if number:
                 taken.append(found)
@@ -82,6 +87,17 @@ def told(watched: Iterator[pb.Job], since: float, clock: Callable[[], float] = t
     if job.state != pb.JOB_STATE_SUCCEEDED or stepped is None:
         raise JobFailed(f"{job.name} ended as {pb.JobState.Name(job.state)}: {job.error.message or 'no step was told'}")
     return FirstStep(stepped if running is None else running, stepped)
+
+
+@contextlib.contextmanager
+def _cancelled_if_stuck(client: Client, job: str) -> Iterator[None]:
+    """A job that waits for ever would keep the whole run."""
+    timer = threading.Timer(_MOST_SECONDS, client.training.cancel, (job,))
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
 
 
 def _median(taken: list[FirstStep]) -> FirstStep:

@@ -22,6 +22,7 @@ from benchmarks.memory import PeakMemory, ProcessTree
 
 _CHECKOUT: Final = Path(__file__).resolve().parents[2]
 _INTERVAL_SECONDS: Final = 0.1
+_MOST_SECONDS: Final = 1800.0
 WARM_UP_STEPS: Final = 1
 """Steps after the first that count for nothing; the first begins at no step's end."""
 
@@ -52,7 +53,7 @@ class Measured:
 
 
 class SideFailed(Exception):
-    """The process ended otherwise; the message is its last line."""
+    """The process ended otherwise, with the message as its last line, or not in time."""
 
 
 def measure(order: Order) -> Measured:
@@ -61,14 +62,21 @@ def measure(order: Order) -> Measured:
     return Measured(**{**json.loads(printed.splitlines()[-1]), "peak_bytes": peak_bytes})
 
 
-def watched(command: Sequence[str], environment: Mapping[str, str] = MappingProxyType({})) -> tuple[str, int]:
+def watched(
+    command: Sequence[str],
+    environment: Mapping[str, str] = MappingProxyType({}),
+    timeout_seconds: float = _MOST_SECONDS,
+) -> tuple[str, int]:
     """What a command printed, and the most memory that it and what it started took. Raises SideFailed."""
     tree = ProcessTree()
-    with PeakMemory(tree, _INTERVAL_SECONDS) as memory:
-        done = subprocess.run(
-            command, cwd=_CHECKOUT, env={**os.environ, **environment, **tree.environment}, capture_output=True,
-            text=True, check=False,
-        )  # fmt: skip
+    told = {**os.environ, **environment, **tree.environment}
+    try:
+        with PeakMemory(tree, _INTERVAL_SECONDS) as memory:
+            done = subprocess.run(
+                command, cwd=_CHECKOUT, env=told, capture_output=True, text=True, check=False, timeout=timeout_seconds
+            )
+    except subprocess.TimeoutExpired as expired:
+        raise SideFailed(f"it did not end within {timeout_seconds:g} s") from expired
     if done.returncode:
         raise SideFailed((done.stderr.strip() or done.stdout.strip() or "no output").splitlines()[-1][:300])
     return done.stdout, memory.peak_bytes
