@@ -114,7 +114,7 @@ async def build(settings: TrainingSettings, server: Server) -> AsyncIterator[Non
         datasets,
         registry,
         settings.base_sources.keys(),
-        QueueAdmission(limits, settings.team_members),
+        QueueAdmission(limits, settings.team_members, settings.high_priority_members),
         settings.judge_model,
     )
     domain = Domain(store, clock, jobs, submissions, TrainingMetrics(server.registry), queue)

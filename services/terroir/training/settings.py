@@ -111,6 +111,10 @@ class TrainingSettings(ServiceSettings):
         description="Who may submit for a team, as JSON: team → names of principals, `*` for any part. Teams that are "
         "not named are open to all.",
     )
+    high_priority_members: tuple[str, ...] = Field(
+        default=("*",),
+        description="Who may submit jobs of priority `high`, as JSON: names of principals, `*` for any part.",
+    )
     aging_seconds: float = Field(
         default=4 * 3600.0,
         gt=0,

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from terroir.common.errors import PermissionDenied
-from terroir.common.principal import Principal
+from terroir.common.principal import Principal, Role
+from terroir.training.config.scheduling_keys import Priority
 from terroir.training.errors import DemandImpossible
 from terroir.training.jobs.admission import QueueAdmission
 from terroir.training.main import queue_limits
@@ -19,8 +20,9 @@ SETTINGS = TrainingSettings(
     max_gpus=16,
     gpus_per_job=1,
     team_members={"tea": ("local:ana", "oidc:https://login.example.com#tea-*")},
+    high_priority_members=("local:ana", "cert:*"),
 )
-ADMISSION = QueueAdmission(queue_limits(SETTINGS), SETTINGS.team_members)
+ADMISSION = QueueAdmission(queue_limits(SETTINGS), SETTINGS.team_members, SETTINGS.high_priority_members)
 
 
 @pytest.mark.parametrize(
@@ -49,13 +51,37 @@ def test_what_could_run_is_taken(wish: Wish) -> None:
 @pytest.mark.parametrize("name", ["local:ana", "oidc:https://login.example.com#tea-lin"])
 def test_members_submit_for_their_team_and_everyone_for_one_without_members(name: str) -> None:
     for team in ("tea", "rice"):
-        ADMISSION.ensure_member(Principal(name, frozenset()), team)
+        ADMISSION.ensure_allowed(Wish(team), Principal(name, frozenset()))
 
 
 def test_others_do_not(team: str = "tea") -> None:
     with pytest.raises(PermissionDenied, match="none of its members") as refused:
-        ADMISSION.ensure_member(Principal("local:bob", frozenset()), team)
+        ADMISSION.ensure_allowed(Wish(team), Principal("local:bob", frozenset()))
     assert refused.value.reason == "NOT_OF_THE_TEAM"
+
+
+HIGH = Wish("rice", Priority.HIGH)
+
+
+@pytest.mark.parametrize("name", ["local:ana", "cert:nightly"])
+def test_the_named_submit_jobs_of_priority_high(name: str) -> None:
+    ADMISSION.ensure_allowed(HIGH, Principal(name, frozenset()))
+
+
+def test_others_are_told_to_leave_the_priority_out() -> None:
+    bob = Principal("local:bob", frozenset({Role.OPERATOR}))
+    with pytest.raises(PermissionDenied, match="leave out `priority`") as refused:
+        ADMISSION.ensure_allowed(HIGH, bob)
+    assert refused.value.reason == "HIGH_PRIORITY_DENIED"
+    for priority in (Priority.LOW, Priority.NORMAL):
+        ADMISSION.ensure_allowed(Wish("rice", priority), bob)
+
+
+def test_without_the_setting_everybody_submits_jobs_of_priority_high() -> None:
+    plain = TrainingSettings()
+    QueueAdmission(queue_limits(plain), plain.team_members, plain.high_priority_members).ensure_allowed(
+        HIGH, Principal("local:bob", frozenset())
+    )
 
 
 def test_settings_of_the_environment_are_the_queue_s(monkeypatch: pytest.MonkeyPatch) -> None:

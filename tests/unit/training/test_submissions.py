@@ -14,8 +14,11 @@ from terroir.common.errors import NotFound, PermissionDenied, TerroirError
 from terroir.common.principal import Principal, Role
 from terroir.store.obstore_driver import MemoryStore
 from terroir.training.config.parser import parse_config
+from terroir.training.jobs.admission import QueueAdmission
 from terroir.training.jobs.documents import Job, Jobs
+from terroir.training.jobs.queue_plan import QueueLimits
 from terroir.training.jobs.submissions import Submissions
+from terroir.training.scheduling.model import Capacity
 from terroir.training.upstream import FrozenDataset
 
 ANA = Principal("ana", frozenset({Role.STYLIST}))
@@ -86,3 +89,17 @@ def test_ordinary_pictures_of_a_region_that_is_not_the_caller_s_are_refused(monk
     submissions = Submissions(Jobs(MemoryStore(), FixedClock()), Datasets(), Shelf(), ["terroir-tiny"])
     with pytest.raises(PermissionDenied):
         submissions.create("dataset: datasets/ink\nreg_dataset: datasets/plain\n", "adapters/ink", "one", bound)
+
+
+@pytest.mark.parametrize(
+    ("key", "reason"), [("team: tea", "NOT_OF_THE_TEAM"), ("priority: high", "HIGH_PRIORITY_DENIED")]
+)
+def test_what_is_for_others_to_ask_for_makes_no_job(key: str, reason: str) -> None:
+    jobs = Jobs(MemoryStore(), FixedClock())
+    admission = QueueAdmission(QueueLimits(Capacity(1)), {"tea": ["bob"]}, urgent=["bob"])
+    submissions = Submissions(jobs, Datasets(), Shelf(), ["terroir-tiny"], admission)
+    with pytest.raises(PermissionDenied) as refused:
+        submissions.create(f"dataset: datasets/ink\n{key}\n", "adapters/ink", "one", ANA)
+    assert refused.value.reason == reason and not jobs.ids()
+    bob = Principal("bob", frozenset({Role.STYLIST}))
+    assert submissions.create(f"dataset: datasets/ink\n{key}\n", "adapters/ink", "one", bob).creator == "bob"

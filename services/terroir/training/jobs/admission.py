@@ -1,4 +1,4 @@
-"""Refuses at once what the queue could never give: more than the quota or the cluster has, or a team of others."""
+"""Refuses at once what the queue could never give, such as more than there is, and what is for others to ask for."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from fnmatch import fnmatchcase
 
 from terroir.common.errors import PermissionDenied
 from terroir.common.principal import Principal
+from terroir.training.config.scheduling_keys import Priority
 from terroir.training.errors import DemandImpossible
 from terroir.training.jobs.queue_plan import QueueLimits
 from terroir.training.scheduling.model import Demand
@@ -21,6 +22,8 @@ class QueueAdmission:
     limits: QueueLimits
     members: Mapping[str, Sequence[str]] = field(default_factory=dict)
     """By team: patterns of the principals who may submit for it; others are open to all."""
+    urgent: Sequence[str] = ("*",)
+    """Patterns of the principals who may submit jobs of the highest class."""
 
     def ensure_possible(self, wish: Wish) -> None:
         """Raise DemandImpossible for a job that would wait for ever, whatever else runs."""
@@ -47,17 +50,26 @@ class QueueAdmission:
                 "CLUSTER_TOO_SMALL",
             )
 
-    def ensure_member(self, principal: Principal, team: str) -> None:
-        """Raise PermissionDenied (NOT_OF_THE_TEAM) unless the team is open or the principal is one of its members."""
-        patterns = self.members.get(team)
-        if patterns is None or any(fnmatchcase(principal.name, pattern) for pattern in patterns):
-            return
-        raise PermissionDenied(
-            f"{principal.name} may not submit for team {team}: it is none of its members (leave out `team`, or ask an "
-            "operator: TERROIR_TRAINING_TEAM_MEMBERS)",
-            reason="NOT_OF_THE_TEAM",
-            metadata={"principal": principal.name, "team": team},
-        )
+    def ensure_allowed(self, wish: Wish, principal: Principal) -> None:
+        """Raise PermissionDenied: NOT_OF_THE_TEAM, or HIGH_PRIORITY_DENIED for a class that is for others."""
+        if not _among(principal, self.members.get(wish.team, ("*",))):
+            raise PermissionDenied(
+                f"{principal.name} may not submit for team {wish.team}: it is none of its members (leave out `team`, "
+                "or ask an operator: TERROIR_TRAINING_TEAM_MEMBERS)",
+                reason="NOT_OF_THE_TEAM",
+                metadata={"principal": principal.name, "team": wish.team},
+            )
+        if wish.priority is Priority.HIGH and not _among(principal, self.urgent):
+            raise PermissionDenied(
+                f"{principal.name} may not submit jobs of priority high (leave out `priority`, or ask an operator: "
+                "TERROIR_TRAINING_HIGH_PRIORITY_MEMBERS)",
+                reason="HIGH_PRIORITY_DENIED",
+                metadata={"principal": principal.name},
+            )
+
+
+def _among(principal: Principal, patterns: Sequence[str]) -> bool:
+    return any(fnmatchcase(principal.name, pattern) for pattern in patterns)
 
 
 def _told(demand: Demand) -> str:

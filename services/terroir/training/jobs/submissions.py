@@ -72,11 +72,11 @@ class Submissions:
         Keys of `over` overrule those of the YAML.
 
         Raises as `resolved` does, and NotFound (dataset), RightsNotAttested, NothingToTrain, PermissionDenied (a
-        dataset of a region that the principal is not for, a team that it is none of), OperationConflict (the
+        dataset of a region, a team or a class of urgency that the principal is not for), OperationConflict (the
         request_id made another job).
         """
         config = self.validate(config_yaml, over).config
-        self.ensure_team(config, principal)
+        self.ensure_allowed(config, principal)
         resolved = self.resolved(config, adapter)
         dataset = self._trainable(config.dataset)
         principal.require_region(dataset.region, f"train on {dataset.name}")
@@ -120,10 +120,10 @@ class Submissions:
         principal.require_region(dataset.region, f"train on {dataset.name}")
         return {"reg_dataset": dataset.name}
 
-    def ensure_team(self, config: TrainConfig, principal: Principal) -> None:
-        """Raise PermissionDenied for a team that others alone may submit for."""
+    def ensure_allowed(self, config: TrainConfig, principal: Principal) -> None:
+        """Raise PermissionDenied for a team or a class that others alone may submit for."""
         if self.admission is not None:
-            self.admission.ensure_member(principal, wish_of(config).team)
+            self.admission.ensure_allowed(wish_of(config), principal)
 
     def _ensure_possible(self, config: TrainConfig) -> None:
         if self.admission is not None:

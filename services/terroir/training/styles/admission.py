@@ -71,7 +71,7 @@ class Admission:
         style = ensure_identifier(request.style, "style_id")
         code = ensure_name(request.region, "region", "regions/{code}")["code"]
         config = self.submissions.resolved(style_config(request.config_yaml, style), f"adapters/{style}")
-        self.submissions.ensure_team(config, principal)
+        self.submissions.ensure_allowed(config, principal)
         region = self._region(code)
         self._ensure_new(style, principal, further=request.new_version)
         wish = Wish(
