@@ -80,6 +80,10 @@ SOAKS: Final = (
         "tests/integration/training/test_worker_group.py", "TERROIR_SOAK_GROUP_KILLS", 1,
     ),
     Soak(
+        "separation", "a healthy run passes its judgement, one of four pictures is refused for copies, steps of it",
+        "tests/robustness/training/test_judged_separation.py", "TERROIR_SOAK_SEPARATION_STEPS", 2000,
+    ),
+    Soak(
         "training-outage", "MinIO gone in the middle of a training attempt, which waits for it, seconds",
         "tests/integration/training/test_store_outage.py", "TERROIR_SOAK_OUTAGE_SECONDS", 30,
     ),

@@ -103,6 +103,11 @@ def judged(folder: Path, pictures: Sequence[Picture], keys: dict[str, Any], thre
     return JudgedSeconds(trained - since, time.monotonic() - trained, judgement)
 
 
+def over_trained(steps: int) -> dict[str, Any]:
+    """Keys of a run that is judged in the middle and at its end."""
+    return OVER_TRAINED | {"max_train_steps": steps, "save_steps": steps // 2}
+
+
 def rows(bench: Bench, pictures: Sequence[Picture], threads: int) -> Iterator[Row]:
     """The cost; quick: of a run that is too short to mean anything."""
     keys = DEMO if not bench.quick else DEMO | {"max_train_steps": 12, "save_steps": 6, "lr_warmup_steps": 0}
@@ -121,9 +126,8 @@ def rows(bench: Bench, pictures: Sequence[Picture], threads: int) -> Iterator[Ro
 
 def separation(folder: Path, pictures: Sequence[Picture], steps: int, threads: int) -> dict[str, Any]:
     """A healthy run of all pictures beside one of four pictures that were each seen `steps` times."""
-    over = OVER_TRAINED | {"max_train_steps": steps, "save_steps": steps // 2}
     runs = {"healthy": judged(folder / "healthy", pictures, DEMO, threads)}
-    runs["over-trained"] = judged(folder / f"over-{steps}", pictures[:4], over, threads)
+    runs["over-trained"] = judged(folder / f"over-{steps}", pictures[:4], over_trained(steps), threads)
     return {
         "command": f"python -m benchmarks.training.judged --steps {steps}",
         "machine": asdict(describe(CHECKOUT)),
