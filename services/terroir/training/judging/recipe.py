@@ -17,7 +17,7 @@ from terroir.training.judging.prompts import Texts
 _MEASURES: Final = 2
 """Raise it when a score is measured in another way: kept scores are not used then."""
 STEPS: Final = 10
-"""Half of what people are served, for half of the cost; docs/judging.md says what that does to the figures."""
+"""Half of what people are served, for half of the cost; nobody has measured what that does to the figures."""
 RECALL_SEEDS: Final = 10
 """At least: copies come with some seeds only (YuxinWenRick/diffusion_memorization issue 5 advises the most of ten)."""
 _FIRST_TEXTS: Final = 2
