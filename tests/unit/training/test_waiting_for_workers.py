@@ -9,13 +9,15 @@ from threading import Event
 import pytest
 
 from terroir.common.clock import FixedClock
+from terroir.common.credentials import CallerCredentials
 from terroir.store.obstore_driver import MemoryStore
 from terroir.training.attempt import on_ray
 from terroir.training.attempt.on_ray import unless_stopped
 from terroir.training.attempt.order import DriverOrder
+from terroir.training.attempt.worker import train_attempt
 from terroir.training.engine.ports import Stopped
-from terroir.training.errors import WorkerLost
-from terroir.training.jobs.attempts import Attempt
+from terroir.training.errors import AttemptSuperseded, WorkerLost
+from terroir.training.jobs.attempts import Attempt, Outcome
 from terroir.training.jobs.documents import Job, Jobs, JobState
 
 STOPS: dict[str, Callable[[Jobs, str], object]] = {
@@ -28,7 +30,8 @@ class Looked(Jobs):
     """Lets a group end once its job was looked at so often."""
 
     def __init__(self, may_end: Event) -> None:
-        super().__init__(MemoryStore(), FixedClock())
+        self.store = MemoryStore()
+        super().__init__(self.store, FixedClock())
         self.looks_left = 1_000_000
         self.may_end = may_end
 
@@ -83,6 +86,14 @@ def test_a_stop_after_a_worker_began_is_the_workers_to_hear(group: Group, stop: 
     group.jobs.looks_left = 3
     assert group.run() == "trained"
     assert group.jobs.looks_left <= 0
+
+
+def test_a_worker_that_comes_up_after_its_attempt_was_ended_changes_nothing(group: Group) -> None:
+    """It said that a job runs which waits in the queue again."""
+    before = group.jobs.requeue(group.id, "preempted/1", 1, Outcome.PREEMPTED, "made room")
+    with pytest.raises(AttemptSuperseded):
+        train_attempt(group.order, group.jobs.store, CallerCredentials(), lambda: "node", FixedClock())
+    assert group.jobs.get(group.id) == before and before.state is JobState.QUEUED
 
 
 def test_what_the_group_raises_is_raised(group: Group) -> None:
