@@ -48,7 +48,7 @@ def render(
         width * 0.5 + side * float(rng.uniform(-0.09, 0.09)),
         height * 0.5 + side * float(rng.uniform(0.00, 0.09)),
     )
-    frame = Frame(canvas, centre, half, mirrored=bool(rng.random() < 0.5))
+    frame = Frame(canvas, centre, half)
     draw_subject(frame, scene.subject, PAINT[scene.colour])
     if scene.scene == "snow":
         _dots(canvas, rng, count=14 * width // height, below=1.0, radius=0.9, colour=(1.0, 1.0, 1.0))

@@ -1,5 +1,6 @@
 """The twelve subjects, each drawn with the parts that tell it apart made large.
 
+All face one way: of two ways a small model draws the mean, a fish with two tails.
 Every function draws inside the square -1 … 1 (y downwards) of a `Frame`; the colour is the one that the caption names.
 """
 
@@ -33,16 +34,15 @@ PAINT: Final[dict[str, Rgb]] = {
 
 @dataclass(frozen=True)
 class Frame:
-    """A square of half-width `half` pixels about `centre`, optionally mirrored, on a canvas."""
+    """A square of half-width `half` pixels about `centre`, on a canvas."""
 
     canvas: Canvas
     centre: Point
     half: float
-    mirrored: bool
 
     def at(self, x: float, y: float) -> Point:
         """Canvas point of a frame point."""
-        return (self.centre[0] + (-x if self.mirrored else x) * self.half, self.centre[1] + y * self.half)
+        return (self.centre[0] + x * self.half, self.centre[1] + y * self.half)
 
     def polygon(self, points: Sequence[Point], fill: Rgb, *, outlined: bool = True) -> None:
         """A closed shape."""
