@@ -20,8 +20,6 @@ from terroir.inference.engine.messages import DrawJob
 from terroir.inference.engine.pipeline.model import Model
 from terroir.lora.composition import Composition
 
-_REQUESTS = 8
-_BARE = [Composition()] * _REQUESTS
 _NOT_JUDGED = "tiny shapes on this machine prove the code alone"
 
 
@@ -32,18 +30,19 @@ class Scale:
     side: int
     rank: int
     steps: int
+    requests: int
     rounds: int
     judged: bool
 
     @classmethod
     def sd15(cls) -> Self:
-        """512 × 512, rank 16."""
-        return cls(side=512, rank=16, steps=20, rounds=5, judged=True)
+        """512 × 512, rank 16, eight requests."""
+        return cls(side=512, rank=16, steps=20, requests=8, rounds=5, judged=True)
 
     @classmethod
     def small(cls) -> Self:
         """For a CPU."""
-        return cls(side=32, rank=2, steps=3, rounds=1, judged=False)
+        return cls(side=32, rank=2, steps=2, requests=4, rounds=1, judged=False)
 
 
 def rows(bench: Bench, base: Path, scale: Scale) -> Iterator[Row]:
@@ -59,12 +58,13 @@ class Table:
 
     def __init__(self, bench: Bench, model: Model, scale: Scale) -> None:
         self._bench, self._model, self._scale = bench, model, scale
+        self._bare = [Composition()] * scale.requests
         key_table = model.key_table()
         self._files = [adapters.attention(key_table, seed, scale.rank) for seed in range(STYLES)]
         self._what = f"{scale.side}×{scale.side}, {scale.steps} steps, guidance, {model.dtype}"
 
     def throughput(self, base: Path) -> Iterator[Row]:
-        """Eight requests in eight different 2-adapter stacks."""
+        """Requests in different 2-adapter stacks."""
         together, one_by_one = self._rig(), self._rig("copy")
         peer = _EagerPeer(base, self._files, self._bench.work, self._model)
 
@@ -78,42 +78,42 @@ class Table:
             one_by_one.forget()
 
         def eager(turn: int) -> None:
-            for index in range(_REQUESTS):
+            for index in range(self._scale.requests):
                 peer.draw(index, turn, self._scale)
 
         sides = [_median(self._scale.rounds, side) for side in (ours, serial, eager)]
-        rates = [_REQUESTS / seconds for seconds in sides]
-        figure = f"8 requests, 8 different 2-adapter stacks, {self._what}, in process"
+        rates = [self._scale.requests / seconds for seconds in sides]
+        figure = f"{self._scale.requests} requests, as many different 2-adapter stacks, {self._what}, in process"
         yield self._row(figure, "pictures/s", rates[0], rates[2], "diffusers one by one, set_adapters, eager", 5.0)
         yield self._row(figure, "pictures/s", rates[0], rates[1], "our merged copy, one request after the other", 1.5)
 
     def ticks(self) -> Iterator[Row]:
         """Steady ticks by what they wear, and the tick in which a request joins."""
         rig, none = self._rig(), "the same tick without adapters"
-        same = [stack_of_three(0)] * _REQUESTS
-        mixed = [stack_of_three(index) for index in range(_REQUESTS)]
-        figure = f"tick of 8 requests, {self._what}"
-        bare, join = self._tick(rig, _BARE)
+        same = [stack_of_three(0)] * self._scale.requests
+        mixed = [stack_of_three(index) for index in range(self._scale.requests)]
+        figure = f"tick of {self._scale.requests} requests, {self._what}"
+        bare, join = self._tick(rig, self._bare)
         yield self._row(f"{figure}, bare", "ms", bare, None, None, None)
         yield self._row(f"{figure}, the same 3-adapter stack", "ms", self._tick(rig, same)[0], bare, none, None, 1.03)
         different, join = self._tick(rig, mixed)
-        yield self._row(f"{figure}, eight different 3-adapter stacks", "ms", different, bare, none, None, 1.05)
-        yield self._row(f"{figure}, eight join at once", "ms", join, different, "a steady tick of them", None)
+        yield self._row(f"{figure}, different 3-adapter stacks", "ms", different, bare, none, None, 1.05)
+        yield self._row(f"{figure}, all join at once", "ms", join, different, "a steady tick of them", None)
         for plan in ("slots", "concat"):
             forced = self._tick(self._rig(plan), mixed)[0]
             yield self._row(f"{figure}, plan {plan} forced", "ms", forced, bare, none, None)
 
     def compiled(self) -> Iterator[Row]:
         """torch.compile with static slots: steady ticks, and whether other adapters compile anything."""
-        rig = EngineRig(self._model, files=self._files, static_rows=2 * _REQUESTS)
-        eager = self._tick(self._rig(), _BARE)[0]
+        rig = EngineRig(self._model, files=self._files, static_rows=2 * self._scale.requests)
+        eager = self._tick(self._rig(), self._bare)[0]
         self._model.compile(**({"backend": "eager"} if self._bench.quick else {"mode": "max-autotune-no-cudagraphs"}))
-        mixed = [stack_of_three(index) for index in range(_REQUESTS)]
+        mixed = [stack_of_three(index) for index in range(self._scale.requests)]
         taken = self._tick(rig, mixed)[0]
         before = counters["stats"]["unique_graphs"]
-        self._tick(rig, [stack_of_three(index, 0.9) for index in reversed(range(_REQUESTS))])
+        self._tick(rig, [stack_of_three(index, 0.9) for index in reversed(range(self._scale.requests))])
         again = counters["stats"]["unique_graphs"] - before
-        figure = f"compiled tick of 8 requests, {self._what}, eight different 3-adapter stacks"
+        figure = f"compiled tick of {self._scale.requests} requests, {self._what}, different 3-adapter stacks"
         yield self._row(figure, "ms", taken, eager, "an eager tick without adapters", None)
         yield self._bench.row("graphs compiled when all adapters changed", "", float(again), target=Target(0))
 
@@ -121,7 +121,7 @@ class Table:
         return EngineRig(self._model, plan, files=self._files)
 
     def _jobs(self, turn: int) -> list[DrawJob]:
-        return [self._job(index, _pair(index, turn)) for index in range(_REQUESTS)]
+        return [self._job(index, _pair(index, turn)) for index in range(self._scale.requests)]
 
     def _job(self, index: int, worn: Composition, **changes: Any) -> DrawJob:
         side = self._scale.side

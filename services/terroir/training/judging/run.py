@@ -99,6 +99,7 @@ def judge_run(run: JudgedRun, checkpoints: Checkpoints, kept: KeptJudgements, he
             one = JudgedCheckpoint.of(candidate.step, candidate.digest, measured, thresholds)
             judged.insert(0, one)
             hears.log(told(one))
+    hears.drawn(count.done, count.done)  # the total was the most that doubts could ask for
     gate = run.config.publish_gate
     return Judgement(
         checkpoints=tuple(judged),
