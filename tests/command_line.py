@@ -121,9 +121,9 @@ class CommandLine:
         return json.loads(self.run("--json", *arguments).stdout)
 
 
-def until(condition: Any, timeout: float = 60) -> None:
-    """Poll a condition that other processes make true."""
+def until(condition: Any, timeout: float = 60, pause: float = 0.05) -> None:
+    """Poll a condition that other processes make true; with a longer pause if to ask takes a process of its own."""
     end = time.monotonic() + timeout
     while not condition():
         assert time.monotonic() < end, "the condition never became true"
-        time.sleep(0.05)
+        time.sleep(pause)

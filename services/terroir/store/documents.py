@@ -153,7 +153,13 @@ class DocumentSequence:
                 unmarked.append(document)
                 stuck = 0
             self._check_etag(head, expected_etag)
-            body = self._encode(head, build(head), op_id, request_digest)
+            try:
+                built = build(head)
+            except Exception:
+                if self._find(head.number + 1 if head else 1) is None:
+                    raise
+                continue  # it may have seen what was written meanwhile, such as by a repeat of this very operation
+            body = self._encode(head, built, op_id, request_digest)
             if self._log is not None and not announced:
                 self._log.announce(self._prefix, op_id)
                 announced = True

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -59,7 +60,7 @@ def test_no_ray_stays_and_the_job_is_finished_by_the_next_start(settings: dict[s
     with Up(data_dir, settings) as running:
         running.ready()
         job = submit(terroir, tmp_path, steps=20)
-        until(lambda: int(terroir.json("train", "show", job).get("progress", {}).get("step", 0)) >= 4, 400)
+        until(lambda: int(terroir.json("train", "show", job).get("progress", {}).get("step", 0)) >= 4, 400, 1.0)
         assert ray_processes(data_dir)
         running.end(signal.SIGKILL)
         until(lambda: left_behind(data_dir) == [], 60)
@@ -77,8 +78,9 @@ def test_a_killed_training_service_leaves_no_ray(settings: dict[str, str], tmp_p
     with Up(data_dir, settings) as running:
         training = running.ready()["pids"]["training"]
         job = submit(CommandLine(data_dir), tmp_path, steps=2000)
-        # Submitted to Ray; its worker, which yields to all other processes, may take minutes on a busy machine.
-        until(lambda: CommandLine(data_dir).json("train", "show", job).get("attempt", {}).get("submission_id"), 200)
+        # Submitted to Ray; its worker may take minutes on a busy machine.
+        shown = partial(CommandLine(data_dir).json, "train", "show", job)
+        until(lambda: shown().get("attempt", {}).get("submission_id"), 200, 1.0)
         assert ray_processes(data_dir)
         os.kill(training, signal.SIGKILL)
         running.process.communicate(timeout=90)

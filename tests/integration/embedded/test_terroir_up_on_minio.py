@@ -82,7 +82,7 @@ def test_a_job_outlives_an_outage_of_its_bucket(own_minio: MinioServer, tmp_path
     with Up(terroir.data_dir, SETTINGS, options) as running:
         running.ready()
         job = submit(terroir, tmp_path, steps=30)
-        until(lambda: int(terroir.json("train", "show", job).get("progress", {}).get("step", 0)) >= 4, 400)
+        until(lambda: int(terroir.json("train", "show", job).get("progress", {}).get("step", 0)) >= 4, 400, 1.0)
         own_minio.kill()
         time.sleep(OUTAGE_SECONDS)
         own_minio.start()

@@ -228,6 +228,26 @@ def test_what_build_raises_leaves_the_sequence_as_it_was() -> None:
     assert list(store.list("")) == []
 
 
+def test_a_build_that_fails_on_what_a_repeat_wrote_meanwhile_gets_the_repeats_result() -> None:
+    """Such as a removal whose state is newer than the head that was read: what it removes is gone already."""
+    sequence = sequence_on(MemoryStore())
+    sequence.append({"there": True}, op_id="put")
+    repeats: list[Document] = []
+
+    def build(head: Document | None) -> Mapping[str, Any]:
+        if not repeats:
+            repeats.append(sequence.append_with(lambda _: {"there": False}, op_id="remove", request={}))
+        newest = list(sequence.history())[-1]
+        if not newest.body["there"]:
+            raise LookupError("it is not there")
+        return {"there": False}
+
+    assert sequence.append_with(build, op_id="remove", request={}) == repeats[0]
+    with pytest.raises(LookupError):
+        sequence.append_with(build, op_id="another", request={})
+    assert [document.op_id for document in sequence.history()] == ["put", "remove"]
+
+
 def test_a_damaged_document_is_named() -> None:
     store = MemoryStore()
     document = sequence_on(store).append({"n": 0}, op_id="op")
