@@ -6,7 +6,7 @@ import os
 import shutil
 import signal
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ import hypothesis
 import pytest
 
 from scripts.tools import TOOLS, path_of
+from terroir.common.collector import collector_paused
 from tests.tools.lacking import LACKING, skip_without
 from tests.tools.minio_server import MinioServer
 from tests.tools.toxiproxy_server import ToxiproxyServer
@@ -34,6 +35,13 @@ def pytest_configure(config: pytest.Config) -> None:
     for number, usual in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
         if signal.getsignal(number) is signal.SIG_IGN:
             signal.signal(number, usual)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, object, object]:
+    """The modules of all tests, and with them torch and diffusers, stay to the end."""
+    with collector_paused():
+        return (yield)
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:

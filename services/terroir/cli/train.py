@@ -13,6 +13,7 @@ from terroir.cli import train_profiles, train_queue
 from terroir.cli.config_flags import CommandWithKeys, GroupWithKeys, given_keys
 from terroir.cli.session import Session, resource, session
 from terroir.cli.train_folder import overruled, service_config
+from terroir.common.collector import collector_paused
 from terroir.common.errors import FailedPrecondition, InvalidArgument
 
 app = typer.Typer(
@@ -71,7 +72,10 @@ def train(
         )
     from terroir.training.config.flags import absolute_paths
     from terroir.training.config.parser import resolve_synonyms
-    from terroir.training.local.run import run_locally  # torch is an extra: loaded only where training really runs here
+
+    with collector_paused():
+        # torch is an extra: loaded only where training really runs here
+        from terroir.training.local.run import run_locally
 
     this = session(context)
     with this.progress() as bar:

@@ -14,6 +14,7 @@ from pathlib import Path
 from threading import Thread
 from typing import TYPE_CHECKING
 
+from terroir.common.collector import collector_paused
 from terroir.common.errors import FailedPrecondition, Unavailable
 from terroir.dataset.tagging import Draft, Thumbnail
 from terroir.dataset.vocabulary import Vocabulary, load_vocabulary
@@ -103,7 +104,8 @@ def _prepare(threads: int) -> None:
     """First thing in the process: leave Ctrl-C to the parent, and never outlive it."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     Thread(target=_end_with_parent, name="end-with-parent", daemon=True).start()
-    import torch  # deferred: the parent imports this module too
+    with collector_paused():
+        import torch  # deferred: the parent imports this module too
 
     torch.set_num_threads(threads)
 
@@ -117,10 +119,11 @@ def _end_with_parent() -> None:
 
 @cache
 def _tagger(folder: Path, vocabulary: str) -> ClipTagger:
-    from terroir.dataset.clip_tagger import ClipTagger  # deferred: imports torch
-
     try:
-        return ClipTagger(folder, Vocabulary.model_validate_json(vocabulary))
+        with collector_paused():
+            from terroir.dataset.clip_tagger import ClipTagger  # deferred: imports torch
+
+            return ClipTagger(folder, Vocabulary.model_validate_json(vocabulary))
     except Exception as error:
         # Loaders raise whatever they like, some of it not picklable; only a built-in reaches the parent for certain.
         raise OSError(f"{type(error).__name__}: {error}") from error

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import multiprocessing
 import os
 import signal
@@ -12,6 +11,7 @@ from queue import SimpleQueue
 from threading import Thread
 from typing import TYPE_CHECKING, Final
 
+from terroir.common.collector import collector_paused
 from terroir.inference.engine.heap import keep
 from terroir.inference.engine.messages import EngineConfig, EngineEvent, LoadFailed, Stop
 from terroir.inference.engine.pipe import receive
@@ -32,22 +32,19 @@ def run_engine(connection: Connection, config: EngineConfig) -> None:
     keep()
     # Threads that read commands must not hold up the one that draws for Python's usual 5 ms.
     sys.setswitchinterval(_SWITCH_SECONDS)
-    # The collector would walk the imports' million lasting objects again and again: more than a second of the start.
-    gc.disable()
-    # Deferred: the parent imports this module too and must stay without torch.
-    import torch
-
-    from terroir.inference.engine.engine import Engine
-
-    torch.set_num_threads(config.threads)
     events: SimpleQueue[EngineEvent] = SimpleQueue()
-    try:
-        engine = Engine(config, events.put)
-    except Exception as error:
-        connection.send(LoadFailed(f"{type(error).__name__}: {error}"))
-        return
-    gc.freeze()
-    gc.enable()
+    with collector_paused():
+        # Deferred: the parent imports this module too and must stay without torch.
+        import torch
+
+        from terroir.inference.engine.engine import Engine
+
+        torch.set_num_threads(config.threads)
+        try:
+            engine = Engine(config, events.put)
+        except Exception as error:
+            connection.send(LoadFailed(f"{type(error).__name__}: {error}"))
+            return
     connection.send(engine.info())
     Thread(target=_write, args=(connection, events), name="events", daemon=True).start()
     Thread(target=_read, args=(connection, engine), name="commands", daemon=True).start()

@@ -18,6 +18,7 @@ from ray.exceptions import RayActorError, RayTaskError, TaskCancelledError, Work
 from ray.util.scheduling_strategies import NodeLabelSchedulingStrategy, NotIn
 
 from terroir.common.clock import SystemClock
+from terroir.common.collector import collector_paused
 from terroir.common.errors import TerroirError, Unavailable
 from terroir.common.tracing import current_traceparent
 from terroir.training.attempt.access import credentials_of_node, store_of
@@ -100,7 +101,8 @@ def unless_stopped(fit: Callable[[], T], order: DriverOrder, jobs: Jobs) -> T:
 
 def _work_alone(order: DriverOrder) -> Trained:
     """The body of the Ray task."""
-    from terroir.training.attempt.worker import train_attempt
+    with collector_paused():
+        from terroir.training.attempt.worker import train_attempt
 
     with traced_part(order, "worker", "train attempt"):
         return train_attempt(order, store_of(order), credentials_of_node(), _node_id, SystemClock())
@@ -144,10 +146,11 @@ def _fit(order: DriverOrder, workers: int, scratch: str) -> Trained:
 
 def _work_in_group(told: dict[str, Any]) -> Trained | None:
     """The body of each worker of a group; the first returns what was trained."""
-    from ray.train import get_context
+    with collector_paused():
+        from ray.train import get_context
 
-    from terroir.training.attempt.worker import assist_attempt, train_attempt
-    from terroir.training.engine.parallel import ProcessGroup
+        from terroir.training.attempt.worker import assist_attempt, train_attempt
+        from terroir.training.engine.parallel import ProcessGroup
 
     order = DriverOrder.from_json(told["order"])
     group = ProcessGroup("cuda" if order.gpus else "cpu")

@@ -7,7 +7,6 @@ of them dispatch it.
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final
@@ -15,7 +14,6 @@ from typing import Final
 import structlog
 
 from terroir.common.clock import Clock
-from terroir.common.errors import TerroirError
 from terroir.store.errors import StoreError
 from terroir.training.attempt.order import DriverOrder
 from terroir.training.cluster.ray_jobs import Submission
@@ -27,9 +25,9 @@ from terroir.training.jobs.queue_plan import QueueLimits, QueuePlan
 from terroir.training.jobs.view import JobsView
 from terroir.training.scheduling.model import Node, Preemption, Situation, Wait
 from terroir.training.scheduling.policy import decide
+from terroir.training.ticking import Ticking
 
 _log = structlog.get_logger(__name__)
-_TICK_SECONDS: Final = 0.5
 _LISTEN_SECONDS: Final = 5.0
 """Between two looks at what running attempts report."""
 _COUNT_SECONDS: Final = 5.0
@@ -78,30 +76,19 @@ class Queue:
         """Jobs that had not ended at the last tick."""
         self._listened = self._counted = self._trimmed = float("-inf")
         self._known_nodes: tuple[Node, ...] = ()
-        self._wake = threading.Event()
-        self._stopping = threading.Event()
+        self._loop = Ticking("queue", self.tick)
 
     def added(self, _job_id: str) -> None:
         """A job may have something to do: look now."""
-        self._wake.set()
+        self._loop.wake()
 
     def run(self) -> None:
-        """Tick until `stop`; an error is logged and the next tick tries again."""
-        while not self._stopping.is_set():
-            try:
-                self.tick()
-            except (TerroirError, StoreError) as error:
-                _log.warning("queue_waits", reason=error.reason, error=str(error))
-            except Exception:
-                # One job that breaks the queue must not stop all others for good.
-                _log.exception("queue_failed")
-            self._wake.wait(_TICK_SECONDS)
-            self._wake.clear()
+        """Tick until `stop`."""
+        self._loop.run()
 
     def stop(self) -> None:
         """Let `run` return."""
-        self._stopping.set()
-        self._wake.set()
+        self._loop.stop()
 
     def tick(self) -> None:
         """Look at every job that has not ended, decide, and do it."""
@@ -138,13 +125,13 @@ class Queue:
     def _dispatch_all(self, job_ids: Sequence[str], running: set[str]) -> None:
         """Give jobs to Ray, as long as no other replica has given it some that were not counted."""
         for number, job_id in enumerate(job_ids):
-            if self._stopping.is_set():
+            if self._loop.stopping:
                 return
             if number:
                 self.view.refresh()
             others = {job.id for job in self.view.open() if job.dispatched} - running
             if others or (job := self.view.get(job_id)) is None:
-                self._wake.set()  # decide anew
+                self._loop.wake()  # decide anew
                 return
             if not job.ended and self._dispatch(job):
                 running.add(job_id)

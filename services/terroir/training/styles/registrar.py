@@ -24,9 +24,9 @@ from terroir.training.styles.live import Live, write_live
 from terroir.training.styles.model import Failure, Phase, Registration, State
 from terroir.training.styles.registrations import Registrations
 from terroir.training.styles.steps import JobFailed, Steps, Went
+from terroir.training.ticking import Ticking
 
 _log = structlog.get_logger(__name__)
-_TICK_SECONDS: Final = 0.5
 _RELIST_SECONDS: Final = 5.0
 _LOOK_SECONDS: Final = 1.0
 """Between two looks at one registration that waits; longer where there are many."""
@@ -66,31 +66,21 @@ class Registrar:
         """Names of those that last met an error that passes."""
         self._read_up_to = 0
         self._listed = float("-inf")
-        self._wake = threading.Event()
-        self._stopping = threading.Event()
+        self._loop = Ticking("registrar", self.tick)
 
     def added(self, registration: Registration) -> None:
         """A registration may have something to do: look at it now."""
         with self._lock:
             self._due[registration.wish.style, registration.id] = float("-inf")
-        self._wake.set()
+        self._loop.wake()
 
     def run(self) -> None:
-        """Tick until `stop`; an error is logged and the next tick tries again."""
-        while not self._stopping.is_set():
-            try:
-                self.tick()
-            except (TerroirError, StoreError) as error:
-                _log.warning("registrar_waits", reason=error.reason, error=str(error))
-            except Exception:
-                _log.exception("registrar_failed")
-            self._wake.wait(_TICK_SECONDS)
-            self._wake.clear()
+        """Tick until `stop`."""
+        self._loop.run()
 
     def stop(self) -> None:
         """Let `run` return, and steps end at their next picture; what they did is kept."""
-        self._stopping.set()
-        self._wake.set()
+        self._loop.stop()
         self._pool.shutdown(wait=False, cancel_futures=True)
 
     def tick(self) -> None:
@@ -178,7 +168,7 @@ class Registrar:
 
         def progress(done: int, total: int) -> None:
             nonlocal told
-            if self._stopping.is_set():
+            if self._loop.stopping:
                 raise _StopError
             if self._clock.monotonic() - told >= _LIVE_SECONDS or done == total:
                 told = self._clock.monotonic()
