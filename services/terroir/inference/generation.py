@@ -127,6 +127,10 @@ class Generator:
             for cost in info.profile:
                 self._admission.learn(cost)
 
+    def limits(self) -> Limits:
+        """What the operator and the base allow; raises ModelLoading."""
+        return self._limits(self._engine.info)
+
     def _limits(self, info: EngineInfo) -> Limits:
         return Limits(self._max_pixels, info.native_resolution, self._default_guidance_scale, self._profile)
 

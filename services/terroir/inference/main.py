@@ -19,6 +19,7 @@ from terroir.inference.admission.admission import Admission
 from terroir.inference.admission.cost_model import Capacity, CostModel
 from terroir.inference.admission.metrics import AdmissionMetrics
 from terroir.inference.api import InferenceServicer
+from terroir.inference.covers.assembly import serve_covers
 from terroir.inference.delivery.picture_pool import PicturePool
 from terroir.inference.delivery.provenance import ProvenanceProfile
 from terroir.inference.engine.messages import EngineConfig
@@ -66,9 +67,10 @@ async def build(settings: InferenceSettings, server: Server) -> AsyncIterator[No
         servicer = InferenceServicer(generator, hot, engine, settings)
         add_to_server = inference_pb2_grpc.add_InferenceServiceServicer_to_server
         server.add(servicer, add_to_server, INFERENCE_SERVICE, serving=False)
-        engine.start()
         try:
-            yield
+            async with serve_covers(settings, server, generator, hot, clock):
+                engine.start()
+                yield
         finally:
             await engine.close()
             pictures.close()

@@ -98,3 +98,23 @@ class InferenceSettings(ServiceSettings):
     load_timeout_seconds: float = Field(
         default=120.0, gt=0, le=3600, description="Seconds that fetching one adapter may take."
     )
+    cover_memory_bytes: int = Field(
+        default=256 * _MIB, ge=8 * _MIB, description="Bytes of covers kept in memory, files and what names them."
+    )
+    cover_variants: int = Field(
+        default=2, ge=1, le=16, description="Variants of each content, for preparations that name no number."
+    )
+    cover_sets_at_once: int = Field(
+        default=4, ge=1, le=256, description="Sets of variants that are drawn at once, in rows that nobody else uses."
+    )
+    cover_fills_queued: int = Field(
+        default=10_000,
+        ge=0,
+        le=1_000_000,
+        description="Sets that callers missed and that may wait to be drawn; 0 draws only what is prepared.",
+    )
+    cover_judge_model: Path | None = Field(
+        default=None,
+        description="Folder of a transformers CLIP that chooses among candidates; unset: the embedded one for the "
+        "embedded base, none for others.",
+    )

@@ -30,7 +30,7 @@ TIERS: Final = {
     Tier.REGISTRY: pb.TIER_REGISTRY,
 }
 
-_PRIORITIES: Final = {
+PRIORITIES: Final = {
     pb.PRIORITY_UNSPECIFIED: Priority.NORMAL,
     pb.PRIORITY_HIGH: Priority.HIGH,
     pb.PRIORITY_NORMAL: Priority.NORMAL,
@@ -38,7 +38,7 @@ _PRIORITIES: Final = {
 }
 
 
-_ASPECT_RATIOS: Final = {
+ASPECT_RATIOS: Final = {
     pb.ASPECT_RATIO_UNSPECIFIED: None,
     pb.ASPECT_RATIO_SQUARE: AspectRatio.SQUARE,
     pb.ASPECT_RATIO_WIDE_16_9: AspectRatio.WIDE_16_9,
@@ -75,21 +75,21 @@ def raw_wish(request: pb.GenerateRequest) -> RawWish:
         sampler=request.sampler,
         seeds=tuple(request.seeds),
         preview_interval_steps=request.preview_interval_steps,
-        priority=_chosen(request.priority, _PRIORITIES, "priority"),
+        priority=chosen(request.priority, PRIORITIES, "priority"),
         variants=request.variants,
-        aspect_ratio=_chosen(request.aspect_ratio, _ASPECT_RATIOS, "aspect_ratio"),
+        aspect_ratio=chosen(request.aspect_ratio, ASPECT_RATIOS, "aspect_ratio"),
         init_picture=_init_picture(request),
         variation=(request.variation.seed, request.variation.strength) if request.HasField("variation") else None,
-        provenance_profile=_chosen(request.provenance_profile, _PROFILES, "provenance_profile"),
+        provenance_profile=chosen(request.provenance_profile, _PROFILES, "provenance_profile"),
     )
 
 
 def picture_format(value: int) -> PictureFormat:
     """Raises InvalidArgument (UNKNOWN_FORMAT)."""
-    return _chosen(value, _FORMATS, "format")
+    return chosen(value, _FORMATS, "format")
 
 
-def _chosen(value: int, known: Mapping[Any, _T], field: str) -> _T:
+def chosen(value: int, known: Mapping[Any, _T], field: str) -> _T:
     """The domain's value of an enumeration's number; raises InvalidArgument (UNKNOWN_<FIELD>)."""
     if value not in known:
         raise InvalidArgument(

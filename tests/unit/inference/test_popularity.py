@@ -13,7 +13,7 @@ from terroir.inference.adapters.popularity import HALF_LIFE_SECONDS, Popularity
 
 def test_a_count_halves_in_an_hour_and_yesterdays_favourite_loses_to_todays() -> None:
     clock = FixedClock()
-    popularity = Popularity(clock)
+    popularity = Popularity[str](clock)
     for _ in range(100):
         popularity.count("old")
     clock.advance(HALF_LIFE_SECONDS)
@@ -26,7 +26,7 @@ def test_a_count_halves_in_an_hour_and_yesterdays_favourite_loses_to_todays() ->
 
 def test_years_of_running_overflow_nothing() -> None:
     clock = FixedClock()
-    popularity = Popularity(clock)
+    popularity = Popularity[str](clock)
     for _ in range(10):
         popularity.count("a")
         clock.advance(1e7)
@@ -37,7 +37,7 @@ def test_years_of_running_overflow_nothing() -> None:
 
 def test_memory_is_bounded_and_the_popular_stay(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(popularity_module, "MAX_REGIONS", 10)
-    popularity = Popularity(FixedClock())
+    popularity = Popularity[str](FixedClock())
     for number in range(100):
         popularity.count("favourite")
         popularity.count(f"x{number}")
@@ -47,7 +47,7 @@ def test_memory_is_bounded_and_the_popular_stay(monkeypatch: pytest.MonkeyPatch)
 @given(st.lists(st.tuples(st.sampled_from("abc"), st.floats(0, 1e5)), max_size=40))
 def test_it_equals_the_sum_of_decayed_counts(requests: list[tuple[str, float]]) -> None:
     clock = FixedClock()
-    popularity = Popularity(clock)
+    popularity = Popularity[str](clock)
     expected = dict.fromkeys("abc", 0.0)
     for region, pause in requests:
         clock.advance(pause)

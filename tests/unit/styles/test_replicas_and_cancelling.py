@@ -11,7 +11,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from styles_kit import Killed, Replica, Room
 
 from terroir.training.jobs.documents import JobState
-from terroir.training.styles.leases import LEASE_SECONDS, Leases
+from terroir.store.leases import LEASE_SECONDS, Leases
 from terroir.training.styles.live import read_live
 from terroir.training.styles.model import PHASES, Phase, Registration, State
 

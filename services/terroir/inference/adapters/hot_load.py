@@ -18,7 +18,7 @@ from terroir.inference.adapters.following import Follower
 from terroir.inference.adapters.loading import AdapterLoader
 from terroir.inference.adapters.popularity import Popularity
 from terroir.inference.adapters.prefetching import Prefetcher
-from terroir.inference.adapters.reacting import RegistryReactions
+from terroir.inference.adapters.reacting import ChangeListener, RegistryReactions
 from terroir.inference.adapters.registry_gateway import RegistryGateway
 from terroir.inference.adapters.residency import Residency
 from terroir.inference.adapters.signature_policy import SignaturePolicy
@@ -41,6 +41,10 @@ class HotLoad:
     device: DeviceTier
     follower: Follower
     prefetcher: Prefetcher
+    registry: RegistryGateway
+    directory: Directory
+    listeners: list[ChangeListener]
+    """Who else wants to hear of the registry's changes."""
 
     def engine_ready(self, base: Base) -> None:
         """The engine has loaded the base: what was wanted can be fetched for it."""
@@ -64,22 +68,22 @@ async def hot_load(
     )  # fmt: skip
     residency = Residency(loader, settings.adapter_memory_bytes, metrics)
     on_device = DeviceTier(device, settings.adapter_device_bytes, metrics)
-    directory, popularity = Directory(source, clock, metrics), Popularity(clock)
+    directory, popularity = Directory(source, clock, metrics), Popularity[str](clock)
     prefetcher = Prefetcher(directory, residency, on_device, metrics)
     warmer = Warmer(
         directory, popularity, prefetcher, always=settings.warm_regions, most=settings.prefetched_regions,
         budget_bytes=int(settings.adapter_memory_bytes * _WARM_SHARE),
         interval_seconds=settings.prefetch_interval_seconds,
     )  # fmt: skip
-    follower = Follower(
-        source, RegistryReactions(directory, residency, on_device, prefetcher, warmer), metrics
-    )  # fmt: skip
+    listeners: list[ChangeListener] = []
+    reactions = RegistryReactions(directory, residency, on_device, prefetcher, warmer, listeners)
+    follower = Follower(source, reactions, metrics)
     stylist = Stylist(directory, residency, on_device, popularity, metrics)
     tasks = [asyncio.create_task(part.run(), name=type(part).__name__) for part in (follower, prefetcher, warmer)]
     for task in tasks:
         task.add_done_callback(_report)
     try:
-        yield HotLoad(stylist, residency, on_device, follower, prefetcher)
+        yield HotLoad(stylist, residency, on_device, follower, prefetcher, source, directory, listeners)
     finally:
         for task in tasks:
             task.cancel()

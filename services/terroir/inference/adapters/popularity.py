@@ -1,9 +1,9 @@
-"""Which regions are asked for lately."""
+"""What is asked for lately."""
 
 from __future__ import annotations
 
 import math
-from typing import Final
+from typing import Any, Final, Generic, Protocol, TypeVar
 
 from terroir.common.clock import Clock
 
@@ -11,32 +11,41 @@ HALF_LIFE_SECONDS: Final = 3600.0
 MAX_REGIONS: Final = 4096
 
 
-class Popularity:
-    """Counts of requests by region that halve every hour. They live in memory: a restart begins from zero."""
+class _Sortable(Protocol):
+    def __hash__(self) -> int: ...
+    def __lt__(self, other: Any, /) -> bool: ...
 
-    def __init__(self, clock: Clock) -> None:
+
+Thing = TypeVar("Thing", bound=_Sortable)
+
+
+class Popularity(Generic[Thing]):
+    """Counts of requests by what they name that halve every hour. They live in memory: a restart begins from zero."""
+
+    def __init__(self, clock: Clock, most: int = MAX_REGIONS) -> None:
+        """Of more than `most` things the less popular half is forgotten."""
         self._clock = clock
+        self._most = most
         self._began = clock.monotonic()
-        self._scores: dict[str, float] = {}
+        self._scores: dict[Thing, float] = {}
         """log2 of each count at `_began`: an older count needs no touching to weigh less, because newer ones grow."""
 
-    def count(self, region: str) -> None:
-        """One more request for a region."""
+    def count(self, thing: Thing) -> None:
+        """One more request for it."""
         elapsed = (self._clock.monotonic() - self._began) / HALF_LIFE_SECONDS
-        before = self._scores.get(region)
-        self._scores[region] = elapsed if before is None else _log2_sum(before, elapsed)
-        if len(self._scores) > MAX_REGIONS:
-            kept = self.most(MAX_REGIONS // 2)
-            self._scores = {region: self._scores[region] for region in kept}
+        before = self._scores.get(thing)
+        self._scores[thing] = elapsed if before is None else _log2_sum(before, elapsed)
+        if len(self._scores) > self._most:
+            self._scores = {kept: self._scores[kept] for kept in self.most(self._most // 2)}
 
-    def of(self, region: str) -> float:
-        """Today's count of a region."""
+    def of(self, thing: Thing) -> float:
+        """Its count of today."""
         elapsed = (self._clock.monotonic() - self._began) / HALF_LIFE_SECONDS
-        return 2.0 ** (self._scores[region] - elapsed) if region in self._scores else 0.0
+        return 2.0 ** (self._scores[thing] - elapsed) if thing in self._scores else 0.0
 
-    def most(self, number: int) -> list[str]:
-        """The most popular regions, the first one most."""
-        return sorted(self._scores, key=lambda region: (-self._scores[region], region))[:number]
+    def most(self, number: int) -> list[Thing]:
+        """The most popular ones, the first one most."""
+        return sorted(self._scores, key=lambda thing: (-self._scores[thing], thing))[:number]
 
 
 def _log2_sum(a: float, b: float) -> float:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import structlog
 
@@ -17,6 +19,22 @@ from terroir.inference.adapters.warming import Warmer
 _log = structlog.get_logger()
 
 
+class ChangeListener(Protocol):
+    """Who else acts on changes; what they do must not take long."""
+
+    def heard(self, change: Change) -> None:
+        """A change of the registry."""
+        ...
+
+    def withdrawn(self, file_digest: str) -> None:
+        """An adapter must not be shown any more."""
+        ...
+
+    def missed(self) -> None:
+        """Changes since the last one can't be told any more."""
+        ...
+
+
 @dataclass(frozen=True)
 class RegistryReactions:
     """Implements Reactions: fetch what was published, forget what was withdrawn, look again at what moved."""
@@ -26,6 +44,7 @@ class RegistryReactions:
     device: DeviceTier
     prefetcher: Prefetcher
     warmer: Warmer
+    listeners: Sequence[ChangeListener] = ()
 
     async def react(self, change: Change) -> None:
         """Raises Unavailable if a withdrawal can't be looked up now, so that it is told again."""
@@ -41,12 +60,16 @@ class RegistryReactions:
             await self._check(change.name)
         elif change.kind in (ChangeKind.REGION, ChangeKind.RECIPE):
             self.warmer.wake()
+        for listener in self.listeners:
+            listener.heard(change)
 
     async def begun(self, *, missed: bool) -> None:
         """Raises as `react` does."""
         if missed:
             for resident in list(self.residency.resident()):
                 await self._check(resident.version)
+            for listener in self.listeners:
+                listener.missed()
         self.prefetcher.retry()
         self.warmer.wake()
 
@@ -67,4 +90,6 @@ class RegistryReactions:
     def _forget(self, version: VersionInfo) -> None:
         self.device.forget(version.file_digest)
         self.residency.forget(version.file_digest)
+        for listener in self.listeners:
+            listener.withdrawn(version.file_digest)
         _log.info("withdrawn adapter forgotten", version=version.name, reason=version.withdrawn)

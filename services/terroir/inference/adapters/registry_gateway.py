@@ -13,7 +13,7 @@ from terroir._proto.registry.v1 import region_pb2, region_pb2_grpc, registry_pb2
 from terroir._proto.registry.v1 import registry_pb2 as pb
 from terroir.common.grpc_client import error_from_rpc
 from terroir.common.signed_version import signature_of, signed_facts
-from terroir.inference.adapters.sources import Change, ChangeKind, Recipe, VersionInfo
+from terroir.inference.adapters.sources import CanaryInfo, Change, ChangeKind, Recipe, VersionInfo
 
 _LOOKUP_SECONDS: Final = 10.0
 _KINDS: Final = {
@@ -64,7 +64,24 @@ class RegistryGateway:
             found = await self._regions.ResolveRegion(request, timeout=_LOOKUP_SECONDS)
         adapters = tuple((entry.adapter, entry.weight) for entry in found.recipe.adapters)
         recipe = found.recipe
-        return Recipe(adapters, recipe.prompt_prefix, recipe.negative_prompt, tuple(found.tried))
+        return Recipe(
+            adapters, recipe.prompt_prefix, recipe.negative_prompt, tuple(found.tried), found.source,
+            tuple(found.further),
+        )  # fmt: skip
+
+    async def canary(self, name: str) -> CanaryInfo | None:
+        """The canary of `adapters/{id}@{alias}`, by GetAdapter; None without one, and for names that are no alias."""
+        adapter, _, alias = name.partition("@")
+        if not alias:
+            return None
+        with _typed_errors():
+            found = await self._registry.GetAdapter(pb.GetAdapterRequest(name=adapter), timeout=_LOOKUP_SECONDS)
+        for entry in found.aliases:
+            if entry.alias == alias and entry.HasField("canary"):
+                canary = entry.canary
+                expires = float(canary.expire_time.seconds) if canary.HasField("expire_time") else None
+                return CanaryInfo(canary.version, canary.percent, expires)
+        return None
 
     async def changes(self, resume_token: str) -> AsyncGenerator[Change]:
         """Watch; the call is cancelled when the generator is closed."""

@@ -38,6 +38,21 @@ class Recipe:
     """For requests that bring none."""
     tried: tuple[str, ...]
     """Regions that were asked, in order."""
+    source: str = ""
+    """Region that has it; empty if none has any."""
+    further: tuple[str, ...] = ()
+    """Regions that the source lies in, nearest first."""
+
+
+@dataclass(frozen=True)
+class CanaryInfo:
+    """A version that a share of an alias's callers gets."""
+
+    version: str
+    """`adapters/{id}/versions/{number}`."""
+    percent: float
+    expires_at: float | None
+    """Seconds since 1970; None: never by itself."""
 
 
 class AdapterSource(Protocol):

@@ -84,7 +84,7 @@ class Stylist:
         directory: Directory,
         residency: Residency,
         device: DeviceTier,
-        popularity: Popularity,
+        popularity: Popularity[str],
         metrics: TierMetrics,
     ) -> None:
         self._directory = directory

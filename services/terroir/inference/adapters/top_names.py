@@ -31,7 +31,7 @@ class TopNames:
         self._most = most
         self._clock = clock
         self._on_left = on_left
-        self._popularity = Popularity(clock)
+        self._popularity = Popularity[str](clock)
         self._labels: set[str] = set()
         self._replaced_at = clock.monotonic()
 

@@ -22,7 +22,7 @@ class Warmer:
     """Looks at the popular regions at start, at an interval, and when something changed. One event loop owns it."""
 
     def __init__(
-        self, directory: Directory, popularity: Popularity, prefetcher: Prefetcher, *,
+        self, directory: Directory, popularity: Popularity[str], prefetcher: Prefetcher, *,
         always: Sequence[str], most: int, budget_bytes: int, interval_seconds: float,
     ) -> None:  # fmt: skip
         """`always` are regions that count as popular without requests; `budget_bytes` bounds the files of all."""

@@ -141,14 +141,19 @@ def _weights(raw: RawWish) -> list[Tag]:
 
 
 def _size(raw: RawWish, limits: Limits) -> tuple[int, int]:
-    if raw.aspect_ratio is not None and (raw.width or raw.height):
+    return cover_pixels(raw.width, raw.height, raw.aspect_ratio, limits)
+
+
+def cover_pixels(width: int, height: int, ratio: AspectRatio | None, limits: Limits) -> tuple[int, int]:
+    """Width and height of a picture, 0 filled in; raises InvalidArgument."""
+    if ratio is not None and (width or height):
         raise InvalidArgument(
             "aspect_ratio and width or height contradict each other; give one of them",
             reason="CONFLICTING_SIZE",
             field="aspect_ratio",
         )
-    native = cover_size(raw.aspect_ratio or AspectRatio.SQUARE, limits.native_resolution)
-    width, height = raw.width or native[0], raw.height or native[1]
+    native = cover_size(ratio or AspectRatio.SQUARE, limits.native_resolution)
+    width, height = width or native[0], height or native[1]
     for field, value in (("width", width), ("height", height)):
         if value < SIZE_MULTIPLE or value % SIZE_MULTIPLE:
             raise InvalidArgument(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 import re
 from datetime import datetime
@@ -10,27 +9,19 @@ from typing import Final
 
 from terroir.common.clock import Clock
 from terroir.common.errors import InvalidArgument
+from terroir.common.sticky import takes_canary
 from terroir.registry.moving.state import AliasEntry, Canary
 
 MAX_GUARDRAILS: Final = 8
-_BUCKETS: Final = 10_000
 _METRIC: Final = re.compile(r"[a-z][a-z0-9_]{0,62}")
 
 
 def side(adapter: str, alias: str, entry: AliasEntry, sticky_key: str, now: datetime) -> int:
-    """Number of the version that a caller gets; without a key, or once the canary has ended, the alias's own.
-
-    A caller falls into one of 10,000 buckets: the first 8 bytes (big-endian) of SHA-256 over
-    `{adapter}@{alias}#{canary version}`, a line feed and the sticky key, modulo 10,000. Buckets below `percent * 100`
-    get the canary. So a caller stays on a side while the share grows, and canaries of different aliases or versions
-    fall independently.
-    """
+    """Number of the version that a caller gets (see `takes_canary`); the alias's own once the canary has ended."""
     canary = running(entry, now)
-    if canary is None or not sticky_key:
-        return entry.number
-    drawn = hashlib.sha256(f"{adapter}@{alias}#{canary.number}\n{sticky_key}".encode()).digest()
-    bucket = int.from_bytes(drawn[:8], "big") % _BUCKETS
-    return canary.number if bucket * 100 < canary.percent * _BUCKETS else entry.number
+    if canary is not None and takes_canary(f"{adapter}@{alias}", canary.number, canary.percent, sticky_key):
+        return canary.number
+    return entry.number
 
 
 def running(entry: AliasEntry, now: datetime) -> Canary | None:

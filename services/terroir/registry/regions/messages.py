@@ -44,6 +44,7 @@ def resolution_message(resolution: Resolution) -> pb.ResolveRegionResponse:
         tried=[region_name(code) for code in resolution.tried],
         season=resolution.season or "",
         saved_recipe=_optional_name(resolution.saved_recipe),
+        further=[region_name(code) for code in resolution.further],
     )
 
 

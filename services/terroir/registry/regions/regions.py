@@ -37,6 +37,8 @@ class Resolution:
     """Its season that applied; None if its plain recipe did."""
     saved_recipe: str | None = None
     """Id of the saved recipe that it names; None if the recipe is its own."""
+    further: tuple[str, ...] = ()
+    """Codes that the source lies in, nearest first."""
 
 
 class Regions:
@@ -118,7 +120,8 @@ class Regions:
         state, day = self._log.current(), day or self._clock.now().date()
         tried: list[str] = []
         known = False
-        for at in state.tree.chain(code):
+        chain = state.tree.chain(code)
+        for at in chain:
             tried.append(at)
             region = state.tree.get(at)
             if region is None:
@@ -127,7 +130,7 @@ class Regions:
             choice, season = region.spec.choice_on(day, campaign)
             if not choice.is_empty:
                 recipe = choice.recipe if choice.saved is None else find_recipe(state, choice.saved).style
-                return Resolution(recipe, tuple(tried), at, season, choice.saved)
+                return Resolution(recipe, tuple(tried), at, season, choice.saved, tuple(chain))
         if not known:
             raise _nowhere(code, tried)
         return Resolution(None, tuple(tried))

@@ -17,9 +17,9 @@ from terroir.common.clock import Clock
 from terroir.common.errors import Aborted, Cancelled, DeadlineExceeded, ResourceExhausted, TerroirError, Unavailable
 from terroir.store.errors import StoreError, StoreUnavailable
 from terroir.store.interface import ObjectStore
+from terroir.store.leases import Leases
 from terroir.training.jobs.documents import Job, Jobs
 from terroir.training.styles.errors import RegistrationNotFound
-from terroir.training.styles.leases import Leases
 from terroir.training.styles.live import Live, write_live
 from terroir.training.styles.model import Failure, Phase, Registration, State
 from terroir.training.styles.registrations import Registrations

@@ -309,6 +309,7 @@ class ResolveRegionResponse(_message.Message):
     TRIED_FIELD_NUMBER: _builtins.int
     SEASON_FIELD_NUMBER: _builtins.int
     SAVED_RECIPE_FIELD_NUMBER: _builtins.int
+    FURTHER_FIELD_NUMBER: _builtins.int
     source: _builtins.str
     """Region that it came from, `regions/{code}`; empty if none has one."""
     season: _builtins.str
@@ -323,6 +324,10 @@ class ResolveRegionResponse(_message.Message):
     def tried(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Regions that were asked, in order."""
 
+    @_builtins.property
+    def further(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Regions that the source lies in and that were not asked, nearest first."""
+
     def __init__(
         self,
         *,
@@ -331,10 +336,11 @@ class ResolveRegionResponse(_message.Message):
         tried: _abc.Iterable[_builtins.str] | None = ...,
         season: _builtins.str = ...,
         saved_recipe: _builtins.str = ...,
+        further: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["recipe", b"recipe"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["recipe", b"recipe", "saved_recipe", b"saved_recipe", "season", b"season", "source", b"source", "tried", b"tried"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["further", b"further", "recipe", b"recipe", "saved_recipe", b"saved_recipe", "season", b"season", "source", b"source", "tried", b"tried"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

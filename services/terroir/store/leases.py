@@ -51,6 +51,11 @@ class Leases:
             renewing.join()
             self._say(key, number, over=True)
 
+    def forget(self, key: str) -> None:
+        """Remove what past leases left, once the work is done for good and whoever comes later sees that it is."""
+        for old in list(self._store.list(key)):
+            self._store.delete(old)
+
     def _take(self, key: str) -> int | None:
         number = 1
         while True:

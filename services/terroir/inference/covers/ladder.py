@@ -1,0 +1,167 @@
+"""What may answer for a region, best first: its own style, those of the regions that it lies in, the bare base."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, replace
+from enum import StrEnum
+from typing import Any, Final
+
+from terroir.common.sticky import takes_canary
+from terroir.inference.covers.looks import Look, Worn
+
+MAX_PREVIOUS: Final = 4
+"""Looks of a rung that are remembered after it changed."""
+
+
+class RungKind(StrEnum):
+    """Which cover answers."""
+
+    REGION = "region"
+    PARENT = "parent"
+    BASE = "base"
+    DEFAULT = "default"
+
+
+class Lack(StrEnum):
+    """Why a better rung does not."""
+
+    NONE = ""
+    NOT_DRAWN = "not_drawn"
+    REGION_UNKNOWN = "region_unknown"
+    REGISTRY_UNREACHABLE = "registry_unreachable"
+    STORE_UNREACHABLE = "store_unreachable"
+    MODEL_LOADING = "model_loading"
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A canary of one of a recipe's adapters."""
+
+    alias: str
+    """`{adapter}@{alias}`."""
+    number: int
+    percent: float
+    expires_at: float | None
+    """Seconds since 1970."""
+    place: int
+    """Position of the adapter in the look."""
+    worn: Worn
+    """What a share of the callers get there."""
+
+
+@dataclass(frozen=True)
+class Dress:
+    """A recipe as it is worn now."""
+
+    look: Look
+    """With the aliases' own versions."""
+    trials: tuple[Trial, ...] = ()
+
+    def look_for(self, sticky_key: str, now: float) -> Look:
+        """The look that a caller gets; `now` in seconds since 1970."""
+        look = self.look
+        for trial in self.trials:
+            over = trial.expires_at is not None and now >= trial.expires_at
+            if not over and takes_canary(trial.alias, trial.number, trial.percent, sticky_key):
+                look = _with(look, trial)
+        return look
+
+    def looks(self) -> Iterator[Look]:
+        """Every look that some caller may get."""
+        found = {self.look.digest: self.look}
+        for trial in self.trials:
+            found |= {look.digest: look for look in [_with(look, trial) for look in found.values()]}
+        return iter(found.values())
+
+
+@dataclass(frozen=True)
+class Superseded:
+    """A look that a rung had."""
+
+    look: Look
+    since: float
+    """When it had it no longer, in seconds since 1970."""
+
+
+@dataclass(frozen=True)
+class Rung:
+    """One step of a ladder."""
+
+    kind: RungKind
+    source: str
+    """Region whose recipe it is; empty for the base."""
+    dress: Dress
+    previous: tuple[Superseded, ...] = ()
+    """Newest first."""
+
+    def after(self, before: Rung, now: float) -> Rung:
+        """With what it was before among the previous looks."""
+        current = {look.digest for look in self.dress.looks()}
+        gone = [Superseded(look, now) for look in before.dress.looks() if look.digest not in current]
+        older = [each for each in before.previous if each.look.digest not in current]
+        distinct = {each.look.digest: each for each in reversed([*gone, *older])}
+        kept = sorted(distinct.values(), key=lambda each: -each.since)[:MAX_PREVIOUS]
+        return replace(self, previous=tuple(kept))
+
+    def without(self, withdrawn: frozenset[str]) -> Rung:
+        """Without previous looks that wear an adapter, by file digest, which must not be shown any more."""
+        kept = tuple(
+            each for each in self.previous if not any(worn.file_digest in withdrawn for worn in each.look.adapters)
+        )
+        return self if len(kept) == len(self.previous) else replace(self, previous=kept)
+
+
+@dataclass(frozen=True)
+class Ladder:
+    """All that may answer for a region."""
+
+    region: str
+    rungs: tuple[Rung, ...]
+    lack: Lack = Lack.NONE
+    """Why the region's own rung is not among them."""
+
+    @property
+    def own(self) -> Rung | None:
+        """The rung of the region's own style, unless it has none that can be drawn."""
+        if self.lack or not self.rungs or self.rungs[0].kind is not RungKind.REGION:
+            return None
+        return self.rungs[0]
+
+    @property
+    def adapters(self) -> frozenset[str]:
+        """Adapters, `adapters/{id}`, that any rung wears now or has on trial."""
+        looks = (look for rung in self.rungs for look in rung.dress.looks())
+        return frozenset(worn.version.partition("/versions/")[0] for look in looks for worn in look.adapters)
+
+    def after(self, before: Ladder, now: float) -> Ladder:
+        """With the previous looks of each rung, told apart by their regions."""
+        known = {rung.source: rung for rung in before.rungs}
+        rungs = (rung.after(known[rung.source], now) if rung.source in known else rung for rung in self.rungs)
+        return replace(self, rungs=tuple(rungs))
+
+    def without(self, withdrawn: frozenset[str]) -> Ladder:
+        """As `Rung.without`, on all rungs."""
+        return replace(self, rungs=tuple(rung.without(withdrawn) for rung in self.rungs))
+
+    def to_body(self) -> dict[str, Any]:
+        """As a JSON-able value."""
+        return asdict(self)
+
+    @staticmethod
+    def from_body(body: Mapping[str, Any]) -> Ladder:
+        """Inverse of `to_body`; raises TypeError, KeyError or ValueError for anything else."""
+        return Ladder(body["region"], tuple(map(_rung_of, body["rungs"])), Lack(body["lack"]))
+
+
+def _with(look: Look, trial: Trial) -> Look:
+    adapters = list(look.adapters)
+    adapters[trial.place] = trial.worn
+    return replace(look, adapters=tuple(adapters))
+
+
+def _rung_of(body: Mapping[str, Any]) -> Rung:
+    trials = tuple(Trial(**{**each, "worn": Worn(**each["worn"])}) for each in body["dress"]["trials"])
+    dress = Dress(Look.from_body(body["dress"]["look"]), trials)
+    previous = tuple(Superseded(Look.from_body(each["look"]), each["since"]) for each in body["previous"])
+    return Rung(RungKind(body["kind"]), body["source"], dress, previous)
