@@ -158,7 +158,7 @@ class Tiers:
         self.residency = Residency(self.loader, host_bytes, self.metrics)
         self.device = DeviceTier(self.engine, device_bytes, self.metrics)
         self.directory = Directory(self.registry, self.clock, self.metrics)
-        self.popularity = Popularity(self.clock)
+        self.popularity = Popularity[str](self.clock)
         self.prefetcher = Prefetcher(self.directory, self.residency, self.device, self.metrics, pause=no_pause)
         self.warmer = Warmer(
             self.directory, self.popularity, self.prefetcher, always=(), most=4, budget_bytes=1 << 20,

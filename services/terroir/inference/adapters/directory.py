@@ -103,7 +103,8 @@ class Directory:
         try:
             if patient:
                 return await ask(name)
-            return await asyncio.wait_for(ask(name), _PATIENCE_SECONDS)
+            async with asyncio.timeout(_PATIENCE_SECONDS):
+                return await ask(name)
         except (Unavailable, DeadlineExceeded, TimeoutError) as error:
             cause = error.reason if isinstance(error, TerroirError) else f"no answer in {_PATIENCE_SECONDS:g} s"
             raise RegistryUnreachable(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
 from typing import Final, Protocol
 
@@ -81,7 +81,7 @@ class Follower:
 
     async def _follow(self) -> None:
         async with aclosing(self._source.changes(self._resume_token)) as changes:
-            while (change := await asyncio.wait_for(anext(changes, None), SILENCE_SECONDS)) is not None:
+            while (change := await _next(changes)) is not None:
                 if not self._connected:
                     await self._reactions.begun(missed=self._missed)
                     self._missed = False
@@ -98,3 +98,12 @@ class Follower:
     def _set_connected(self, connected: bool) -> None:
         self._connected = connected
         self._metrics.watching(connected)
+
+
+async def _next(changes: AsyncGenerator[Change]) -> Change | None:
+    """The next change, None at the end; raises TimeoutError when nothing comes.
+
+    Not wait_for: in Python 3.11 it swallows a cancel that comes together with what it waits for (CPython 86296).
+    """
+    async with asyncio.timeout(SILENCE_SECONDS):
+        return await anext(changes, None)

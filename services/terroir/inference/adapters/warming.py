@@ -44,7 +44,9 @@ class Warmer:
         while True:
             await self.warm()
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._woken.wait(), self._interval_seconds)
+                # Not wait_for: in Python 3.11 it swallows a cancel that comes together with what it waits for.
+                async with asyncio.timeout(self._interval_seconds):
+                    await self._woken.wait()
                 await asyncio.sleep(_GATHER_SECONDS)
             self._woken.clear()
 

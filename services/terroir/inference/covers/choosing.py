@@ -8,7 +8,7 @@ from typing import Final, Protocol
 import numpy as np
 import numpy.typing as npt
 
-DIVERSITY: Final = 0.5
+DIVERSITY: Final = 1.0
 """How much distance to what is chosen already counts beside agreement; see `diverse`."""
 
 

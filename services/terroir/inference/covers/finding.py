@@ -120,7 +120,7 @@ class Finder:
 
     def __init__(
         self, ladders: Ladders, shelf: Shelf, invalidations: Invalidations, fills: Fills, demand: Demand,
-        metrics: CoverMetrics, clock: Clock, *, memory_bytes: int,
+        metrics: CoverMetrics, clock: Clock, *, memory_bytes: int, store_seconds: float = STORE_SECONDS,
     ) -> None:  # fmt: skip
         self._ladders = ladders
         self._shelf = shelf
@@ -129,6 +129,7 @@ class Finder:
         self._demand = demand
         self._metrics = metrics
         self._clock = clock
+        self._store_seconds = store_seconds
         # Sets are small and asked for each time: files must not push them out.
         self._sets = ByteCache[Unit, _Held](memory_bytes // 4)
         self._files = ByteCache[str, bytes](memory_bytes - memory_bytes // 4)
@@ -152,7 +153,7 @@ class Finder:
             _Ask(content, content_digest(content), query, ladders[query.region], steps[query.region])
             for query in queries for content in query.contents
         ]  # fmt: skip
-        until = self._clock.monotonic() + STORE_SECONDS
+        until = self._clock.monotonic() + self._store_seconds
         reached = await self._descend(asks, shape, until)
         files: dict[str, bytes] = {}
         if with_data:

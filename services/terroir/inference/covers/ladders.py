@@ -6,6 +6,7 @@ import asyncio
 import json
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from typing import Final, Protocol
 
 import structlog
@@ -62,7 +63,7 @@ class Ladders:
 
     def __init__(
         self, names: Names, canaries: Canaries, base: Callable[[], Base], store: ObjectStore, clock: Clock,
-        changed: Callable[[Ladder], None] = lambda _ladder: None,
+        changed: Callable[[Ladder], None] = lambda _ladder: None, *, patience_seconds: float = PATIENCE_SECONDS,
     ) -> None:  # fmt: skip
         """`base` raises ModelLoading; `changed` hears of each ladder whose own style is another than before."""
         self._names = names
@@ -71,6 +72,7 @@ class Ladders:
         self._store = store
         self._clock = clock
         self._changed = changed
+        self._patience_seconds = patience_seconds
         self._known: OrderedDict[str, Ladder] = OrderedDict()
         """By region, longest unasked first."""
         self._looked: dict[str, float] = {}
@@ -86,7 +88,8 @@ class Ladders:
             self._known.move_to_end(region)
             return known
         try:
-            return await asyncio.wait_for(asyncio.shield(self._build(region)), PATIENCE_SECONDS)
+            async with asyncio.timeout(self._patience_seconds):
+                return await asyncio.shield(self._build(region))
         except TimeoutError:
             return self._bare(region, Lack.REGISTRY_UNREACHABLE)
 
@@ -114,18 +117,20 @@ class Ladders:
     async def run(self) -> None:
         """Look again at what is due, until cancelled."""
         while True:
-            now = self._clock.monotonic()
-            old = [region for region, at in self._looked.items() if now - at > _AGE_SECONDS]
-            due = list(dict.fromkeys([*reversed(self._due), *old]))
-            self._due.clear()
-            for at in range(0, len(due), _AT_ONCE):
-                await asyncio.gather(*(self._build(region) for region in due[at : at + _AT_ONCE]))
-            try:
-                await asyncio.wait_for(self._woken.wait(), _AGE_SECONDS / 4)
-            except TimeoutError:
-                continue
-            finally:
-                self._woken.clear()
+            await self.look_again()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_AGE_SECONDS / 4):
+                    await self._woken.wait()
+            self._woken.clear()
+
+    async def look_again(self) -> None:
+        """Look up what changed or is old, the regions asked for last first."""
+        now = self._clock.monotonic()
+        old = [region for region, at in self._looked.items() if now - at > _AGE_SECONDS]
+        due = list(dict.fromkeys([*reversed(self._due), *old]))
+        self._due.clear()
+        for at in range(0, len(due), _AT_ONCE):
+            await asyncio.gather(*(self._build(region) for region in due[at : at + _AT_ONCE]))
 
     def _again(self, regions: Iterable[str]) -> None:
         for region in list(regions):

@@ -114,7 +114,8 @@ class Preparer:
                     await self._look(running)
                 self._woken.clear()
                 with suppress(TimeoutError):
-                    await asyncio.wait_for(self._woken.wait(), _LOOK_SECONDS)
+                    async with asyncio.timeout(_LOOK_SECONDS):
+                        await self._woken.wait()
 
     async def _new(self) -> list[_Running]:
         """Preparations that have not ended and are not carried out here."""
