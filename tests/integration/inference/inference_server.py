@@ -15,7 +15,7 @@ import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from terroir._proto.inference.v1 import inference_pb2 as pb
-from terroir._proto.inference.v1 import inference_pb2_grpc
+from terroir._proto.inference.v1 import cover_pb2_grpc, inference_pb2_grpc
 from terroir.common.errors import TerroirError
 from terroir.common.grpc_client import channel, error_from_rpc
 from terroir.common.server import Server
@@ -48,6 +48,7 @@ class RunningInference:
 
     stub: Any
     health: Any
+    covers: Any = None
 
     def generate(self, timeout: float = 120, **fields: Any) -> Answer:
         """Draw a small picture with fields replaced."""
@@ -117,7 +118,11 @@ def running_server(
 def running_inference(settings: InferenceSettings) -> Iterator[RunningInference]:
     """A server whose engine may still be loading."""
     with running_server("inference", settings, build) as target, channel(target) as opened:
-        yield RunningInference(inference_pb2_grpc.InferenceServiceStub(opened), health_pb2_grpc.HealthStub(opened))
+        yield RunningInference(
+            inference_pb2_grpc.InferenceServiceStub(opened),
+            health_pb2_grpc.HealthStub(opened),
+            cover_pb2_grpc.CoverServiceStub(opened),
+        )
 
 
 def until(condition: Any, timeout: float = 60) -> None:

@@ -16,8 +16,8 @@ def test_the_committed_page_is_that_of_the_committed_results():
     assert PAGE.read_text(encoding="utf-8") == page.render(load_all(RESULTS, AREAS))
 
 
-RECORDS = {"compatibility.json", "soak.json"}
-"""What lies beside the areas' results: a calibration's raw rows, and the outcomes of soaks."""
+RECORDS = {"compatibility.json", "separation.json", "soak.json"}
+"""What lies beside the areas' results: raw rows of a calibration, the table of the judge, and the outcomes of soaks."""
 
 
 def test_committed_results_are_of_known_areas_measured_in_full():
