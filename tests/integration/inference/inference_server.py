@@ -14,8 +14,8 @@ from typing import Any
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from terroir._proto.inference.v1 import inference_pb2 as pb
 from terroir._proto.inference.v1 import cover_pb2_grpc, inference_pb2_grpc
+from terroir._proto.inference.v1 import inference_pb2 as pb
 from terroir.common.errors import TerroirError
 from terroir.common.grpc_client import channel, error_from_rpc
 from terroir.common.server import Server

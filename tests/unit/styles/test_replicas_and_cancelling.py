@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 from styles_kit import Killed, Replica, Room
 
-from terroir.training.jobs.documents import JobState
 from terroir.store.leases import LEASE_SECONDS, Leases
+from terroir.training.jobs.documents import JobState
 from terroir.training.styles.live import read_live
 from terroir.training.styles.model import PHASES, Phase, Registration, State
 
