@@ -11,7 +11,7 @@ from PIL import Image
 
 from terroir.inference.engine.decoding import VaeWorker
 from terroir.inference.engine.loop import DrawingLoop
-from terroir.inference.engine.messages import DrawJob, Drawn, Failed, JobEvent
+from terroir.inference.engine.messages import DrawingEvent, DrawJob, Drawn, Failed
 from terroir.inference.engine.pipeline.model import Model
 from terroir.inference.engine.wearing.layers import adapt
 from terroir.inference.engine.wearing.stacks import Stacks
@@ -70,13 +70,13 @@ class Drawer:
         return [Image.open(path).convert("RGB") for path in paths]
 
     def _draw(self, column: Column) -> list[Image.Image]:
-        events: list[JobEvent] = []
+        events: list[DrawingEvent] = []
         stacks = Stacks(adapt(self._model.layers()), budget_bytes=_MERGED_BYTES)
         vae = VaeWorker(
             self._model, events.append, lambda job, encoded: loop.encoded(job, encoded), preview=self._model.decode,
             used_bytes=lambda: stacks.used_bytes,
         )  # fmt: skip
-        loop = DrawingLoop(self._model, stacks, vae, _ROWS, events.append)
+        loop = DrawingLoop(self._model, stacks, vae, _ROWS, events.append, spare_tick_seconds=0.05)
         for name in column.styles:
             stacks.put(name, stacks.prepare(self._adapters[name]))
         for number, prompt in enumerate(PROMPTS):

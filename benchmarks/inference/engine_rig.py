@@ -8,7 +8,7 @@ from typing import Any, Literal
 from benchmarks import adapters
 from terroir.inference.engine.decoding import VaeWorker
 from terroir.inference.engine.loop import DrawingLoop
-from terroir.inference.engine.messages import DrawJob, Drawn, Failed, JobEvent, PlanName
+from terroir.inference.engine.messages import DrawingEvent, DrawJob, Drawn, Failed, PlanName
 from terroir.inference.engine.pipeline.model import Model
 from terroir.inference.engine.wearing.layers import adapt
 from terroir.inference.engine.wearing.stacks import Stacks
@@ -28,13 +28,15 @@ class EngineRig:
         static_rows: int = 0,
     ) -> None:  # fmt: skip
         """`files` are the styles; without, eight random ones that change layers of every kind."""
-        self.model, self.events = model, list[JobEvent]()
+        self.model, self.events = model, list[DrawingEvent]()
         self.stacks = Stacks(adapt(model.layers()), budget_bytes=MERGED_BYTES, plan=plan, static_rows=static_rows)
         self.vae = VaeWorker(
             model, self.events.append, lambda job, encoded: self.loop.encoded(job, encoded), preview=model.decode,
             used_bytes=lambda: self.stacks.used_bytes, device=model.device,
         )  # fmt: skip
-        self.loop = DrawingLoop(model, self.stacks, self.vae, max_batch_rows=32, emit=self.events.append)
+        self.loop = DrawingLoop(
+            model, self.stacks, self.vae, max_batch_rows=32, emit=self.events.append, spare_tick_seconds=0.05
+        )
         table = model.key_table()
         for seed, file in enumerate(files or [adapters.everywhere(table, seed) for seed in range(STYLES)]):
             self.stacks.put(style(seed), self.stacks.prepare(parse(file, table).adapter))

@@ -28,6 +28,7 @@ from terroir.inference.engine.messages import (
     JobEvent,
     LoadFailed,
     PutAdapter,
+    SpareTick,
     Stop,
 )
 from terroir.inference.engine.pipe import send
@@ -167,6 +168,8 @@ class EngineHost:
             self._announcing = asyncio.ensure_future(self._on_serving(True))
         elif isinstance(event, LoadFailed):
             self._load_error = event.message
+        elif isinstance(event, SpareTick):
+            self._metrics.spare_tick(event)
         else:
             self._metrics.job_event(event)
             if (mailbox := self._mailboxes.get(event.id)) is not None:

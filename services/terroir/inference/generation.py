@@ -100,18 +100,15 @@ class Generator:
         self, raw: RawWish, picture_format: PictureFormat, remaining_seconds: float | None
     ) -> AsyncGenerator[Progress]:
         """Draw; closing the iterator cancels. Raises a TerroirError for whatever forbids it."""
-        deadline = None if remaining_seconds is None else self._clock.monotonic() + remaining_seconds
-        info = self._engine.info
-        wish = check_wish(raw, self._limits(info))
-        self._learn_profile(info)
-        start = await self._start(wish)
+        deadline = self._deadline(remaining_seconds)
+        wish, start = await self._understand(raw)
         demand = Demand(_work(wish), wish.priority, deadline)
         async with self._admission.enter(demand) as place, AsyncExitStack() as held:
             yield Waiting(place.position, place.predicted_seconds)
             with span("wait for turn", position=place.position, priority=wish.priority.name) as waiting:
                 # Adapters load while the request waits for its turn, so the queue hides the load.
                 style = await place.while_waiting(held.enter_async_context(self._stylist.dress(wish, self.base())))
-                waits = Waits(place, loaded=self._clock.monotonic())
+                waits = Waits(place.arrived, loaded=self._clock.monotonic(), place=place)
                 await self._safety.allow_prompt(style.prompt, style.negative_prompt)
                 await place.turn()
                 waits.turn = self._clock.monotonic()
@@ -120,6 +117,34 @@ class Generator:
             async with aclosing(self._draw(wish, start, style, picture_format, deadline, waits)) as events:
                 async for progress in events:
                     yield progress
+
+    async def prepare(
+        self, raw: RawWish, picture_format: PictureFormat, remaining_seconds: float | None = None
+    ) -> AsyncGenerator[Progress]:
+        """Draw what nobody waits for, in rows that others leave, so whatever priority it names; closing cancels.
+
+        It takes no place of those who wait, and nothing is predicted for it: it may rest for as long as they draw. How
+        many are prepared at once is the caller's affair. Raises a TerroirError for whatever forbids it.
+        """
+        arrived, deadline = self._clock.monotonic(), self._deadline(remaining_seconds)
+        wish, start = await self._understand(raw)
+        async with self._stylist.dress(wish, self.base()) as style:
+            waits = Waits(arrived, loaded=self._clock.monotonic())
+            await self._safety.allow_prompt(style.prompt, style.negative_prompt)
+            waits.turn = self._clock.monotonic()
+            async with aclosing(self._draw(wish, start, style, picture_format, deadline, waits)) as events:
+                async for progress in events:
+                    yield progress
+
+    def _deadline(self, remaining_seconds: float | None) -> float | None:
+        return None if remaining_seconds is None else self._clock.monotonic() + remaining_seconds
+
+    async def _understand(self, raw: RawWish) -> tuple[Wish, Start]:
+        """What is asked for, checked, and where its drawing begins."""
+        info = self._engine.info
+        wish = check_wish(raw, self._limits(info))
+        self._learn_profile(info)
+        return wish, await self._start(wish)
 
     def _learn_profile(self, info: EngineInfo) -> None:
         if info is not self._profiled:
@@ -148,7 +173,7 @@ class Generator:
         self, wish: Wish, start: Start, style: Style, picture_format: PictureFormat, deadline: float | None,
         waits: Waits,
     ) -> AsyncGenerator[Progress]:  # fmt: skip
-        job = _job(wish, start, style, deadline)
+        job = _job(wish, start, style, deadline, spare=waits.place is None)
         applied, base = _applied(style), self.base()
         async with (
             self._device.hold(style.adapters),
@@ -177,7 +202,8 @@ class Generator:
                     _log.info("picture made", picture_id=about.picture_id, index=event.index, size_bytes=len(data))
                     yield PictureMade(event.index, seed, data, about.picture_id, about.to_json())
                 elif isinstance(event, Finished):
-                    self._admission.drawn(waits.place, waits.before_ticks, waits.after_ticks)
+                    if waits.place is not None:
+                        self._admission.drawn(waits.place, waits.before_ticks, waits.after_ticks)
                     yield AllMade(
                         adapters=applied,
                         sources=_origins(style),
@@ -195,7 +221,7 @@ def _work(wish: Wish) -> Work:
     return Work(wish.width, wish.height, rows, wish.made_steps, len(wish.seeds))
 
 
-def _job(wish: Wish, start: Start, style: Style, deadline: float | None) -> DrawJob:
+def _job(wish: Wish, start: Start, style: Style, deadline: float | None, *, spare: bool) -> DrawJob:
     return DrawJob(
         id=uuid.uuid4().hex,
         prompt=style.prompt,
@@ -210,6 +236,7 @@ def _job(wish: Wish, start: Start, style: Style, deadline: float | None) -> Draw
         start=start,
         preview_interval_steps=wish.preview_interval_steps,
         deadline=deadline,
+        spare=spare,
     )
 
 

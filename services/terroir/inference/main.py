@@ -87,6 +87,7 @@ def _engine_config(settings: InferenceSettings) -> EngineConfig:
         preview_decoder=settings.preview_decoder,
         merged_budget_bytes=settings.merged_memory_bytes,
         max_batch_rows=settings.max_batch_rows,
+        spare_tick_seconds=settings.spare_tick_seconds,
     )
 
 

@@ -8,7 +8,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from terroir.inference.adapters.tier_metrics import TierMetrics
 from terroir.inference.admission.admission import Admission
-from terroir.inference.engine.messages import Drawn, Failed, Finished, JobEvent, Stepped
+from terroir.inference.engine.messages import Drawn, Failed, Finished, JobEvent, SpareTick, Stepped
 
 _ENGINE_REASONS: Final = ("DEVICE_MEMORY_FULL", "DRAWING_FAILED", "DEADLINE_EXCEEDED")
 
@@ -37,6 +37,16 @@ class InferenceMetrics:
             "terroir_inference_step_seconds",
             "Wall time of one denoiser call with its scheduler steps, by request that took part.",
             buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10),
+            registry=registry,
+        )
+        self._spare_offered = Counter(
+            "terroir_inference_spare_rows_offered",
+            "Rows of denoiser calls that pictures nobody waits for could have had, summed over calls.",
+            registry=registry,
+        )
+        self._spare_filled = Counter(
+            "terroir_inference_spare_rows_filled",
+            "Rows of denoiser calls that pictures nobody waits for had, summed over calls.",
             registry=registry,
         )
         self._refusals = Counter(
@@ -69,6 +79,11 @@ class InferenceMetrics:
             self._images.inc()
         elif isinstance(event, Failed):
             self._failures.labels(event.reason).inc()
+
+    def spare_tick(self, tick: SpareTick) -> None:
+        """Take what became of a tick's spare rows."""
+        self._spare_offered.inc(tick.offered)
+        self._spare_filled.inc(tick.filled)
 
     def refused(self, stage: str) -> None:
         """Count one refusal of the safety check, of a `prompt` or a `picture`."""

@@ -51,6 +51,13 @@ class InferenceSettings(ServiceSettings):
     max_batch_rows: int = Field(
         default=32, ge=1, le=1024, description="Most rows of one denoiser call; a picture with guidance takes two."
     )
+    spare_tick_seconds: float = Field(
+        default=0.05,
+        gt=0,
+        le=10,
+        description="Seconds that a denoiser call may take that is made only for pictures that nobody waits for; a "
+        "request that arrives waits for its end.",
+    )
     adapter_memory_bytes: int = Field(
         default=2048 * _MIB, ge=_MIB, description="Bytes of adapters kept in host memory."
     )

@@ -12,7 +12,7 @@ import numpy as np
 
 from terroir.inference.engine.decoding import VaeWorker
 from terroir.inference.engine.loop import DrawingLoop
-from terroir.inference.engine.messages import DrawJob, Drawn, JobEvent, PlanName, Raster
+from terroir.inference.engine.messages import DrawingEvent, DrawJob, Drawn, JobEvent, PlanName, Raster, SpareTick
 from terroir.inference.engine.pipeline.model import Model
 from terroir.inference.engine.wearing.layers import adapt
 from terroir.inference.engine.wearing.stacks import Stacks
@@ -64,7 +64,9 @@ class Studio:
     model: Model
     merged_budget_bytes: int = 1 << 28
     max_batch_rows: int = 32
+    spare_tick_seconds: float = 0.05
     events: list[JobEvent] = field(default_factory=list)
+    spare_ticks: list[SpareTick] = field(default_factory=list)
     plan: Literal["auto"] | PlanName = "auto"
     static_rows: int = 0
     clock: Callable[[], float] = time.monotonic
@@ -86,7 +88,16 @@ class Studio:
             preview=self.model.decode,
             used_bytes=lambda: self.stacks.used_bytes,
         )
-        self.loop = DrawingLoop(self.model, self.stacks, self.vae, self.max_batch_rows, self.events.append, self.clock)
+        self.loop = DrawingLoop(
+            self.model, self.stacks, self.vae, self.max_batch_rows, self._take, self.clock,
+            spare_tick_seconds=self.spare_tick_seconds,
+        )  # fmt: skip
+
+    def _take(self, event: DrawingEvent) -> None:
+        if isinstance(event, SpareTick):
+            self.spare_ticks.append(event)
+        else:
+            self.events.append(event)
 
     def submit(self, job: DressedJob) -> None:
         """Put the job's adapters, then the job."""

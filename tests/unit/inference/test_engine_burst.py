@@ -12,7 +12,7 @@ import pytest
 
 from terroir.inference.engine import engine as engine_module
 from terroir.inference.engine.engine import Engine
-from terroir.inference.engine.messages import EngineConfig, Finished, JobEvent, Stepped, Stop
+from terroir.inference.engine.messages import DrawingEvent, EngineConfig, Finished, Stepped, Stop
 from terroir.inference.engine.wearing.stacks import Stacks
 from tests.unit.inference.drawing_kit import make_job
 
@@ -31,18 +31,21 @@ class Played:
             raise Empty
         return found
 
+    def put(self, item: Any) -> None:
+        pass
+
     def empty(self) -> bool:
         return True
 
 
-def events_of(base_dir: Path, monkeypatch: pytest.MonkeyPatch, *script: Any) -> list[JobEvent]:
+def events_of(base_dir: Path, monkeypatch: pytest.MonkeyPatch, *script: Any) -> list[DrawingEvent]:
     config = EngineConfig(
         str(base_dir), threads=1, device="cpu", dtype="float32", plan="auto", compiled=False,
-        preview_decoder="vae", merged_budget_bytes=0, max_batch_rows=16,
+        preview_decoder="vae", merged_budget_bytes=0, max_batch_rows=16, spare_tick_seconds=0.05,
     )  # fmt: skip
     monkeypatch.setattr(engine_module, "SimpleQueue", Played)
     monkeypatch.setattr(Played, "script", [*script])
-    events: list[JobEvent] = []
+    events: list[DrawingEvent] = []
     engine = Engine(config, events.append)
     monkeypatch.setattr(engine._vae, "start", lambda _threads: None)
     engine.run()
@@ -55,6 +58,20 @@ def test_requests_of_a_burst_share_their_first_tick(base_dir: Path, monkeypatch:
     events = events_of(base_dir, monkeypatch, first, second, NOTHING_FOR_A_WHILE, NOTHING_FOR_A_WHILE, Stop())
     assert [event.tick.rows for event in events if isinstance(event, Stepped)] == [4] * 4
     assert {event.id for event in events if isinstance(event, Finished)} == {"first", "second"}
+
+
+def test_spare_drawings_wait_for_no_burst_and_requests_beside_them_do(
+    base_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    script = [
+        make_job("spare", steps=2, spare=True), make_job("first", steps=2), make_job("second", steps=2),
+        NOTHING_FOR_A_WHILE, Stop(),
+    ]  # fmt: skip
+    waiting = iter([True, False])
+    monkeypatch.setattr(Played, "empty", lambda _queue: not next(waiting, False))
+    events = events_of(base_dir, monkeypatch, *script)
+    steps = [(event.id, event.tick.rows) for event in events if isinstance(event, Stepped)]
+    assert steps[:4] == [("first", 4), ("second", 4)] * 2, "they began together, and the spare one gave way"
 
 
 def test_one_that_is_told_to_stop_while_it_gathers_stops(base_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -55,6 +55,8 @@ class Desk:
         self.vae, self.events = PlayedVae(), list[JobEvent]()
         self.encoded: list[tuple[str, Encoded | None]] = []
         self.previewed: list[float] = []
+        self.rested: list[list[str]] = []
+        """Jobs that had ended, each time that it said so."""
 
         def emit(event: JobEvent) -> None:
             self.events.append(event)
@@ -69,13 +71,14 @@ class Desk:
         self.worker = VaeWorker(
             self.vae, emit, lambda job, encoded: self.encoded.append((job.id, encoded)), preview=preview,
             used_bytes=lambda: 5,
+            on_rest=lambda: self.rested.append([event.id for event in self.of(Finished | Failed)]),
         )  # fmt: skip
 
     def finish(self, job_id: str, *, pictures: int = 1, side: int = 2, value: float = 0.0, **fields: Any) -> None:
         job = make_job(job_id, seeds=tuple(range(pictures)), **fields)
         self.worker.finish(Denoised(job, torch.full((pictures, 4, side, side), value), 0.0, []))
 
-    def of(self, kind: type[Any]) -> list[Any]:
+    def of(self, kind: Any) -> list[Any]:
         return [event for event in self.events if isinstance(event, kind)]
 
 
@@ -218,6 +221,42 @@ def test_a_picture_that_can_not_be_encoded_fails_its_job_and_lets_it_go() -> Non
     desk.worker.work_off()
     assert [(event.id, event.reason) for event in desk.of(Failed)] == [("a", "DEVICE_MEMORY_FULL")]
     assert desk.encoded == [("a", None)]
+
+
+def test_what_nobody_waits_for_is_decoded_last_and_job_by_job() -> None:
+    desk = Desk()
+    for number in range(3):
+        desk.finish(f"spare-{number}", spare=True)
+    desk.worker.encode(make_job("spare-source", start=Start(BLACK, 0.5), spare=True))
+    desk.finish("awaited")
+    desk.worker.encode(from_picture("source"))
+    desk.worker.preview(make_job("running"), 1, torch.zeros(1, 4, 2, 2))
+    desk.finish("awaited too")
+    desk.worker.work_off()
+    order = [event.id for event in desk.events if isinstance(event, Finished | Previewed)]
+    assert order == ["awaited", "awaited too", "running", "spare-0", "spare-1", "spare-2"]
+    assert desk.vae.decoded == [2, 1, 1, 1], "whoever comes waits for one picture of theirs at most"
+    assert [job_id for job_id, _ in desk.encoded] == ["source", "spare-source"]
+
+
+@pytest.mark.parametrize("late", [False, True])
+def test_it_says_when_all_is_done_that_somebody_waits_for(late: bool) -> None:
+    desk = Desk()
+    desk.finish("spare", spare=True)
+    assert not desk.worker.attended
+    desk.finish("awaited", deadline=0.0 if late else None)
+    desk.worker.encode(from_picture("source"))
+    assert desk.worker.attended
+    desk.worker.work_off()
+    assert not desk.worker.attended
+    assert desk.rested == [["awaited"]], "once, before what nobody waits for"
+
+
+def test_what_is_cancelled_is_not_waited_for() -> None:
+    desk = Desk()
+    desk.finish("awaited")
+    desk.worker.cancel("awaited")
+    assert not desk.worker.attended
 
 
 def test_work_handed_in_is_done_on_a_thread_of_its_own() -> None:

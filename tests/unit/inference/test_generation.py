@@ -31,6 +31,7 @@ from terroir.inference.engine.messages import (
     Stepped,
     TickCost,
 )
+from terroir.inference.errors import EngineRestarted, PromptRefused
 from terroir.inference.generation import Generator
 from terroir.inference.request.safety import Safety, WordList
 from terroir.inference.request.wish import RawWish, Wish
@@ -47,6 +48,7 @@ class Studio:
         self.clock = FixedClock()
         self.told: list[str] = []
         self.held: set[str] = set()
+        self.jobs: list[DrawJob] = []
         self.quick: set[str] = set()
         """Prompts whose adapters are there already."""
         self.loads, self.ticks = asyncio.Event(), asyncio.Event()
@@ -63,8 +65,8 @@ class Studio:
         self.pictures = PicturePool(1)
         self.generator = Generator(
             self, self, self.admission, self.pictures, self.clock, device=self,
-            safety=Safety(WordList(()), self.pictures, lambda _stage: None), base="tiny", max_pixels=1 << 20,
-            default_guidance_scale=3.0, profile=ProvenanceProfile.PRIVATE,
+            safety=Safety(WordList(("forbidden",)), self.pictures, lambda _stage: None), base="tiny",
+            max_pixels=1 << 20, default_guidance_scale=3.0, profile=ProvenanceProfile.PRIVATE,
         )  # fmt: skip
 
     @asynccontextmanager
@@ -83,6 +85,7 @@ class Studio:
     @asynccontextmanager
     async def draw(self, job: DrawJob) -> AsyncIterator[AsyncIterator[JobEvent]]:
         self.told.append(f"draw {job.prompt}")
+        self.jobs.append(job)
         async with self._holding("mailbox"):
             yield self._events(job)
 
@@ -109,6 +112,10 @@ class Studio:
     def generate(self, prompt: str = "a cat") -> AsyncGenerator[Progress]:
         raw = RawWish(prompt, "", (), "", 32, 32, 2, None, "", (7,), 1)
         return self.generator.generate(raw, PictureFormat.JPEG, None)
+
+    def prepare(self, prompt: str = "a cover", seconds: float | None = None) -> AsyncGenerator[Progress]:
+        raw = RawWish(prompt, "", (), "", 32, 32, 2, None, "", (7,), 1)
+        return self.generator.prepare(raw, PictureFormat.JPEG, seconds)
 
     def ensure_empty(self) -> None:
         assert not self.held
@@ -235,6 +242,73 @@ def test_a_request_that_the_engine_refuses_leaves_nothing_and_the_next_one_draws
         studio.ensure_empty()
         studio.fails = None
         assert isinstance((await _all(studio.generate("next")))[-1], AllMade)
+
+    run(scenario)
+
+
+def test_what_nobody_waits_for_takes_no_place_and_is_told_as_any_other() -> None:
+    async def scenario(studio: Studio) -> None:
+        studio.ticks.clear()
+        many = [asyncio.ensure_future(_all(studio.prepare(f"cover {number}"))) for number in range(64)]
+        await settle()
+        assert (studio.admission.active, studio.admission.waiting) == (0, 0)
+        assert len(studio.jobs) == 64 and all(job.spare and job.deadline is None for job in studio.jobs)
+        waits = asyncio.ensure_future(_all(studio.generate("awaited")))
+        await settle()
+        assert not studio.jobs[-1].spare and studio.admission.active == 1
+        studio.ticks.set()
+        assert isinstance((await waits)[-1], AllMade)
+        for seen in await asyncio.gather(*many):
+            kinds = [StepMade, PreviewMade, StepMade, PreviewMade, PictureMade, AllMade]
+            assert [type(made) for made in seen] == kinds
+            assert isinstance(seen[-1], AllMade) and seen[-1].warnings == ("cut",)
+        count = studio.registry.get_sample_value
+        assert count("terroir_inference_request_seconds_count", {"priority": "BACKGROUND"}) == 0
+        assert count("terroir_inference_prediction_ratio_count") == 1, "nothing is predicted for those nobody waits for"
+
+    run(scenario)
+
+
+def test_what_is_prepared_may_have_a_deadline() -> None:
+    async def scenario(studio: Studio) -> None:
+        await _all(studio.prepare(seconds=5.0))
+        assert studio.jobs[0].deadline == pytest.approx(studio.clock.monotonic() - 1.25 + 5)
+
+    run(scenario)
+
+
+@pytest.mark.parametrize("where", ["loading", "drawing"])
+def test_a_preparation_that_is_cancelled_leaves_nothing(where: str) -> None:
+    async def scenario(studio: Studio) -> None:
+        (studio.loads if where == "loading" else studio.ticks).clear()
+        call = asyncio.ensure_future(_all(studio.prepare()))
+        await settle()
+        call.cancel()
+        with suppress(asyncio.CancelledError):
+            await call
+
+    run(scenario)
+
+
+@pytest.mark.parametrize("events", range(1, 6))
+def test_a_preparation_that_is_closed_after_any_event_leaves_nothing(events: int) -> None:
+    async def scenario(studio: Studio) -> None:
+        stream = studio.prepare()
+        for _ in range(events):
+            await anext(stream)
+        await stream.aclose()
+
+    run(scenario)
+
+
+def test_what_is_prepared_is_checked_as_any_other_and_fails_with_its_engine() -> None:
+    async def scenario(studio: Studio) -> None:
+        with pytest.raises(PromptRefused):
+            await _all(studio.prepare("a forbidden cat"))
+        assert not studio.jobs
+        studio.fails = EngineRestarted("ended", retry_after_seconds=3)
+        with pytest.raises(EngineRestarted):
+            await _all(studio.prepare())
 
     run(scenario)
 

@@ -11,7 +11,7 @@ from prometheus_client import CollectorRegistry
 from terroir.common.errors import DataLoss, TerroirError, Unavailable
 from terroir.inference.adapters.tiers import Tier
 from terroir.inference.admission.metrics import Promise
-from terroir.inference.engine.messages import Drawn, Failed, Raster
+from terroir.inference.engine.messages import Drawn, Failed, Raster, SpareTick
 from terroir.inference.errors import DeadlineUnmeetable
 from terroir.inference.metrics import InferenceMetrics
 from tests.unit.inference.test_admission import Desk, run
@@ -151,6 +151,16 @@ def test_pictures_and_failures_of_the_engine_are_counted() -> None:
     assert registry.get_sample_value("terroir_inference_images_generated_total") == 1
     reason = {"reason": "DEVICE_MEMORY_FULL"}
     assert registry.get_sample_value("terroir_inference_engine_failures_total", reason) == 1
+
+
+def test_spare_rows_that_were_offered_and_filled_are_counted() -> None:
+    registry = CollectorRegistry()
+    metrics = InferenceMetrics(registry)
+    names = [f"terroir_inference_spare_rows_{what}_total" for what in ("offered", "filled")]
+    assert [registry.get_sample_value(name) for name in names] == [0, 0]
+    for tick in (SpareTick(offered=30, filled=4), SpareTick(offered=30, filled=30)):
+        metrics.spare_tick(tick)
+    assert [registry.get_sample_value(name) for name in names] == [60, 34]
 
 
 def test_an_engine_is_ready_from_its_model_to_its_end() -> None:

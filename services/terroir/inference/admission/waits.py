@@ -9,9 +9,10 @@ from terroir.inference.engine.messages import Stepped
 class Waits:
     """Readings of one clock, in seconds, taken as things happen."""
 
-    def __init__(self, place: Place, loaded: float) -> None:
-        """`loaded` is when the adapters were held in host memory."""
+    def __init__(self, arrived: float, loaded: float, place: Place | None = None) -> None:
+        """`loaded` is when the adapters were held in host memory; whoever takes only spare rows has no place."""
         self.place = place
+        self._arrived = arrived
         self.turn = loaded
         """When the request was given to the engine."""
         self._loaded = loaded
@@ -24,7 +25,8 @@ class Waits:
         if self._first_tick is None:
             self._first_tick = now - event.tick.seconds
         self._last_tick = self._last_picture = now
-        self.place.stepped(event.step, event.total)
+        if self.place is not None:
+            self.place.stepped(event.step, event.total)
 
     def drawn(self, now: float) -> None:
         """A picture came."""
@@ -33,18 +35,20 @@ class Waits:
     @property
     def queue_seconds(self) -> float:
         """From arrival to the turn."""
-        return self.turn - self.place.arrived
+        return self.turn - self._arrived
 
     @property
     def load_seconds(self) -> float:
         """From arrival until the adapters were in host memory."""
-        return self._loaded - self.place.arrived
+        return self._loaded - self._arrived
 
     @property
     def hidden_load_seconds(self) -> float:
         """What of the load passed before its turn would have come, had nothing been to load."""
+        if self.place is None:
+            return self.load_seconds  # nobody waits for it
         due = self._loaded if self.place.due is None else min(self.place.due, self._loaded)
-        return due - self.place.arrived
+        return due - self._arrived
 
     @property
     def before_ticks(self) -> float:

@@ -80,17 +80,27 @@ class VaeWorker:
         preview: Callable[[Tensor], Sequence[Raster | None]],
         used_bytes: Callable[[], int],
         device: str = "cpu",
+        on_rest: Callable[[], None] = lambda: None,
     ) -> None:
-        """`emit` and `on_encoded` are called on the working thread; `used_bytes` is reported with finished requests.
+        """`emit`, `on_encoded`, `on_rest` are called on the working thread; `used_bytes` goes with finished requests.
 
-        `on_encoded` gets None where encoding failed; the request was told then.
+        `on_encoded` gets None where encoding failed; the request was told then. `on_rest` hears when all is done that
+        somebody waits for, and `attended` is False again.
         """
         self._model, self._emit, self._on_encoded = model, emit, on_encoded
         self._preview, self._used_bytes = preview, used_bytes
         self._stream = torch.cuda.Stream() if device == "cuda" else None
+        self._on_rest = on_rest
         self._work = _Work()
+        self._attending = False
         self._preview_errors: dict[str, str] = {}
         self._changed = Condition()
+
+    @property
+    def attended(self) -> bool:
+        """Whether it makes, or is about to make, a picture that somebody waits for."""
+        with self._changed:
+            return self._is_attended()
 
     def start(self, threads: int) -> None:
         """Work from now on, on a daemon thread with so many CPU threads."""
@@ -134,17 +144,36 @@ class VaeWorker:
 
     @torch.inference_mode()
     def work_off(self) -> None:
-        """Do all that waits: pictures first, then pictures to start from, then previews."""
+        """Do all that waits: pictures first, then pictures to start from, then previews, then what nobody waits for."""
         with self._on_stream():
             while True:
-                if batch := self._take_denoised():
-                    self._send(batch)
-                elif (job := self._take_source()) is not None:
-                    self._encode(job)
-                elif (preview := self._take_preview()) is not None:
-                    self._show(*preview)
-                else:
+                worked = self._work_off_one(spare=False) or self._work_off_one(spare=True)
+                self._rest()
+                if not worked:
                     return
+
+    def _work_off_one(self, *, spare: bool) -> bool:
+        if batch := self._take_denoised(spare=spare):
+            self._send(batch)
+        elif (job := self._take_source(spare=spare)) is not None:
+            self._encode(job)
+        elif (preview := self._take_preview()) is not None:
+            self._show(*preview)
+        else:
+            return False
+        return True
+
+    def _is_attended(self) -> bool:
+        waiting = (*(denoised.job for denoised in self._work.denoised), *self._work.sources)
+        return self._attending or not all(job.spare for job in waiting)
+
+    def _rest(self) -> None:
+        """Say so when what was done last was for somebody and nothing of that kind is left."""
+        with self._changed:
+            attended, self._attending = self._attending, False
+            rests = attended and not self._is_attended()
+        if rests:
+            self._on_rest()
 
     def _put(self, change: Callable[[_Work], object]) -> None:
         with self._changed:
@@ -170,8 +199,11 @@ class VaeWorker:
             latents.record_stream(self._stream)
         return latents
 
-    def _take_denoised(self) -> list[Denoised]:
-        """The longest waiting request and others of its shape, as far as one call allows."""
+    def _take_denoised(self, *, spare: bool) -> list[Denoised]:
+        """The longest waiting request and others of its shape, as far as one call allows.
+
+        Of those that nobody waits for one alone: whoever comes waits for the end of a call.
+        """
         now = time.monotonic()
         with self._changed:
             waiting = self._work.denoised
@@ -180,7 +212,7 @@ class VaeWorker:
                 waiting.remove(denoised)
             taken: list[Denoised] = []
             pictures = 0
-            for denoised in list(waiting):
+            for denoised in [d for d in waiting if d.job.spare == spare][: 1 if spare else None]:
                 count = len(denoised.latents)
                 alike = not taken or denoised.latents.shape[1:] == taken[0].latents.shape[1:]
                 if taken and not (alike and pictures + count <= MAX_PICTURES):
@@ -188,14 +220,19 @@ class VaeWorker:
                 taken.append(denoised)
                 pictures += count
                 waiting.remove(denoised)
+            self._attending |= any(not denoised.job.spare for denoised in (*taken, *late))
         for denoised in late:
             self._preview_errors.pop(denoised.job.id, None)
             self._emit(deadline_passed(denoised.job, denoised.job.steps))
         return taken
 
-    def _take_source(self) -> DrawJob | None:
+    def _take_source(self, *, spare: bool) -> DrawJob | None:
         with self._changed:
-            return self._work.sources.popleft() if self._work.sources else None
+            job = next((job for job in self._work.sources if job.spare == spare), None)
+            if job is not None:
+                self._work.sources.remove(job)
+                self._attending |= not spare
+            return job
 
     def _take_preview(self) -> tuple[str, int, Tensor, torch.cuda.Event | None] | None:
         with self._changed:

@@ -56,12 +56,12 @@ class Drawing:
     @property
     def guided(self) -> bool:
         """Whether rows come twice, without and with the prompt."""
-        return self.job.guidance_scale > _GUIDANCE_OFF
+        return is_guided(self.job)
 
     @property
     def row_count(self) -> int:
         """Rows that it adds to a denoiser call."""
-        return len(self.job.seeds) * (2 if self.guided else 1)
+        return rows_of(self.job)
 
     @property
     def total_steps(self) -> int:
@@ -116,6 +116,16 @@ class Drawing:
     def close(self) -> None:
         """Let go of the composition."""
         self._stacks.leave(self.job.composition)
+
+
+def is_guided(job: DrawJob) -> bool:
+    """Whether a job's rows come twice, without and with the prompt."""
+    return job.guidance_scale > _GUIDANCE_OFF
+
+
+def rows_of(job: DrawJob) -> int:
+    """Rows that a job adds to a denoiser call."""
+    return len(job.seeds) * (2 if is_guided(job) else 1)
 
 
 def _data_prediction(scheduler: Any) -> Tensor | None:

@@ -15,11 +15,11 @@ from terroir.inference.engine.loop import DrawingLoop
 from terroir.inference.engine.messages import (
     Cancel,
     Command,
+    DrawingEvent,
     DrawJob,
     DropAdapter,
     EngineConfig,
     EngineInfo,
-    JobEvent,
     PutAdapter,
     Stop,
 )
@@ -50,13 +50,18 @@ class _SourceEncoded:
     """None where that failed."""
 
 
-_Input = Command | _Uploaded | _SourceEncoded
+@dataclass(frozen=True)
+class _VaeRests:
+    """Whether there is something to do is to be looked at again."""
+
+
+_Input = Command | _Uploaded | _SourceEncoded | _VaeRests
 
 
 class Engine:
     """Everything that lives on the device. One thread runs it, any other may `take` commands."""
 
-    def __init__(self, config: EngineConfig, emit: Callable[[JobEvent], None]) -> None:
+    def __init__(self, config: EngineConfig, emit: Callable[[DrawingEvent], None]) -> None:
         """Load the model; raises what diffusers raises. `emit` is called on two threads."""
         self._config = config
         self._inputs: SimpleQueue[_Input] = SimpleQueue()
@@ -77,8 +82,12 @@ class Engine:
             preview=self._model.decode if config.preview_decoder == "vae" else LatentProjection(self._model),
             used_bytes=lambda: self._stacks.used_bytes,
             device=self._model.device,
+            on_rest=lambda: self._inputs.put(_VaeRests()),
         )
-        self._loop = DrawingLoop(self._model, self._stacks, self._vae, config.max_batch_rows, emit)
+        self._loop = DrawingLoop(
+            self._model, self._stacks, self._vae, config.max_batch_rows, emit,
+            spare_tick_seconds=config.spare_tick_seconds,
+        )  # fmt: skip
 
     def info(self) -> EngineInfo:
         """What is served; measures a few ticks, which also warms the device up."""
@@ -100,14 +109,14 @@ class Engine:
         """Draw until told to stop."""
         self._vae.start(self._config.threads)
         while True:
-            idle = not self._loop.busy
+            unattended = not self._loop.attended
             # Waits only when idle; while drawing, commands are taken between steps.
             while not self._loop.busy or not self._inputs.empty():
                 command = self._next_input()
                 if isinstance(command, Stop):
                     return
                 self._obey(command)
-            if idle and not self._gather():
+            if unattended and self._loop.attended and not self._gather():
                 return
             self._loop.tick()
 

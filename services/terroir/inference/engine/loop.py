@@ -4,26 +4,26 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from typing import Final
 
 import torch
 
+from terroir.inference.engine.calls import Calls, mixed
 from terroir.inference.engine.decoding import Denoised, Encoded, VaeWorker
 from terroir.inference.engine.drawing import Drawing
 from terroir.inference.engine.failures import deadline_passed, failure, is_out_of_memory
-from terroir.inference.engine.messages import DrawJob, JobEvent, Stepped, TickCost
+from terroir.inference.engine.messages import DrawingEvent, DrawJob, SpareTick, Stepped, TickCost
 from terroir.inference.engine.pace import pace_of
-from terroir.inference.engine.pipeline.conditioning import Conditioning
 from terroir.inference.engine.pipeline.model import Model
+from terroir.inference.engine.spare_room import SpareRoom
+from terroir.inference.engine.spare_rows import Filling, SpareRows
 from terroir.inference.engine.turns import Turns
 from terroir.inference.engine.wearing.stacks import Stacks
-from terroir.lora.composition import Composition
 
 _JOINING_SHARE: Final = 0.5
 """Of a tick, for requests that join while others run: text encoding and merging make their next picture late."""
 _SMOOTHING: Final = 0.3
-_BARE: Final = Composition()
 
 
 class DrawingLoop:
@@ -35,9 +35,12 @@ class DrawingLoop:
         stacks: Stacks,
         vae: VaeWorker,
         max_batch_rows: int,
-        emit: Callable[[JobEvent], None],
+        emit: Callable[[DrawingEvent], None],
         clock: Callable[[], float] = time.monotonic,
+        *,
+        spare_tick_seconds: float,
     ) -> None:
+        """`spare_tick_seconds` bounds ticks that are made only for jobs that nobody waits for."""
         self._model, self._stacks, self._vae = model, stacks, vae
         self._max_batch_rows = max_batch_rows
         self._emit, self._clock = emit, clock
@@ -45,19 +48,27 @@ class DrawingLoop:
         self._encoding: set[str] = set()
         self._running: Turns[Drawing] = Turns()
         self._tick_seconds = 0.0
-        self._pace = pace_of(model.device, clock)
-        if stacks.static:
-            stacks.join(_BARE)  # padding rows wear it
+        self._calls = Calls(model, stacks, pace_of(model.device, clock), self._fail)
+        self._room = SpareRoom(max_batch_rows, spare_tick_seconds, self._calls.padding if stacks.static else None)
+        self._spare = SpareRows(self._room, self._begun, self._shape, clock)
 
     @property
     def busy(self) -> bool:
-        """Whether a tick would do anything."""
+        """Whether a tick would do anything.
+
+        Spare drawings rest while the VAE works for somebody: on a CPU the two share the cores, and nothing ends a tick.
+        """
+        return self.attended or (bool(self._spare) and not self._vae.attended)
+
+    @property
+    def attended(self) -> bool:
+        """Whether a tick would be for somebody who waits."""
         return bool(self._new or self._running)
 
     def submit(self, job: DrawJob) -> None:
         """Let a request join soon: at the next tick, or once the picture that it starts from is encoded."""
         if job.start.picture is None:
-            self._new.append((job, None))
+            self._queue(job, None)
         else:
             self._encoding.add(job.id)
             self._vae.encode(job)
@@ -67,37 +78,65 @@ class DrawingLoop:
         if job.id in self._encoding:
             self._encoding.remove(job.id)
             if encoded is not None:
-                self._new.append((job, encoded))
+                self._queue(job, encoded)
 
     def cancel(self, job_id: str) -> None:
         """Let a request leave now; unknown and finished ones are ignored."""
         self._encoding.discard(job_id)
         self._vae.cancel(job_id)
         self._new = deque((job, encoded) for job, encoded in self._new if job.id != job_id)
-        for drawing in [drawing for drawing in self._running if drawing.job.id == job_id]:
+        self._spare.cancel(job_id)
+        for drawing in [drawing for drawing in self._drawings() if drawing.job.id == job_id]:
             self._give_up(drawing)
 
     @torch.inference_mode()
     def tick(self) -> None:
-        """Let requests join and leave, then do one step of those whose turn it is."""
+        """Let requests join and leave, then do one step of those whose turn it is and of spare drawings beside them.
+
+        Without anybody who waits spare drawings step alone, or one of them joins: whoever comes waits for one of both.
+        """
+        crowded = bool(self._new)
         self._let_join()
         self._expire()
         turn = self._running.next()
-        if turn is None:
-            return
-        shape, members = turn
-        group = self._fitting(members)
-        self._pace.begin()
-        plan, rows = self._denoise(group, shape)
-        seconds = self._pace.end((shape, rows))
-        self._tick_seconds += (_SMOOTHING if self._tick_seconds else 1.0) * (seconds - self._tick_seconds)
-        alive = [drawing for drawing in group if drawing in set(self._running)]
-        self._running.spent(shape, seconds, alive)
-        for drawing in alive:
+        if turn is not None:
+            shape, members = turn
+            group = self._fitting(members)
+            filling = self._spare.beside(shape, group, may_join=not crowded)
+            seconds = self._step(shape, group, filling)
+            self._spare.passed(seconds)
+            self._tick_seconds += (_SMOOTHING if self._tick_seconds else 1.0) * (seconds - self._tick_seconds)
+        elif self.busy and (alone := self._spare.alone()) is not None:
+            self._step(alone[0], [], alone[1])
+
+    def _step(self, shape: Hashable, group: Sequence[Drawing], filling: Filling) -> float:
+        """Make a call for those who wait and for spare drawings, and tell what came of it; its seconds."""
+        together = [*group, *filling.drawings]
+        call = self._calls.step(together, shape)
+        if call.lacked:
+            self._room.refuse(shape, call.lacked, mixed=mixed(together))
+        else:
+            beside = bool(group and filling.drawings)
+            self._room.learn(shape, call.rows, call.seconds, mixed=mixed(together), beside=beside)
+        self._running.spent(shape, call.seconds, [drawing for drawing in call.went if not drawing.job.spare])
+        if filling.offered:
+            filled = sum(drawing.row_count for drawing in call.went if drawing.job.spare)
+            self._emit(SpareTick(filling.offered, filled))
+        for drawing in call.went:
             job = drawing.job
-            cost = TickCost(job.width * job.height, rows, seconds)
-            self._emit(Stepped(job.id, drawing.step, drawing.total_steps, cost, plan))
+            cost = TickCost(job.width * job.height, call.rows, call.seconds)
+            self._emit(Stepped(job.id, drawing.step, drawing.total_steps, cost, call.plan))
             self._after_step(drawing)
+        return call.seconds
+
+    def _queue(self, job: DrawJob, encoded: Encoded | None) -> None:
+        if job.spare:
+            self._spare.put(job, encoded)
+        else:
+            self._new.append((job, encoded))
+
+    def _drawings(self) -> list[Drawing]:
+        return [*self._running, *self._spare]
 
     def _let_join(self) -> None:
         """All at once when nobody runs; else one, and more only while it costs the others half a tick."""
@@ -109,25 +148,29 @@ class DrawingLoop:
                 return
 
     def _join(self, job: DrawJob, encoded: Encoded | None) -> None:
+        if (drawing := self._begun(job, encoded)) is not None:
+            self._running.add(self._shape(drawing), drawing)
+
+    def _begun(self, job: DrawJob, encoded: Encoded | None) -> Drawing | None:
+        """A job's drawing; None where it failed, which it was told."""
         if job.deadline is not None and job.deadline <= self._clock():
             self._emit(deadline_passed(job, 0))
-            return
+            return None
         try:
-            drawing = Drawing(job, self._model, self._stacks, encoded)
+            return Drawing(job, self._model, self._stacks, encoded)
         except Exception as error:
             if is_out_of_memory(error):
                 self._stacks.free()
             self._emit(failure(job.id, error))
-            return
-        self._running.add(self._shape(drawing), drawing)
+            return None
 
-    def _shape(self, drawing: Drawing) -> object:
+    def _shape(self, drawing: Drawing) -> Hashable:
         """Where one plan was forced that can't mix compositions, they count as shapes."""
         return drawing.shape if self._stacks.mixes else (drawing.shape, drawing.job.composition)
 
     def _expire(self) -> None:
         now = self._clock()
-        for drawing in [d for d in self._running if d.job.deadline is not None and d.job.deadline <= now]:
+        for drawing in [d for d in self._drawings() if d.job.deadline is not None and d.job.deadline <= now]:
             self._give_up(drawing)
             self._emit(deadline_passed(drawing.job, drawing.step))
 
@@ -141,42 +184,6 @@ class DrawingLoop:
             group.append(drawing)
             rows += drawing.row_count
         return group
-
-    def _denoise(self, group: Sequence[Drawing], shape: object) -> tuple[str, int]:
-        """One step of a group: the plan that it wore and the rows of the call.
-
-        Without memory for all, halves are tried before a single request is given up.
-        """
-        order = self._stacks.arranged([(drawing.job.composition, drawing.row_count) for drawing in group], shape)
-        group = [group[index] for index in order]
-        latents, timesteps = zip(*(drawing.rows() for drawing in group), strict=True)
-        conditioning = Conditioning.cat([drawing.conditioning for drawing in group])
-        worn = [(drawing.job.composition, drawing.row_count) for drawing in group]
-        if padding := self._padding(conditioning.rows):
-            worn.append((_BARE, padding))
-        try:
-            with self._stacks.worn(worn, shape) as dressed:
-                predicted = self._model.predict(torch.cat(latents), torch.cat(timesteps), conditioning, padding)
-        except Exception as error:
-            if is_out_of_memory(error):
-                self._stacks.free()
-                if len(group) > 1:
-                    middle = len(group) // 2
-                    first, second = self._denoise(group[:middle], shape), self._denoise(group[middle:], shape)
-                    return first[0], first[1] + second[1]
-            for drawing in group:
-                self._fail(drawing, error)
-            return "base", conditioning.rows
-        for drawing, part in zip(group, predicted.split([d.row_count for d in group]), strict=True):
-            try:
-                drawing.advance(part)
-            except Exception as error:
-                self._fail(drawing, error)
-        return dressed.plan, conditioning.rows
-
-    def _padding(self, rows: int) -> int:
-        """Rows without a request that a compiled denoiser is given, so that it is compiled for few row counts."""
-        return (1 << (rows - 1).bit_length()) - rows if self._stacks.static else 0
 
     def _after_step(self, drawing: Drawing) -> None:
         job = drawing.job
@@ -195,5 +202,8 @@ class DrawingLoop:
         self._vae.cancel(drawing.job.id)  # a preview may wait
 
     def _leave(self, drawing: Drawing) -> None:
-        self._running.remove(self._shape(drawing), drawing)
+        if drawing.job.spare:
+            self._spare.remove(drawing)
+        else:
+            self._running.remove(self._shape(drawing), drawing)
         drawing.close()

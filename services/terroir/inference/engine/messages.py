@@ -43,6 +43,8 @@ class EngineConfig:
     """Bytes that merged weights may take; beyond it, layers that can take another plan."""
     max_batch_rows: int
     """Most rows of one denoiser call; a picture with guidance takes two."""
+    spare_tick_seconds: float
+    """How long a call may take that is made only for jobs that nobody waits for."""
 
 
 @dataclass(frozen=True)
@@ -92,6 +94,8 @@ class DrawJob:
     preview_interval_steps: int = 0
     deadline: float | None = None
     """Reading of the machine's monotonic clock, in seconds."""
+    spare: bool = False
+    """Nobody waits for it: it is drawn in rows that others leave, and pauses where they leave none."""
 
 
 @dataclass(frozen=True)
@@ -201,5 +205,21 @@ class Failed:
     message: str
 
 
+@dataclass(frozen=True)
+class SpareTick:
+    """Of one tick, what became of rows that those who wait left free.
+
+    Only ticks tell that offered some: while no spare job is at hand, free rows are nobody's loss.
+    """
+
+    offered: int
+    """Rows of spare jobs of the tick's shape, whether they had joined or not, that would have been in it had all of
+    them joined: as many as `max_batch_rows` allows, and beside somebody who waits as many as make the tick hardly
+    longer by all that is known (`SpareRoom`), else as many as keep it within `spare_tick_seconds`, but one drawing."""
+    filled: int
+    """Rows of spare jobs that made a step; fewer where one had to join first, and where memory did not suffice."""
+
+
 JobEvent = Stepped | Previewed | Drawn | Finished | Failed
-EngineEvent = EngineInfo | LoadFailed | JobEvent
+DrawingEvent = JobEvent | SpareTick
+EngineEvent = EngineInfo | LoadFailed | DrawingEvent

@@ -10,12 +10,12 @@ from PIL import Image
 
 from terroir.inference.engine.engine import Engine
 from terroir.inference.engine.messages import (
+    DrawingEvent,
     DrawJob,
     Drawn,
     EngineConfig,
     Failed,
     Finished,
-    JobEvent,
     PutAdapter,
     Stop,
 )
@@ -42,9 +42,9 @@ def random_adapter(base_dir: Path, seed: int, *, dora: bool = False, strength: f
 
 def drawn_by_inference(base_dir: Path, adapter: Adapter | None, sketches: Sequence[Sketch]) -> list[Image.Image]:
     """Each sketch as a request of its own with the service's defaults, the adapter at weight 1."""
-    events: list[JobEvent] = []
+    events: list[DrawingEvent] = []
 
-    def emit(event: JobEvent) -> None:
+    def emit(event: DrawingEvent) -> None:
         events.append(event)
         if sum(isinstance(one, Finished | Failed) for one in events) == len(sketches):
             engine.take(Stop())
@@ -52,7 +52,7 @@ def drawn_by_inference(base_dir: Path, adapter: Adapter | None, sketches: Sequen
     engine = Engine(
         EngineConfig(
             base_model=str(base_dir), threads=1, device="cpu", dtype="auto", plan="auto", compiled=False,
-            preview_decoder="vae", merged_budget_bytes=1 << 28, max_batch_rows=32,
+            preview_decoder="vae", merged_budget_bytes=1 << 28, max_batch_rows=32, spare_tick_seconds=0.05,
         ),
         emit,
     )  # fmt: skip
