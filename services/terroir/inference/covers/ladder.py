@@ -120,6 +120,10 @@ class Ladder:
     rungs: tuple[Rung, ...]
     lack: Lack = Lack.NONE
     """Why the region's own rung is not among them."""
+    names: tuple[str, ...] = ()
+    """Adapters, `adapters/{id}`, that its recipes name, also those that can't be worn now."""
+    absent: tuple[Rung, ...] = ()
+    """What rungs were that it had and has not now; they answer nothing."""
 
     @property
     def own(self) -> Rung | None:
@@ -128,21 +132,16 @@ class Ladder:
             return None
         return self.rungs[0]
 
-    @property
-    def adapters(self) -> frozenset[str]:
-        """Adapters, `adapters/{id}`, that any rung wears now or has on trial."""
-        looks = (look for rung in self.rungs for look in rung.dress.looks())
-        return frozenset(worn.version.partition("/versions/")[0] for look in looks for worn in look.adapters)
-
     def after(self, before: Ladder, now: float) -> Ladder:
         """With the previous looks of each rung, told apart by their regions."""
-        known = {rung.source: rung for rung in before.rungs}
-        rungs = (rung.after(known[rung.source], now) if rung.source in known else rung for rung in self.rungs)
-        return replace(self, rungs=tuple(rungs))
+        known = {rung.source: rung for rung in (*before.absent, *before.rungs)}
+        rungs = [rung.after(known.pop(rung.source), now) if rung.source in known else rung for rung in self.rungs]
+        return replace(self, rungs=tuple(rungs), absent=tuple(known.values())[-MAX_PREVIOUS:])
 
     def without(self, withdrawn: frozenset[str]) -> Ladder:
         """As `Rung.without`, on all rungs."""
-        return replace(self, rungs=tuple(rung.without(withdrawn) for rung in self.rungs))
+        rungs = tuple(rung.without(withdrawn) for rung in self.rungs)
+        return replace(self, rungs=rungs, absent=tuple(rung.without(withdrawn) for rung in self.absent))
 
     def to_body(self) -> dict[str, Any]:
         """As a JSON-able value."""
@@ -151,7 +150,8 @@ class Ladder:
     @staticmethod
     def from_body(body: Mapping[str, Any]) -> Ladder:
         """Inverse of `to_body`; raises TypeError, KeyError or ValueError for anything else."""
-        return Ladder(body["region"], tuple(map(_rung_of, body["rungs"])), Lack(body["lack"]))
+        rungs, absent = (tuple(map(_rung_of, body[part])) for part in ("rungs", "absent"))
+        return Ladder(body["region"], rungs, Lack(body["lack"]), tuple(body["names"]), absent)
 
 
 def _with(look: Look, trial: Trial) -> Look:

@@ -7,6 +7,7 @@ import json
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from contextlib import suppress
+from dataclasses import replace
 from typing import Final, Protocol
 
 import structlog
@@ -99,7 +100,7 @@ class Ladders:
             self._again(self._known)
         elif change.kind is not None:
             adapter = change.name.partition("/versions/")[0]
-            self._again(region for region, ladder in self._known.items() if adapter in ladder.adapters)
+            self._again(region for region, ladder in self._known.items() if adapter in ladder.names)
 
     def withdrawn(self, file_digest: str) -> None:
         """An adapter must not be shown any more: no previous look wears it from now on."""
@@ -179,11 +180,12 @@ class Ladders:
     async def _found(self, region: str) -> Ladder:
         base = self._base()
         rungs: list[Rung] = []
-        lack, at = Lack.NONE, region
+        lack, at, names = Lack.NONE, region, set[str]()
         while at:
             recipe = (await self._names.recipe(at)).value
             if not recipe.source:
                 break
+            names |= {name.partition("@")[0].partition("/versions/")[0] for name, _ in recipe.adapters}
             try:
                 dress = await self._dress(recipe, base)
                 rungs.append(Rung(RungKind.PARENT if rungs or lack else RungKind.REGION, recipe.source, dress))
@@ -193,7 +195,7 @@ class Ladders:
                 lack = Lack.NOT_DRAWN
             at = recipe.further[0] if recipe.further else ""
         bare = Rung(RungKind.BASE if region else RungKind.REGION, "", Dress(Look(base.digest)))
-        return Ladder(region, (*rungs, bare), lack)
+        return Ladder(region, (*rungs, bare), lack, tuple(sorted(names)))
 
     async def _dress(self, recipe: Recipe, base: Base) -> Dress:
         worn, trials = [], []
@@ -221,6 +223,7 @@ class Ladders:
         if version.withdrawn:
             self._withdrawn[version.file_digest] = None
             raise AdapterWithdrawn(f"{version.name} was withdrawn: {version.withdrawn}")
+        self._withdrawn.pop(version.file_digest, None)  # reinstated
         if version.base_digest != base.digest:
             raise AdapterBaseMismatch(f"{version.name} was trained on another base than {base.name}")
         return Worn(version.name, version.file_digest, weight)
@@ -274,11 +277,16 @@ def _own(ladder: Ladder) -> set[str]:
 
 def _shown(ladder: Ladder, gone: frozenset[str]) -> Ladder:
     """Without rungs that wear what must not be shown, until they are looked up again."""
-    kept = tuple(
-        rung for rung in ladder.rungs
-        if not any(worn.file_digest in gone for look in rung.dress.looks() for worn in look.adapters)
-    )  # fmt: skip
-    return ladder if len(kept) == len(ladder.rungs) else Ladder(ladder.region, kept, Lack.NOT_DRAWN)
+
+    def hidden(rung: Rung) -> bool:
+        return any(worn.file_digest in gone for look in rung.dress.looks() for worn in look.adapters)
+
+    absent = tuple(rung for rung in ladder.rungs if hidden(rung))
+    if not absent:
+        return ladder
+    lack = Lack.NOT_DRAWN if hidden(ladder.rungs[0]) else ladder.lack
+    kept = tuple(rung for rung in ladder.rungs if not hidden(rung))
+    return replace(ladder, rungs=kept, lack=lack, absent=(*ladder.absent, *absent))
 
 
 def _key(region: str) -> str:

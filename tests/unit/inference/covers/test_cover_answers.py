@@ -167,6 +167,31 @@ def test_a_version_withdrawn_for_cause_is_shown_no_more_at_once() -> None:
     run(scenario())
 
 
+def test_a_style_whose_version_was_withdrawn_comes_back_with_another_one_and_its_old_covers() -> None:
+    async def scenario() -> None:
+        house = House()
+        styled(house)
+        house.content("post")
+        for number in (1, 2):
+            house.publish(number)
+            await house.changed(ChangeKind.PUBLISHED, version_name(number, "ink"))
+            await house.ask("post", region="CN-ZJ")
+            await house.draw_missed()
+        name = version_name(2, "ink")
+        house.registry.versions[name] = replace(house.registry.versions[name], withdrawn="rights")
+        house.ladders.withdrawn(house.registry.versions[name].file_digest)
+        await house.changed(ChangeKind.DEPRECATED, name)
+        assert (await house.one("post", "CN-ZJ")).kind is RungKind.DEFAULT
+        house.publish(3)
+        await house.changed(ChangeKind.ALIASES, "adapters/ink")
+        old = await house.one("post", "CN-ZJ", with_data=True)
+        assert old.kind is RungKind.REGION and old.stale_since is not None and b"versions/1" in old.data
+        await house.draw_missed()
+        assert b"versions/3" in (await house.one("post", "CN-ZJ", with_data=True)).data
+
+    run(scenario())
+
+
 def test_a_restart_hears_of_what_was_withdrawn_while_it_was_away() -> None:
     async def scenario() -> None:
         house = House()
