@@ -30,6 +30,7 @@ AREAS: Final = {
     "access": "what authentication, encryption, metrics and traces cost a metadata call, under a minute",
     "inference": "pictures and mixed batches against diffusers and PEFT, hot loading, churn, ten minutes",
     "katz": "7,000 adapters with a long tail for ten minutes, and how replicas share them, fifteen minutes",
+    "covers": "GetCovers warm and cold, preparations beside pictures, a feed for ten minutes, a quarter of an hour",
     "training": "our engine against other trainers on three bases, memory, checkpoints, CreateJob to the first step, "
     "twenty minutes",
     "scheduling": "a simulated week of the training queue beside first come, first served; its ticks, two minutes",

@@ -1,0 +1,92 @@
+"""What a preparation costs those who wait for pictures, and how much of what they leave it uses."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+
+from benchmarks.bench import Bench
+from benchmarks.covers.rig import Rig, Serving
+from benchmarks.rows import Row, Target
+from terroir._proto.inference.v1 import cover_pb2 as pb
+
+
+def rows(bench: Bench, rig: Rig) -> Iterator[Row]:
+    """Pictures one after the other with pauses, without and with a preparation that never ends meanwhile."""
+    with rig.serving("preparing") as serving:
+        pictures = bench.count(60, 4)
+        _drawn(serving, 3)
+        alone = _drawn(serving, pictures)
+        name = _begin(serving)
+        offered, filled = (serving.process.metric(f"terroir_inference_spare_rows_{what}_total") for what in _WHAT)
+        began, sets = time.monotonic(), _sets(serving, name)
+        beside = _drawn(serving, pictures)
+        after = _drawn(serving, pictures) if not bench.quick else []
+        time.sleep(bench.count(20, 2))
+        more_offered, more_filled = (
+            serving.process.metric(f"terroir_inference_spare_rows_{what}_total") - before
+            for what, before in zip(_WHAT, (offered, filled), strict=True)
+        )
+        seconds, drawn = time.monotonic() - began, _sets(serving, name) - sets
+        serving.covers.CancelPreparation(pb.CancelPreparationRequest(name=name), timeout=30)
+        told = f"Generate of one picture in 20 steps, {pictures} with pauses"
+        for share, what in ((0.5, "p50"), (0.95, "p95")):
+            yield bench.row(
+                f"{told}, {what} with a preparation running", "s", _share([*beside, *after], share),
+                peer=_share(alone, share), peer_name="without one",
+                target=Target(at_most=1.1, judged="ratio", cores=2) if what == "p95" else None,
+            )  # fmt: skip
+        yield bench.row(
+            "spare rows that a preparation filled, of those offered", "share", more_filled / max(1.0, more_offered),
+            target=Target(at_least=0.9),
+        )  # fmt: skip
+        yield bench.row("sets of one variant drawn beside those pictures", "1/min", drawn / seconds * 60)
+        yield from _alone(bench, serving)
+
+
+_WHAT = ("offered", "filled")
+
+
+def _alone(bench: Bench, serving: Serving) -> Iterator[Row]:
+    """Nobody waits: what one engine draws in a day, for docs/capacity.md."""
+    name = _begin(serving)
+    time.sleep(2)
+    before, began = _pictures(serving, name), time.monotonic()
+    time.sleep(bench.count(40, 2))
+    drawn, seconds = _pictures(serving, name) - before, time.monotonic() - began
+    serving.covers.CancelPreparation(pb.CancelPreparationRequest(name=name), timeout=30)
+    yield bench.row(
+        "candidates of covers drawn while nobody waits, 64 × 64, 20 steps with guidance", "1/s", drawn / seconds
+    )
+
+
+def _begin(serving: Serving) -> str:
+    contents = [pb.CoverContent(key=f"{time.monotonic_ns()}-{at}", prompt=f"a boat {at}") for at in range(5000)]
+    request = pb.PrepareCoversRequest(contents=contents, regions=["regions/CN"], variants=1)
+    began = serving.covers.PrepareCovers(request, timeout=120)
+    while not _pictures(serving, began.name):
+        time.sleep(0.1)
+    return str(began.name)
+
+
+def _drawn(serving: Serving, count: int) -> list[float]:
+    """Seconds of each picture."""
+    seconds = []
+    for number in range(count):
+        time.sleep(0.05 + 0.013 * (number % 7))  # so that they meet the preparation's ticks at any moment
+        began = time.perf_counter()
+        serving.calls.generate(width=64, height=64, steps=20, seeds=[number])
+        seconds.append(time.perf_counter() - began)
+    return seconds
+
+
+def _sets(serving: Serving, name: str) -> int:
+    return int(serving.covers.GetPreparation(pb.GetPreparationRequest(name=name), timeout=30).drawn)
+
+
+def _pictures(serving: Serving, name: str) -> int:
+    return int(serving.covers.GetPreparation(pb.GetPreparationRequest(name=name), timeout=30).pictures)
+
+
+def _share(seconds: list[float], share: float) -> float:
+    return sorted(seconds)[min(len(seconds) - 1, int(len(seconds) * share))]
