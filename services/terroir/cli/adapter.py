@@ -63,6 +63,7 @@ def show(context: typer.Context, name: VersionName) -> None:
         f"from {lineage.job or 'an upload'} {lineage.dataset_version}",
         f"file {version.file_digest}",
         f"tensors {version.tensor_digest}",
+        f"training print {version.training_print_digest or 'none'}",
     )
 
 

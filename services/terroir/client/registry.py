@@ -214,6 +214,21 @@ class Registry:
             raise Unavailable(f"download of {name} arrived damaged; try again", reason="DOWNLOAD_CORRUPT")
         return AdapterFile(header.version, header.file_name, _private(data) if private_header else data)
 
+    def training_print(self, name: str) -> bytes | None:
+        """A version's training print, None if it has none (`terroir.scoring.training_print` reads it).
+
+        Raises Unavailable (DOWNLOAD_CORRUPT) if what arrived is not what was announced.
+        """
+        version = self.version(name)
+        if not version.training_print_digest:
+            return None
+        with typed_errors():
+            request = pb.GetTrainingPrintRequest(name=version.name)
+            data = self._stub.GetTrainingPrint(request, timeout=UNARY_SECONDS).training_print
+        if hashlib.sha256(data).hexdigest() != version.training_print_digest:
+            raise Unavailable(f"the training print of {name} arrived damaged; try again", reason="DOWNLOAD_CORRUPT")
+        return data
+
 
 def _private(data: bytes) -> bytes:
     # numpy: only who asks for it needs it

@@ -114,6 +114,14 @@ class RegistryServicer(
         finally:
             reading.cancel()
 
+    async def GetTrainingPrint(
+        self, request: pb.GetTrainingPrintRequest, _context: _Context
+    ) -> pb.GetTrainingPrintResponse:
+        """Return a version's training print."""
+        version, data = await asyncio.to_thread(self._downloads.training_print, parse_reference(request.name))
+        digest = version_message(version).training_print_digest
+        return pb.GetTrainingPrintResponse(version=version.name, digest=digest, training_print=data)
+
     async def CheckCompatibility(
         self, request: pb.CheckCompatibilityRequest, _context: _Context
     ) -> pb.CheckCompatibilityResponse:

@@ -16,7 +16,7 @@ from terroir.lora.errors import UnsupportedAdapter
 from terroir.lora.formats import parse, to_diffusers
 from terroir.registry.adapters import Adapters
 from terroir.registry.bases.bases import Bases
-from terroir.registry.errors import FormatUnavailable
+from terroir.registry.errors import FormatUnavailable, TrainingPrintNotFound
 from terroir.registry.names import VersionRef
 from terroir.registry.versions import StoredFile, Version
 from terroir.store.blobs import Blobs
@@ -71,6 +71,18 @@ class Downloads:
             return Download(version, "pytorch_lora_weights.safetensors", file, iter([data]))
         file, file_name = version.manifest.kohya, f"{version.adapter}-v{version.number}.safetensors"
         return Download(version, file_name, file, self._blobs.iter_chunks(file.digest, READ_BYTES, file.size_bytes))
+
+    def training_print(self, reference: VersionRef) -> tuple[Version, bytes]:
+        """A version and its print; raises as `Adapters.resolve` does, TrainingPrintNotFound, and CorruptBlob."""
+        version = self._adapters.resolve(reference)
+        kept = version.manifest.training_print
+        if kept is None:
+            raise TrainingPrintNotFound(
+                f"{version.name} has no training print: it was not trained here, or no CLIP was set that knows its "
+                "base (docs/judging.md says when one is made)",
+                metadata={"version": version.name},
+            )
+        return version, self._blobs.get(kept.digest)
 
     def _diffusers_file(self, version: Version) -> bytes:
         table = self._bases.key_table(self._bases.get(version.manifest.base))

@@ -102,6 +102,12 @@ class NotComparable(FailedPrecondition):
     reason = "ADAPTER_NOT_COMPARABLE"
 
 
+class TrainingPrintNotFound(NotFound):
+    """The version was published without a training print."""
+
+    reason = "TRAINING_PRINT_NOT_FOUND"
+
+
 class UploadInvalid(InvalidArgument):
     """The stream does not follow the protocol, or its bytes are not what the header announced."""
 

@@ -73,6 +73,7 @@ def version_message(version: Version) -> pb.AdapterVersion:
         upload_format=manifest.upload_format,
         hashes=manifest.hashes,
         signature=_signature_message(manifest.signature),
+        training_print_digest=manifest.training_print.digest if manifest.training_print else "",
     )
 
 
@@ -93,6 +94,7 @@ def publish_request(header: pb.PublishHeader) -> PublishRequest:
         region=parse_region(header.region, "header.region") if header.region else "",
         metrics=dict(header.metrics),
         description=header.description,
+        training_print=header.training_print,
     )
 
 

@@ -25,6 +25,7 @@ from terroir.registry.bases.bases import Base, Bases
 from terroir.registry.errors import BaseMismatch, UploadInvalid
 from terroir.registry.names import adapter_name, base_name
 from terroir.registry.versions import Lineage, Manifest, StoredFile, Version, Versions
+from terroir.scoring.training_print import TrainingPrint
 from terroir.store.blobs import Blobs
 
 MAX_LABELS: Final = 64
@@ -55,10 +56,13 @@ class PublishRequest:
     region: str = ""
     metrics: Mapping[str, float] = field(default_factory=dict)
     description: str = ""
+    training_print: bytes = b""
 
     def to_body(self) -> dict[str, Any]:
-        """What a retry must repeat."""
-        return asdict(self)
+        """What a retry must repeat; without a print it is what it was before there were prints."""
+        body = asdict(self)
+        data = body.pop("training_print")
+        return {**body, "training_print": hashlib.sha256(data).hexdigest()} if data else body
 
 
 class Publisher:
@@ -85,7 +89,8 @@ class Publisher:
     def admit(self, request: PublishRequest, principal: Principal) -> None:
         """Refuse, before the first byte, what no bytes can make right.
 
-        Raises PermissionDenied, InvalidArgument, UploadInvalid (UPLOAD_TOO_LARGE), BaseNotFound or BaseMismatch.
+        Raises PermissionDenied, InvalidArgument, UploadInvalid (UPLOAD_TOO_LARGE), TrainingPrintInvalid, BaseNotFound
+        or BaseMismatch.
         """
         principal.require(Role.PUBLISHER, "publish a version", or_service=True)
         _ensure_notes(request)
@@ -97,6 +102,8 @@ class Publisher:
                 field="header.size_bytes",
             )
         ensure_digest(request.file_digest, "header.file_digest")
+        if request.training_print:
+            TrainingPrint.from_bytes(request.training_print)
         _ensure_same_base(self._bases.get(request.base), request.base_digest)
 
     def publish(self, request: PublishRequest, data: bytes, principal: Principal, *, op_id: str) -> Version:
@@ -141,8 +148,12 @@ class Publisher:
             unknown=tuple((entry.key, entry.reason) for entry in parsed.unknown),
             missing_layers=parsed.missing,
             signature=self._signer.sign(kohya.data, facts) if self._signer is not None else None,
+            training_print=self._kept_print(request.training_print),
         )
         return self._versions.append(request.adapter, manifest, op_id=op_id, request=request.to_body())
+
+    def _kept_print(self, data: bytes) -> StoredFile | None:
+        return StoredFile(self._blobs.put(data), len(data)) if data else None
 
 
 def _description(base: Base, request: PublishRequest) -> Description:

@@ -78,10 +78,15 @@ class Manifest:
     """Over the kohya file and `facts`; None where the registry does not sign."""
     missing_layers: int = 0
     """Attention projections of the denoiser that it does not change."""
+    training_print: StoredFile | None = None
+    """What tells copies of the pictures that it was trained on, if the publisher sent it."""
 
     def to_body(self) -> dict[str, Any]:
         """As a JSON-able document."""
-        return asdict(self)
+        body = asdict(self)
+        if self.training_print is None:  # replicas that know nothing of prints read the others' versions
+            del body["training_print"]
+        return body
 
     @staticmethod
     def from_body(body: Mapping[str, Any]) -> Manifest:
@@ -93,6 +98,7 @@ class Manifest:
         fields["unknown"] = tuple((key, why) for key, why in body["unknown"])
         fields["tags"] = tuple(body["tags"])
         fields["signature"] = body["signature"] and Signature(**body["signature"])
+        fields["training_print"] = StoredFile(**body["training_print"]) if "training_print" in body else None
         return Manifest(**fields)
 
 

@@ -16,7 +16,7 @@ from PIL import Image, ImageOps
 
 from terroir.scoring.structure import SIDE, Pixels, Structure, squares, structure_of, worst_tile_distance
 
-_KEPT_SIDE: Final = 64
+KEPT_SIDE: Final = 64
 """Pixels of a kept picture."""
 _CROPS: Final = ((64, 1), (58, 2), (51, 4))
 """Sides of the crops, and the steps between their places."""
@@ -27,17 +27,24 @@ _FULL_VIEWS: Final = 4096
 """Kept at once, 12 KiB each."""
 
 Numbers = npt.NDArray[np.intp]
+Thumbnails = npt.NDArray[np.uint8]
+"""RGB `[picture, KEPT_SIDE, KEPT_SIDE, 3]`."""
+
+
+def thumbnails_of(pictures: Sequence[Image.Image]) -> Thumbnails:
+    """Each picture as it is kept: centre-cropped to a square and shrunk."""
+    return np.rint(squares(pictures, KEPT_SIDE) * 255).astype(np.uint8)
 
 
 class Views:
     """Every view of a set of pictures."""
 
-    def __init__(self, pictures: Sequence[Image.Image]) -> None:
+    def __init__(self, thumbnails: Thumbnails) -> None:
         """Takes 62 KiB a picture."""
-        self._pixels = np.rint(squares(pictures, _KEPT_SIDE) * 255).astype(np.uint8)
+        self._pixels = thumbnails
         self._of_one = list(_places())
         coarse = [structure_of(self._cut(slice(None), *view, _COARSE)) for view in self._of_one]
-        self._coarse = np.stack(coarse, axis=1).reshape(len(pictures) * len(self._of_one), -1)
+        self._coarse = np.stack(coarse, axis=1).reshape(len(thumbnails) * len(self._of_one), -1)
         self._full = lru_cache(maxsize=_FULL_VIEWS)(self._in_full)
 
     def nearest(self, pictures: Sequence[Image.Image], held_out: Numbers | None = None) -> tuple[Numbers, Structure]:
@@ -58,10 +65,17 @@ class Views:
         side, left, top, mirrored = self._of_one[view % len(self._of_one)]
         square = min(picture.size)
         x, y = (picture.width - square) / 2, (picture.height - square) / 2
-        scale = square / _KEPT_SIDE
+        scale = square / KEPT_SIDE
         box = (x + left * scale, y + top * scale, x + (left + side) * scale, y + (top + side) * scale)
         pixels = max(1, round(side * scale))
         cut = picture.resize((pixels, pixels), Image.Resampling.BICUBIC, box=box)
+        return ImageOps.mirror(cut) if mirrored else cut
+
+    def shown_small(self, view: int) -> Image.Image:
+        """A view as it is kept, for where its owner is not at hand."""
+        picture, place = divmod(view, len(self._of_one))
+        side, left, top, mirrored = self._of_one[place]
+        cut = Image.fromarray(self._pixels[picture, top : top + side, left : left + side])
         return ImageOps.mirror(cut) if mirrored else cut
 
     def nearest_views(
@@ -94,7 +108,7 @@ class Views:
 def _places() -> Iterator[tuple[int, int, int, bool]]:
     """Side, left, top, whether mirrored."""
     for side, step in _CROPS:
-        offsets = range(0, _KEPT_SIDE - side + 1, step)
+        offsets = range(0, KEPT_SIDE - side + 1, step)
         for left in offsets:
             for top in offsets:
                 yield side, left, top, False

@@ -104,6 +104,8 @@ class Publication:
     """Version that training went on from, `adapters/{id}/versions/{number}`; empty for a fresh start."""
     metrics: Mapping[str, float] = field(default_factory=dict)
     """Measured figures by name."""
+    training_print: bytes = b""
+    """What tells copies of the training pictures; empty where none was made."""
 
 
 class RegistryService:
@@ -182,6 +184,7 @@ def _messages(publication: Publication) -> Iterator[registry_pb2.PublishVersionR
         request_id=publication.job,
         metrics=publication.metrics,
         region=f"regions/{publication.region}" if is_region_code(publication.region) else "",
+        training_print=publication.training_print,
     )
     yield registry_pb2.PublishVersionRequest(header=header)
     for start in range(0, len(publication.data), _CHUNK_BYTES):

@@ -73,6 +73,8 @@ CASES: list[tuple[str, Call, str, str]] = [
     ("no header", stream(pb.PublishVersionRequest(chunk=b"x")), INVALID, "UPLOAD_HEADER_MISSING"),
     ("empty stream", stream(), INVALID, "UPLOAD_HEADER_MISSING"),
     ("header twice", header_twice, INVALID, "UPLOAD_NOT_A_CHUNK"),
+    ("a print that is none", publish(training_print=b"TERRPRNT"), INVALID, "TRAINING_PRINT_INVALID"),
+    ("a print too large", publish(training_print=bytes(4 * 1024**2 + 1)), INVALID, "TRAINING_PRINT_TOO_LARGE"),
     ("unknown base", publish(base="bases/none"), MISSING, "BASE_NOT_FOUND"),
     ("another base", publish(base_digest="0" * 64), "FAILED_PRECONDITION", "ADAPTER_BASE_MISMATCH"),
     ("dots in adapter", publish("adapters/../etc"), INVALID, "INVALID_NAME"),

@@ -15,6 +15,7 @@ import pytest
 from terroir._proto.registry.v1 import registry_pb2 as pb
 from tests.contract.registry.running import BASE, OTHER_BASE, Running, refused
 from tests.unit.registry.adapter_kit import adapter_bytes
+from tests.unit.scoring.print_kit import made_up
 
 
 def test_a_published_version_is_the_newest_and_tells_all_about_itself(registry: Running) -> None:
@@ -50,6 +51,20 @@ def test_both_files_of_a_version_can_be_downloaded_and_are_what_the_header_says(
         assert (header.size_bytes, header.digest) == (len(data), hashlib.sha256(data).hexdigest())
         if adapter_format != pb.ADAPTER_FORMAT_DIFFUSERS:
             assert (version.file_digest, version.size_bytes) == (header.digest, len(data))
+
+
+def test_a_training_print_is_returned_as_it_was_sent_and_a_version_without_one_says_so(registry: Running) -> None:
+    sent = made_up(270, 768).to_bytes()  # 3.96 MiB, close to the most
+    version = registry.publish("adapters/jiangnan", adapter_bytes(rank=1), training_print=sent)
+    found = registry.api.GetTrainingPrint(pb.GetTrainingPrintRequest(name="adapters/jiangnan"), timeout=30)
+    assert (found.version, found.digest) == (version.name, version.training_print_digest)
+    assert found.training_print == sent and hashlib.sha256(sent).hexdigest() == found.digest
+    assert registry.api.GetVersion(pb.GetVersionRequest(name=version.name)) == version
+    plain = registry.publish("adapters/plain", adapter_bytes(rank=1))
+    assert plain.training_print_digest == ""
+    with refused() as error:
+        registry.api.GetTrainingPrint(pb.GetTrainingPrintRequest(name=plain.name))
+    assert (error.code, error.reason) == ("NOT_FOUND", "TRAINING_PRINT_NOT_FOUND")
 
 
 @pytest.mark.parametrize("adapter_format", [pb.ADAPTER_FORMAT_KOHYA, pb.ADAPTER_FORMAT_DIFFUSERS])

@@ -255,6 +255,7 @@ def test_a_training_is_one_trace_from_its_creation_to_the_publication(house: Hou
             *[f"{train} > fetch dataset > client DownloadImage > server DownloadImage"] * 4,
             f"{train} > train",
             f"{train} > judge",
+            f"{train} > make training print",
             f"{train} > write adapter",
             f"{drive} > client PublishVersion",
             f"{drive} > client PublishVersion > server PublishVersion",

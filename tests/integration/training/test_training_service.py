@@ -5,12 +5,17 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 
+import numpy as np
 import psutil
 import pytest
+from PIL import Image
 from services_kit import CONFIG, Services, trained_services
 
 from terroir._proto.training.v1 import training_pb2 as pb
 from terroir.common.errors import InvalidArgument, NotFound, TerroirError
+from terroir.scoring.clip import ClipScorer
+from terroir.scoring.copies import TrainingSet
+from terroir.scoring.training_print import TrainingPrint
 from terroir.tiny import CLIP_DIR
 from terroir.tiny.random_pipeline import build
 
@@ -138,7 +143,13 @@ def test_a_judged_job_publishes_with_its_figures_or_is_refused_with_evidence(ser
     assert any(job.progress.phase == "judging" and job.progress.to_draw for job in seen)
     with services.registry() as registry:
         version = registry.version(published.adapter_version)
+        training_print = registry.training_print(published.adapter_version)
     assert version.metrics["judge_recalled"] >= 20 and version.lineage.checkpoint == f"{names[0]}/checkpoints/8"
+    assert training_print is not None
+    known = TrainingSet(ClipScorer(CLIP_DIR), TrainingPrint.from_bytes(training_print))
+    pictures = [Image.open(path).convert("RGB") for path in sorted((services.data_dir / "pictures").glob("*.png"))]
+    noise = Image.fromarray(np.random.default_rng(1).integers(0, 256, (64, 64, 3), np.uint8))
+    assert [one.is_copy for one in known.nearest([*pictures, noise])] == [True] * 5 + [False]
     assert (refused.state, refused.error.reason) == (pb.JOB_STATE_FAILED, "STYLE_REFUSED"), refused
     assert "min_style_gain" in refused.error.message and not refused.adapter_version
     (checkpoint,) = verdict.checkpoints

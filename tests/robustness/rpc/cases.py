@@ -203,6 +203,8 @@ CASES: Final[dict[str, Case]] = {
         name=f"{w.adapter()}/versions/1", reason="r", request_id=_new()))),
     f"{_REGISTRY}.DownloadVersion": Case(
         _stream(R, "DownloadVersion", lambda w: reg.DownloadVersionRequest(name=w.adapter(1))), stream=True),
+    f"{_REGISTRY}.GetTrainingPrint": Case(
+        _unary(R, "GetTrainingPrint", lambda w: reg.GetTrainingPrintRequest(name=w.adapter(1)))),
     f"{_REGISTRY}.CheckCompatibility": Case(_unary(R, "CheckCompatibility", lambda w: reg.CheckCompatibilityRequest(
         adapters=[w.adapter(1), w.adapter(2)]))),
     f"{_REGISTRY}.GetLineage": Case(_unary(R, "GetLineage", lambda w: reg.GetLineageRequest(name=w.adapter(1)))),

@@ -44,6 +44,7 @@ from tests.integration.dataset.tiny_clip import build_clip_folder
 from tests.integration.inference.inference_server import running_server, until
 from tests.integration.inference.test_hot_load import adapter_file
 from tests.robustness.rpc.faults import Faults
+from tests.unit.scoring.print_kit import made_up
 
 BASE = "bases/tiny"
 REGION = "regions/CN-ZJ"
@@ -86,7 +87,7 @@ class World:
         data = adapter_file(seed)
         header = reg.PublishHeader(
             adapter=adapter, base=BASE, size_bytes=len(data), file_digest=hashlib.sha256(data).hexdigest(),
-            request_id=request_id,
+            request_id=request_id, training_print=made_up(seed=seed).to_bytes(),
         )  # fmt: skip
         messages = [reg.PublishVersionRequest(header=header)]
         messages += [

@@ -59,6 +59,8 @@ class FakeRegistry:
 
     def __init__(self) -> None:
         self.files: dict[str, bytes] = {}
+        self.prints: dict[str, bytes] = {}
+        """By digest."""
         self.versions: dict[str, VersionInfo] = {}
         self.aliases: dict[str, str] = {}
         self.recipes: dict[str, Recipe] = {}
@@ -94,6 +96,10 @@ class FakeRegistry:
         await self.gate.wait()
         self._fail()
         return self.files[version.name] + self.altered
+
+    async def training_print(self, version: VersionInfo) -> bytes | None:
+        self._fail()
+        return self.prints[version.training_print_digest] if version.training_print_digest else None
 
     async def recipe(self, region: str) -> Recipe:
         self.lookups.append(region)

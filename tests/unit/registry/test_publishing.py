@@ -21,15 +21,23 @@ from terroir.lora.hashes import site_hashes
 from terroir.lora.key_table import key_table_of
 from terroir.registry.adapter_file import BASE_DIGEST_KEY, read_adapter_file
 from terroir.registry.downloads import AdapterFormat, Downloads
-from terroir.registry.errors import AdapterFileInvalid, BaseMismatch, FormatUnavailable, UploadInvalid
+from terroir.registry.errors import (
+    AdapterFileInvalid,
+    BaseMismatch,
+    FormatUnavailable,
+    TrainingPrintNotFound,
+    UploadInvalid,
+)
 from terroir.registry.names import VersionRef
 from terroir.registry.publishing import Publisher, PublishRequest
-from terroir.registry.versions import UPLOAD_LABEL, Lineage
+from terroir.registry.versions import UPLOAD_LABEL, Lineage, StoredFile
+from terroir.scoring.training_print import TrainingPrintInvalid
 from terroir.store.errors import OperationConflict, StoreUnavailable
 from terroir.store.obstore_driver import MemoryStore
 from tests.unit.registry.adapter_kit import adapter_bytes, make_adapter, make_loha
 from tests.unit.registry.base_kit import TEXT_SHAPES, UNET_SHAPES, write_base_folder
 from tests.unit.registry.domain_kit import Domain, open_domain
+from tests.unit.scoring.print_kit import made_up
 
 NEWEST = VersionRef("jiangnan")
 TEXT_ENCODERS = ("text_encoder", "text_encoder_2")
@@ -127,6 +135,44 @@ def test_a_retry_publishes_once_and_another_file_under_its_id_is_an_error(domain
     assert domain.versions.newest("jiangnan") == first
 
 
+PRINT = made_up().to_bytes()
+
+
+def test_a_training_print_is_kept_with_its_version_and_a_version_without_one_has_none(
+    domain: Domain, publisher: Publisher
+) -> None:
+    data, downloads = adapter_bytes(rank=1), Downloads(domain.adapters, domain.bases, domain.blobs)
+    plain, printed = request_for(data), replace(request_for(data), training_print=PRINT)
+    for request in (plain, printed):
+        publisher.admit(request, ANA)
+    without = publisher.publish(plain, data, ANA, op_id="a")
+    version = publisher.publish(printed, data, ANA, op_id="b")
+    assert version.manifest.training_print == StoredFile(hashlib.sha256(PRINT).hexdigest(), len(PRINT))
+    assert downloads.training_print(NEWEST) == (version, PRINT)
+    assert without.manifest.training_print is None and "training_print" not in without.manifest.to_body()
+    with pytest.raises(TrainingPrintNotFound, match="jiangnan/versions/1"):
+        downloads.training_print(VersionRef("jiangnan", 1))
+
+
+def test_a_retry_repeats_its_print_and_requests_from_before_prints_are_what_they_were(publisher: Publisher) -> None:
+    """Their digests are in the store: a body with one more field would be another request under an old identifier."""
+    data = adapter_bytes(rank=1)
+    plain, printed = request_for(data), replace(request_for(data), training_print=PRINT)
+    assert "training_print" not in plain.to_body()
+    first = publisher.publish(printed, data, ANA, op_id="a")
+    assert publisher.publish(printed, data, ANA, op_id="a") == first
+    for other in (plain, replace(printed, training_print=made_up(seed=1).to_bytes())):
+        with pytest.raises(OperationConflict):
+            publisher.publish(other, data, ANA, op_id="a")
+
+
+def test_what_is_no_training_print_is_refused_before_any_byte_of_the_file(publisher: Publisher) -> None:
+    with pytest.raises(TrainingPrintInvalid, match="no training print"):
+        publisher.admit(replace(request_for(b"x"), training_print=PRINT[:-1]), ANA)
+    with pytest.raises(TrainingPrintInvalid, match="at most 4194304"):
+        publisher.admit(replace(request_for(b"x"), training_print=bytes(5 * MAX_BYTES)), ANA)
+
+
 class LastWriteFails(MemoryStore):
     """A store that breaks exactly when the manifest would be written."""
 
@@ -147,6 +193,15 @@ def test_a_store_that_breaks_before_the_manifest_leaves_nothing_listed_and_a_ret
     assert domain.versions.adapters() == []
     store.broken = False
     assert publisher.publish(request_for(data), data, ANA, op_id="a").number == 1
+
+
+def test_a_print_is_stored_before_the_version_that_names_it(folder: Path) -> None:
+    store = LastWriteFails()
+    domain = open_domain(store)
+    publisher, data = publisher_of(domain, folder), adapter_bytes(rank=1)
+    with pytest.raises(StoreUnavailable):
+        publisher.publish(replace(request_for(data), training_print=PRINT), data, ANA, op_id="a")
+    assert domain.blobs.get(hashlib.sha256(PRINT).hexdigest()) == PRINT and domain.versions.adapters() == []
 
 
 @pytest.mark.parametrize("size", [0, -1, MAX_BYTES + 1])

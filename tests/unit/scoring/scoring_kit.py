@@ -46,7 +46,15 @@ def scenes(count: int, seed: int) -> list[Scene]:
     return [known[i] for i in np.random.default_rng(seed).choice(len(known), count, replace=False)]
 
 
-def drawn(of: Sequence[Scene], seed: int, look: Look = BASE) -> list[Image.Image]:
+def drawn(of: Sequence[Scene], seed: int, look: Look = BASE, side: int = 64) -> list[Image.Image]:
     """One picture a scene; another seed is another picture of it."""
     rng = np.random.default_rng(seed)
-    return [render(scene, rng, look) for scene in of]
+    return [render(scene, rng, look, width=side, height=side) for scene in of]
+
+
+def spoilt(picture: Image.Image, seed: int) -> Image.Image:
+    """As a model that has learnt it by heart draws it again: brighter or darker, with noise."""
+    rng = np.random.default_rng(seed)
+    pixels = np.asarray(picture, dtype=np.float32)
+    changed = pixels * rng.uniform(0.8, 1.2) + rng.uniform(-20, 20) + rng.normal(0, 12, pixels.shape)
+    return Image.fromarray(changed.clip(0, 255).astype(np.uint8))

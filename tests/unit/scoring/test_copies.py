@@ -5,28 +5,22 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from PIL import Image, ImageOps
-from scoring_kit import MeanColour, drawn, scenes
+from scoring_kit import MeanColour, drawn, scenes, spoilt
 
 from terroir.scoring.clip import ClipScorer
 from terroir.scoring.copies import TrainingSet
-from terroir.scoring.views import Views
+from terroir.scoring.views import Views, thumbnails_of
 from terroir.tiny import CLIP_DIR
 from terroir.tiny.world.styles import JIANGNAN_INK, SICHUAN_HOTPOT
 
+MODEL = "c" * 64
+"""Digest of the embedder; which one is of no matter here."""
 STYLES = [JIANGNAN_INK, SICHUAN_HOTPOT]
 
 
 @pytest.fixture(scope="module")
 def clip() -> ClipScorer:
     return ClipScorer(CLIP_DIR)
-
-
-def spoilt(picture: Image.Image, seed: int) -> Image.Image:
-    """As a model that has learnt it by heart draws it again: brighter or darker, with noise."""
-    rng = np.random.default_rng(seed)
-    pixels = np.asarray(picture, dtype=np.float32)
-    changed = pixels * rng.uniform(0.8, 1.2) + rng.uniform(-20, 20) + rng.normal(0, 12, pixels.shape)
-    return Image.fromarray(changed.clip(0, 255).astype(np.uint8))
 
 
 def cropped(picture: Image.Image) -> Image.Image:
@@ -38,7 +32,7 @@ def cropped(picture: Image.Image) -> Image.Image:
 def test_copies_are_found_however_they_were_spoilt(clip, look, count):
     """A crop once went free: CLIP compared it with the whole picture alone, which it sees as another (0.78 off)."""
     training = drawn(scenes(count, seed=2), seed=2, look=look)
-    found = TrainingSet(clip, training)
+    found = TrainingSet.of(clip, training, MODEL)
     for change in (lambda p: p, cropped, ImageOps.mirror, lambda p: ImageOps.mirror(cropped(p))):
         nearest = found.nearest([spoilt(change(picture), number) for number, picture in enumerate(training)])
         assert [one.training_picture for one in nearest] == list(range(count))
@@ -50,7 +44,7 @@ def test_copies_are_found_however_they_were_spoilt(clip, look, count):
 def test_other_pictures_of_the_same_captions_are_no_copies(clip, look, count):
     """A healthy adapter draws just those: the same words in the same style, another picture."""
     of = scenes(count, seed=3)
-    found = TrainingSet(clip, drawn(of, seed=3, look=look))
+    found = TrainingSet.of(clip, drawn(of, seed=3, look=look), MODEL)
     others = [picture for seed in range(10, 10 + 80 // count) for picture in drawn(of, seed=seed, look=look)]
     assert np.mean([one.is_copy for one in found.nearest(others)]) <= 0.03
 
@@ -58,13 +52,16 @@ def test_other_pictures_of_the_same_captions_are_no_copies(clip, look, count):
 def test_duplicates_in_the_set_do_not_excuse_copies():
     """A set in which every tenth picture comes twice has the same bound, not one of nearly zero."""
     training = drawn(scenes(20, seed=4), seed=4)
-    alone, doubled = TrainingSet(MeanColour(), training), TrainingSet(MeanColour(), [*training, *training[:2]])
+    alone, doubled = (
+        TrainingSet.of(MeanColour(), training, MODEL),
+        TrainingSet.of(MeanColour(), [*training, *training[:2]], MODEL),
+    )
     assert doubled.bounds.pixels == pytest.approx(alone.bounds.pixels, rel=0.1)
 
 
 def test_a_set_of_one_has_a_bound_of_its_own():
     (picture,) = drawn(scenes(1, seed=5), seed=5)
-    found = TrainingSet(MeanColour(), [picture])
+    found = TrainingSet.of(MeanColour(), [picture], MODEL)
     copy, stranger = found.nearest([spoilt(picture, 1), drawn(scenes(9, seed=6), seed=6)[8]])
     assert copy.is_copy
     assert not stranger.is_copy
@@ -72,7 +69,7 @@ def test_a_set_of_one_has_a_bound_of_its_own():
 
 def test_the_bound_stays_within_limits_for_a_set_of_equals():
     (picture,) = drawn(scenes(1, seed=5), seed=5)
-    assert TrainingSet(MeanColour(), [picture] * 5).bounds.pixels == pytest.approx(0.35)
+    assert TrainingSet.of(MeanColour(), [picture] * 5, MODEL).bounds.pixels == pytest.approx(0.35)
 
 
 def test_what_is_further_off_by_embedding_than_two_pictures_of_the_set_is_no_copy():
@@ -86,25 +83,25 @@ def test_what_is_further_off_by_embedding_than_two_pictures_of_the_set_is_no_cop
             signs = [-1 if picture is self.drawn else 1 for picture in pictures]
             return super().pictures(pictures) * np.array(signs, dtype=np.float32)[:, None]
 
-    (nearest,) = TrainingSet(Estranged(), training).nearest([Estranged.drawn])
+    (nearest,) = TrainingSet.of(Estranged(), training, MODEL).nearest([Estranged.drawn])
     assert nearest.pixels == pytest.approx(0, abs=0.1)
     assert not nearest.is_copy
 
 
 def test_no_training_pictures_are_refused():
     with pytest.raises(ValueError, match="no training pictures"):
-        TrainingSet(MeanColour(), [])
+        TrainingSet.of(MeanColour(), [], MODEL)
 
 
 def test_the_nearest_view_is_the_crop_that_was_taken():
     training = drawn(scenes(8, seed=8), seed=8)
-    numbers, distances = Views(training).nearest([picture.crop((6, 0, 64, 58)) for picture in training])
+    numbers, distances = Views(thumbnails_of(training)).nearest([picture.crop((6, 0, 64, 58)) for picture in training])
     assert list(numbers) == list(range(8))
     assert (distances < 0.35).all()
 
 
 def test_a_picture_that_is_held_out_is_not_its_own_nearest():
     training = drawn(scenes(5, seed=9), seed=9)
-    numbers, distances = Views(training).nearest(training, held_out=np.arange(5))
+    numbers, distances = Views(thumbnails_of(training)).nearest(training, held_out=np.arange(5))
     assert not (numbers == np.arange(5)).any()
     assert (distances > 0.3).all()

@@ -8,6 +8,7 @@ import pytest
 from attempt_kit import AttemptBench
 from training_kit import pictures
 
+from terroir.scoring.training_print import TrainingPrint
 from terroir.store.blobs import Blobs
 from terroir.tiny import CLIP_DIR
 from terroir.training.judging import run as judging
@@ -22,6 +23,7 @@ def test_regularisation_pictures_of_the_service_are_trained_on(sd_dir: Path, mon
         bench = AttemptBench(sd_dir, monkeypatch)
         bench.sets["datasets/plain"] = pictures(5)[3:]
         trained = bench.run(**keys)
+        assert trained.training_print_digest == "" and any("no training print" in line for line in bench.lines)
         assert Blobs(bench.store).get(trained.file_digest)
         return trained.file_digest
 
@@ -45,8 +47,9 @@ def test_a_judged_attempt_hands_figures_on_and_the_next_draws_nothing(judged: At
     trained = judged.run()
     assert trained.steps in (2, 4) and trained.metrics["judge_recalled"] >= 20
     assert any("judged" in line and "is chosen" in line for line in judged.lines)
+    assert len(TrainingPrint.from_bytes(Blobs(judged.store).get(trained.training_print_digest)).thumbnails) == 3
     again = judged.run()
-    assert (again.file_digest, again.steps, again.metrics) == (trained.file_digest, trained.steps, trained.metrics)
+    assert again == trained
     assert any("with 0 pictures" in line for line in judged.lines)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import hashlib
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import contextmanager
 from io import BytesIO
@@ -14,6 +16,7 @@ from terroir._proto.registry.v1 import registry_pb2 as pb
 from terroir.common.grpc_client import error_from_rpc
 from terroir.common.signed_version import signature_of, signed_facts
 from terroir.inference.adapters.sources import CanaryInfo, Change, ChangeKind, Recipe, VersionInfo
+from terroir.inference.errors import AdapterCorrupt
 
 _LOOKUP_SECONDS: Final = 10.0
 _KINDS: Final = {
@@ -46,6 +49,7 @@ class RegistryGateway:
             signed_facts(found),
             signature_of(found),
             found.deprecation.reason if found.deprecation.for_cause else "",
+            found.training_print_digest,
         )
 
     async def download(self, version: VersionInfo) -> bytes:
@@ -56,6 +60,22 @@ class RegistryGateway:
             async for message in self._registry.DownloadVersion(request, timeout=self._download_timeout_seconds):
                 file.write(message.chunk)
         return file.getvalue()
+
+    async def training_print(self, version: VersionInfo) -> bytes | None:
+        """GetTrainingPrint; None without a call if the version has none. Raises AdapterCorrupt for another's bytes."""
+        if not version.training_print_digest:
+            return None
+        request = pb.GetTrainingPrintRequest(name=version.name)
+        with _typed_errors():
+            found = await self._registry.GetTrainingPrint(request, timeout=self._download_timeout_seconds)
+        digest = await asyncio.to_thread(lambda: hashlib.sha256(found.training_print).hexdigest())
+        if digest != version.training_print_digest:
+            raise AdapterCorrupt(
+                f"the training print of {version.name} came with digest {digest[:12]}, it was published with "
+                f"{version.training_print_digest[:12]}; the registry's copy or the way here is damaged: publish again",
+                metadata={"version": version.name, "expected": version.training_print_digest, "found": digest},
+            )
+        return bytes(found.training_print)
 
     async def recipe(self, region: str) -> Recipe:
         """ResolveRegion."""

@@ -25,6 +25,8 @@ class VersionInfo:
     signature: Signature | None = None
     withdrawn: str = ""
     """Why it must not be served any more; empty if it may."""
+    training_print_digest: str = ""
+    """Of what tells copies of the pictures that it was trained on; empty if it has none. No signature covers it."""
 
 
 @dataclass(frozen=True)
@@ -64,6 +66,10 @@ class AdapterSource(Protocol):
 
     async def download(self, version: VersionInfo) -> bytes:
         """The kohya file of a version, not yet verified."""
+        ...
+
+    async def training_print(self, version: VersionInfo) -> bytes | None:
+        """What tells copies of a version's training pictures, its digest checked; None if it has none."""
         ...
 
     async def recipe(self, region: str) -> Recipe:

@@ -93,6 +93,7 @@ class Driver:
     def _publish(self, job: Job, trained: Trained) -> str:
         config = parse_config(job.config_yaml).config
         self._phase("publishing")
+        blobs, print_digest = Blobs(self._store), trained.training_print_digest
         registry = RegistryService(self._order.registry_target, credentials_of_node())
         try:
             version = registry.publish(
@@ -109,9 +110,10 @@ class Driver:
                     code_version=code_version(),
                     file_digest=trained.file_digest,
                     region=trained.region,
-                    data=Blobs(self._store).get(trained.file_digest),
+                    data=blobs.get(trained.file_digest),
                     parent=config.pretrained_lora,
                     metrics=trained.metrics,
+                    training_print=blobs.get(print_digest) if print_digest else b"",
                 )
             )
         finally:

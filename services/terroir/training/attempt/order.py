@@ -64,3 +64,5 @@ class Trained:
     loss: float
     metrics: Mapping[str, float] = field(default_factory=dict)
     """Figures of the judgement and of raters, by name."""
+    training_print_digest: str = ""
+    """Blob of the training print; empty where none was made."""

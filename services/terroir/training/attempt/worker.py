@@ -32,6 +32,7 @@ from terroir.training.jobs.documents import Job, Jobs, JobState, attempt_prefix,
 from terroir.training.judging.of_job import choose_for_job
 from terroir.training.judging.prompts import Base
 from terroir.training.judging.run import JudgedRun
+from terroir.training.judging.training_print import kept_print
 from terroir.training.upstream import DatasetService, FrozenDataset, RegistryService
 
 _CANCEL_SECONDS = 0.25
@@ -191,6 +192,8 @@ def _train(
     with span("judge", gate=run.config.publish_gate.value) as judging:
         result, metrics = choose_for_job(order, store, result, judged, sinks, clock)
         judging.set(step=result.steps)
+    with span("make training print", pictures=len(data)):
+        print_digest = kept_print(judged, store, f"jobs/{order.job_id}", sinks.log)
     with span("write adapter", adapter=job.adapter) as writing:
         file = kohya_file(result, run.config, title=job.adapter, base_digest=material.base_digest, trigger_word=trigger)
         file_digest = Blobs(store).put(file)
@@ -205,6 +208,7 @@ def _train(
         steps=result.steps,
         loss=result.loss,
         metrics=metrics,
+        training_print_digest=print_digest,
     )
 
 

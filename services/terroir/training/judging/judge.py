@@ -184,7 +184,7 @@ class Judge:
         return _Reference(
             style=style,
             prompts=prompts,
-            training=TrainingSet(scorer, pictures),
+            training=TrainingSet.of(scorer, pictures, recipe.model),
             training_vectors=vectors,
             base_distance=style.distance(base),
             base_clip_distance=_set_distance(scorer.pictures(base), vectors),

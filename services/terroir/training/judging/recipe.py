@@ -6,10 +6,8 @@ import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from typing import Any, Final
 
-from terroir.common.base_digest import weight_file
 from terroir.training.engine.ports import Pictures
 from terroir.training.judging.drawing import Manner, Sketch
 from terroir.training.judging.prompts import Texts
@@ -93,15 +91,6 @@ def pictures_digest(data: Pictures) -> str:
     digest = hashlib.sha256()
     for picture in data:
         digest.update(hashlib.sha256(picture.data).digest() + hashlib.sha256(picture.caption.encode()).digest())
-    return digest.hexdigest()
-
-
-def model_digest(folder: Path) -> str:
-    """SHA-256 (hex) of a transformers model's weights and configuration; raises FileNotFoundError."""
-    digest = hashlib.sha256()
-    for path in (weight_file(folder), folder / "config.json", folder / "preprocessor_config.json"):
-        with path.open("rb") as file:
-            digest.update(hashlib.file_digest(file, "sha256").digest())
     return digest.hexdigest()
 
 

@@ -15,6 +15,7 @@ import torch
 from terroir.lora.adapter import Adapter
 from terroir.scoring.clip import ClipScorer
 from terroir.scoring.embedding import TextEmbedder
+from terroir.scoring.model_digest import model_digest
 from terroir.training.artifacts.checkpoints import Checkpoints, SavedCheckpoint
 from terroir.training.config import TrainConfig
 from terroir.training.engine.data.pictures import decode
@@ -27,7 +28,7 @@ from terroir.training.judging.judgement import JudgedCheckpoint, Judgement
 from terroir.training.judging.kept import KeptJudgements
 from terroir.training.judging.models import judge_model
 from terroir.training.judging.prompts import Base, texts_of
-from terroir.training.judging.recipe import STEPS, Recipe, model_digest, pictures_digest
+from terroir.training.judging.recipe import STEPS, Recipe, pictures_digest
 from terroir.training.judging.verdicts import Thresholds, is_settled
 
 _COMPARED: Final = (384, 384)
@@ -83,7 +84,7 @@ def judge_run(run: JudgedRun, checkpoints: Checkpoints, kept: KeptJudgements, he
     count = _Count(hears)
     judge = Judge(
         partial(run.studio, run.base.folder, run.device), partial(run.scorer, model, run.device), recipe,
-        _trained_on(run.data), kept, count.add, hears.alive,
+        trained_on(run.data), kept, count.add, hears.alive,
     )  # fmt: skip
     known = {candidate.step: judge.known(candidate) for candidate in candidates}
     new = [candidate for candidate in candidates if known[candidate.step] is None]
@@ -92,7 +93,7 @@ def judge_run(run: JudgedRun, checkpoints: Checkpoints, kept: KeptJudgements, he
         count.total += len(recipe.of_base)
     hears.drawn(0, count.total)
     thresholds, judged, left = Thresholds.of(run.config), list[JudgedCheckpoint](), candidates[::-1]
-    with _threads(run.threads):
+    with computing_threads(run.threads):
         while left and not is_settled(judged):
             candidate = left.pop(0)
             measured = known[candidate.step] or judge.measure(candidate)
@@ -149,7 +150,8 @@ def told(judged: JudgedCheckpoint) -> str:
 
 
 @contextmanager
-def _threads(count: int) -> Iterator[None]:
+def computing_threads(count: int) -> Iterator[None]:
+    """Threads of a processor for as long as it lasts."""
     before = torch.get_num_threads()
     torch.set_num_threads(count)
     try:
@@ -175,7 +177,8 @@ def _candidate(checkpoints: Checkpoints, saved: SavedCheckpoint) -> Candidate:
     return Candidate(saved.step, saved.digest, load)
 
 
-def _trained_on(data: Pictures) -> TrainedOn:
+def trained_on(data: Pictures) -> TrainedOn:
+    """A run's pictures as they are compared with."""
     pictures = [decode(picture).rgb for picture in data]
     for picture in pictures:
         picture.thumbnail(_COMPARED)  # CLIP looks at no more, and a large set stays small in memory

@@ -447,6 +447,7 @@ class AdapterVersion(_message.Message):
     UPLOAD_FORMAT_FIELD_NUMBER: _builtins.int
     SIGNATURE_FIELD_NUMBER: _builtins.int
     HASHES_FIELD_NUMBER: _builtins.int
+    TRAINING_PRINT_DIGEST_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Resource name, `adapters/{id}/versions/{number}`."""
     base: _builtins.str
@@ -473,6 +474,8 @@ class AdapterVersion(_message.Message):
     """SHA-256 of the file as it was uploaded, lower-case hexadecimal."""
     upload_format: _builtins.str
     """Format of the upload: `kohya`, `diffusers` or `peft`."""
+    training_print_digest: _builtins.str
+    """SHA-256 of its training print (see GetTrainingPrint), lower-case hexadecimal; empty without one."""
     @_builtins.property
     def coverage(self) -> Global___Coverage:
         """How much of the file was understood."""
@@ -536,10 +539,11 @@ class AdapterVersion(_message.Message):
         upload_format: _builtins.str = ...,
         signature: Global___Signature | None = ...,
         hashes: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        training_print_digest: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["coverage", b"coverage", "create_time", b"create_time", "deprecation", b"deprecation", "lineage", b"lineage", "signature", b"signature"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "base", b"base", "base_digest", b"base_digest", "coverage", b"coverage", "create_time", b"create_time", "deprecation", b"deprecation", "description", b"description", "file_digest", b"file_digest", "hashes", b"hashes", "labels", b"labels", "lineage", b"lineage", "metrics", b"metrics", "name", b"name", "rank", b"rank", "region", b"region", "signature", b"signature", "size_bytes", b"size_bytes", "tags", b"tags", "tensor_digest", b"tensor_digest", "trigger_word", b"trigger_word", "upload_digest", b"upload_digest", "upload_format", b"upload_format"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "base", b"base", "base_digest", b"base_digest", "coverage", b"coverage", "create_time", b"create_time", "deprecation", b"deprecation", "description", b"description", "file_digest", b"file_digest", "hashes", b"hashes", "labels", b"labels", "lineage", b"lineage", "metrics", b"metrics", "name", b"name", "rank", b"rank", "region", b"region", "signature", b"signature", "size_bytes", b"size_bytes", "tags", b"tags", "tensor_digest", b"tensor_digest", "training_print_digest", b"training_print_digest", "trigger_word", b"trigger_word", "upload_digest", b"upload_digest", "upload_format", b"upload_format"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -977,6 +981,7 @@ class PublishHeader(_message.Message):
     REGION_FIELD_NUMBER: _builtins.int
     METRICS_FIELD_NUMBER: _builtins.int
     DESCRIPTION_FIELD_NUMBER: _builtins.int
+    TRAINING_PRINT_FIELD_NUMBER: _builtins.int
     adapter: _builtins.str
     """`adapters/{id}`."""
     base: _builtins.str
@@ -995,6 +1000,8 @@ class PublishHeader(_message.Message):
     """Region that it was made for, `regions/{code}`; may be empty."""
     description: _builtins.str
     """For people, at most 2000 characters."""
+    training_print: _builtins.bytes
+    """What tells copies of the pictures that it was trained on, as docs/judging.md says; at most 4 MiB, empty without one."""
     @_builtins.property
     def lineage(self) -> Global___Lineage:
         """Where it came from."""
@@ -1027,10 +1034,11 @@ class PublishHeader(_message.Message):
         region: _builtins.str = ...,
         metrics: _abc.Mapping[_builtins.str, _builtins.float] | None = ...,
         description: _builtins.str = ...,
+        training_print: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["lineage", b"lineage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["adapter", b"adapter", "base", b"base", "base_digest", b"base_digest", "description", b"description", "file_digest", b"file_digest", "labels", b"labels", "lineage", b"lineage", "metrics", b"metrics", "region", b"region", "request_id", b"request_id", "size_bytes", b"size_bytes", "tags", b"tags", "trigger_word", b"trigger_word"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["adapter", b"adapter", "base", b"base", "base_digest", b"base_digest", "description", b"description", "file_digest", b"file_digest", "labels", b"labels", "lineage", b"lineage", "metrics", b"metrics", "region", b"region", "request_id", b"request_id", "size_bytes", b"size_bytes", "tags", b"tags", "training_print", b"training_print", "trigger_word", b"trigger_word"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -2401,6 +2409,58 @@ class DownloadVersionRequest(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___DownloadVersionRequest: _TypeAlias = DownloadVersionRequest  # noqa: Y015
+
+@_typing.final
+class GetTrainingPrintRequest(_message.Message):
+    """Request of GetTrainingPrint."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """`adapters/{id}/versions/{number}`, `adapters/{id}@{alias}`, or `adapters/{id}`."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetTrainingPrintRequest: _TypeAlias = GetTrainingPrintRequest  # noqa: Y015
+
+@_typing.final
+class GetTrainingPrintResponse(_message.Message):
+    """Answer of GetTrainingPrint."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    VERSION_FIELD_NUMBER: _builtins.int
+    DIGEST_FIELD_NUMBER: _builtins.int
+    TRAINING_PRINT_FIELD_NUMBER: _builtins.int
+    version: _builtins.str
+    """The version, `adapters/{id}/versions/{number}`."""
+    digest: _builtins.str
+    """SHA-256 of the print, lower-case hexadecimal."""
+    training_print: _builtins.bytes
+    """The print, as docs/judging.md says; at most 4 MiB."""
+    def __init__(
+        self,
+        *,
+        version: _builtins.str = ...,
+        digest: _builtins.str = ...,
+        training_print: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["digest", b"digest", "training_print", b"training_print", "version", b"version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetTrainingPrintResponse: _TypeAlias = GetTrainingPrintResponse  # noqa: Y015
 
 @_typing.final
 class DownloadVersionResponse(_message.Message):

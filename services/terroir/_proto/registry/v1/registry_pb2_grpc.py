@@ -107,6 +107,11 @@ class RegistryServiceStub:
                 request_serializer=terroir_dot_registry_dot_v1_dot_registry__pb2.DownloadVersionRequest.SerializeToString,
                 response_deserializer=terroir_dot_registry_dot_v1_dot_registry__pb2.DownloadVersionResponse.FromString,
                 _registered_method=True)
+        self.GetTrainingPrint = channel.unary_unary(
+                '/terroir.registry.v1.RegistryService/GetTrainingPrint',
+                request_serializer=terroir_dot_registry_dot_v1_dot_registry__pb2.GetTrainingPrintRequest.SerializeToString,
+                response_deserializer=terroir_dot_registry_dot_v1_dot_registry__pb2.GetTrainingPrintResponse.FromString,
+                _registered_method=True)
         self.CheckCompatibility = channel.unary_unary(
                 '/terroir.registry.v1.RegistryService/CheckCompatibility',
                 request_serializer=terroir_dot_registry_dot_v1_dot_registry__pb2.CheckCompatibilityRequest.SerializeToString,
@@ -277,6 +282,14 @@ class RegistryServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetTrainingPrint(self, request, context):
+        """Returns a version's training print, with which copies of its training pictures are told. Errors: NOT_FOUND (the
+        version, or a print of it).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def CheckCompatibility(self, request, context):
         """Says how well adapters stack, every pair of them.
         Errors: NOT_FOUND, FAILED_PRECONDITION (different bases), INVALID_ARGUMENT (fewer than 2, more than 8, one twice).
@@ -436,6 +449,11 @@ def add_RegistryServiceServicer_to_server(servicer, server):
                     servicer.DownloadVersion,
                     request_deserializer=terroir_dot_registry_dot_v1_dot_registry__pb2.DownloadVersionRequest.FromString,
                     response_serializer=terroir_dot_registry_dot_v1_dot_registry__pb2.DownloadVersionResponse.SerializeToString,
+            ),
+            'GetTrainingPrint': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetTrainingPrint,
+                    request_deserializer=terroir_dot_registry_dot_v1_dot_registry__pb2.GetTrainingPrintRequest.FromString,
+                    response_serializer=terroir_dot_registry_dot_v1_dot_registry__pb2.GetTrainingPrintResponse.SerializeToString,
             ),
             'CheckCompatibility': grpc.unary_unary_rpc_method_handler(
                     servicer.CheckCompatibility,
@@ -878,6 +896,33 @@ class RegistryService:
             '/terroir.registry.v1.RegistryService/DownloadVersion',
             terroir_dot_registry_dot_v1_dot_registry__pb2.DownloadVersionRequest.SerializeToString,
             terroir_dot_registry_dot_v1_dot_registry__pb2.DownloadVersionResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetTrainingPrint(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/terroir.registry.v1.RegistryService/GetTrainingPrint',
+            terroir_dot_registry_dot_v1_dot_registry__pb2.GetTrainingPrintRequest.SerializeToString,
+            terroir_dot_registry_dot_v1_dot_registry__pb2.GetTrainingPrintResponse.FromString,
             options,
             channel_credentials,
             insecure,

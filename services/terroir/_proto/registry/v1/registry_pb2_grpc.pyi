@@ -73,6 +73,10 @@ class RegistryServiceStub:
     """
     DownloadVersion: _grpc.UnaryStreamMultiCallable[_registry_pb2.DownloadVersionRequest, _registry_pb2.DownloadVersionResponse]
     """Streams an adapter file in chunks of at most 1 MiB."""
+    GetTrainingPrint: _grpc.UnaryUnaryMultiCallable[_registry_pb2.GetTrainingPrintRequest, _registry_pb2.GetTrainingPrintResponse]
+    """Returns a version's training print, with which copies of its training pictures are told. Errors: NOT_FOUND (the
+    version, or a print of it).
+    """
     CheckCompatibility: _grpc.UnaryUnaryMultiCallable[_registry_pb2.CheckCompatibilityRequest, _registry_pb2.CheckCompatibilityResponse]
     """Says how well adapters stack, every pair of them.
     Errors: NOT_FOUND, FAILED_PRECONDITION (different bases), INVALID_ARGUMENT (fewer than 2, more than 8, one twice).
@@ -148,6 +152,10 @@ class RegistryServiceAsyncStub(RegistryServiceStub):
     """
     DownloadVersion: _aio.UnaryStreamMultiCallable[_registry_pb2.DownloadVersionRequest, _registry_pb2.DownloadVersionResponse]  # type: ignore[assignment]
     """Streams an adapter file in chunks of at most 1 MiB."""
+    GetTrainingPrint: _aio.UnaryUnaryMultiCallable[_registry_pb2.GetTrainingPrintRequest, _registry_pb2.GetTrainingPrintResponse]  # type: ignore[assignment]
+    """Returns a version's training print, with which copies of its training pictures are told. Errors: NOT_FOUND (the
+    version, or a print of it).
+    """
     CheckCompatibility: _aio.UnaryUnaryMultiCallable[_registry_pb2.CheckCompatibilityRequest, _registry_pb2.CheckCompatibilityResponse]  # type: ignore[assignment]
     """Says how well adapters stack, every pair of them.
     Errors: NOT_FOUND, FAILED_PRECONDITION (different bases), INVALID_ARGUMENT (fewer than 2, more than 8, one twice).
@@ -304,6 +312,16 @@ class RegistryServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_registry_pb2.DownloadVersionResponse], _abc.AsyncIterator[_registry_pb2.DownloadVersionResponse]]:
         """Streams an adapter file in chunks of at most 1 MiB."""
+
+    @_abc_1.abstractmethod
+    def GetTrainingPrint(
+        self,
+        request: _registry_pb2.GetTrainingPrintRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_registry_pb2.GetTrainingPrintResponse, _abc.Awaitable[_registry_pb2.GetTrainingPrintResponse]]:
+        """Returns a version's training print, with which copies of its training pictures are told. Errors: NOT_FOUND (the
+        version, or a print of it).
+        """
 
     @_abc_1.abstractmethod
     def CheckCompatibility(
