@@ -101,7 +101,7 @@ class Rig:
             for look in looks:
                 unit = Unit(content_digest(key), look.digest, SHAPE)
                 files = [Finished(_bytes(f"{unit.key} {at}"), at, "") for at in range(variants)]
-                shelf.write(unit, content.text_digest, time.time(), files)
+                shelf.write(unit, content.text_digest, time.time(), files, variants)
 
         with ThreadPoolExecutor(_AT_ONCE) as pool:
             list(pool.map(one, contents))

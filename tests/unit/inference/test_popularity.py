@@ -7,7 +7,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from terroir.common.clock import FixedClock
-from terroir.inference.adapters import popularity as popularity_module
 from terroir.inference.adapters.popularity import HALF_LIFE_SECONDS, Popularity
 
 
@@ -35,9 +34,8 @@ def test_years_of_running_overflow_nothing() -> None:
     assert popularity.most(2) == ["b", "a"] and popularity.of("b") == pytest.approx(2)
 
 
-def test_memory_is_bounded_and_the_popular_stay(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(popularity_module, "MAX_REGIONS", 10)
-    popularity = Popularity[str](FixedClock())
+def test_memory_is_bounded_and_the_popular_stay() -> None:
+    popularity = Popularity[str](FixedClock(), most=10)
     for number in range(100):
         popularity.count("favourite")
         popularity.count(f"x{number}")

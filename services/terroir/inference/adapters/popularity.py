@@ -30,11 +30,11 @@ class Popularity(Generic[Thing]):
         self._scores: dict[Thing, float] = {}
         """log2 of each count at `_began`: an older count needs no touching to weigh less, because newer ones grow."""
 
-    def count(self, thing: Thing) -> None:
-        """One more request for it."""
-        elapsed = (self._clock.monotonic() - self._began) / HALF_LIFE_SECONDS
+    def count(self, thing: Thing, times: int = 1) -> None:
+        """So many more requests for it."""
+        fresh = (self._clock.monotonic() - self._began) / HALF_LIFE_SECONDS + math.log2(times)
         before = self._scores.get(thing)
-        self._scores[thing] = elapsed if before is None else _log2_sum(before, elapsed)
+        self._scores[thing] = fresh if before is None else _log2_sum(before, fresh)
         if len(self._scores) > self._most:
             self._scores = {kept: self._scores[kept] for kept in self.most(self._most // 2)}
 

@@ -46,7 +46,7 @@ async def serve_covers(
 
     The store is not asked at start: without it, covers are answered from memory and by the callers' defaults.
     """
-    chooser = _chooser(settings)
+    chooser = _chooser(settings, hot)
     covers = assemble(settings, open_store(location_of(settings)), server, generator, hot, chooser, clock)
     server.add(
         CoverServicer(covers, server.principals), cover_pb2_grpc.add_CoverServiceServicer_to_server, COVER_SERVICE
@@ -101,8 +101,12 @@ class _Hears:
         self._ladders.missed()
 
 
-def _chooser(settings: InferenceSettings) -> Chooser:
+def _chooser(settings: InferenceSettings, hot: HotLoad) -> Chooser:
     """The embedded CLIP knows what the embedded base draws, and nothing else."""
+
+    async def print_of(version: str) -> bytes | None:
+        return await hot.registry.training_print((await hot.directory.version(version)).value)
+
     if settings.cover_judge_model is not None:
-        return ClipChooser(settings.cover_judge_model)
-    return ClipChooser(CLIP_DIR) if Path(settings.base_model) == BASE_DIR else FirstOnes()
+        return ClipChooser(settings.cover_judge_model, print_of)
+    return ClipChooser(CLIP_DIR, print_of) if Path(settings.base_model) == BASE_DIR else FirstOnes()

@@ -126,7 +126,7 @@ class Filler:
         found = await self._present.present(order.unit)
         if found is None or found.made_at < order.redraw_before:
             return False
-        return found.text_digest == content.text_digest and len(found.variants) >= order.variants
+        return found.text_digest == content.text_digest and found.asked >= order.variants
 
     @asynccontextmanager
     async def _claimed(self, unit: Unit) -> AsyncIterator[bool]:
@@ -154,8 +154,15 @@ class Filler:
         pictures = [task.result() for task in tasks]
         versions = tuple(worn.version for worn in order.look.adapters)
         chosen = await self._chooser.choose(content.prompt, [one.data for one in pictures], order.variants, versions)
+        if not chosen:
+            return Filled(
+                Outcome.FAILED, count, "COVERS_COPY_TRAINING",
+                f"all {count} candidates repeat a picture that a version was trained on ({', '.join(versions)})",
+            )  # fmt: skip
         kept = [pictures[at] for at in chosen]
-        found = await asyncio.to_thread(self._shelf.write, order.unit, content.text_digest, made_at, kept)
+        found = await asyncio.to_thread(
+            self._shelf.write, order.unit, content.text_digest, made_at, kept, order.variants
+        )
         self._present.learn(order.unit, found)
         return Filled(Outcome.DRAWN, count)
 

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
 import structlog
 
 from terroir.common.clock import Clock
 from terroir.inference.covers.demand import Demand
-from terroir.inference.covers.invalidations import Invalidations, Verdict
+from terroir.inference.covers.invalidations import RIGHT, Invalidations, Verdict
 from terroir.inference.covers.ladder import Lack, Ladder, Rung, RungKind
 from terroir.inference.covers.ladders import Ladders
 from terroir.inference.covers.looks import Look
@@ -89,6 +89,8 @@ class _Step:
 
     rung: Rung
     look: Look
+    digest: str
+    """Of the look."""
     superseded: float | None
 
 
@@ -111,7 +113,7 @@ class _Ask:
     steps: Sequence[_Step]
     at: int = 0
     answer: CoverSet | None = None
-    verdict: Verdict = field(default_factory=Verdict)
+    verdict: Verdict = RIGHT
     unit: Unit | None = None
 
 
@@ -146,7 +148,9 @@ class Finder:
     ) -> list[Found]:
         """Covers in the order of queries, contents and variants; one on the rung default where nothing is there."""
         regions = list(dict.fromkeys(query.region for query in queries))
-        ladders = dict(zip(regions, await asyncio.gather(*map(self._ladders.of, regions)), strict=True))
+        ladders = {region: known for region in regions if (known := self._ladders.known(region)) is not None}
+        if cold := [region for region in regions if region not in ladders]:
+            ladders |= zip(cold, await asyncio.gather(*map(self._ladders.of, cold)), strict=True)
         now = self._clock.now().timestamp()
         steps = {region: tuple(_steps(ladder, sticky_key, now)) for region, ladder in ladders.items()}
         asks = [
@@ -158,7 +162,10 @@ class Finder:
         files: dict[str, bytes] = {}
         if with_data:
             files = await self._files_of(asks, shape, until)
-        return [found for ask in asks for found in self._answers(ask, shape, files, reached=reached)]
+        found = [each for ask in asks for each in self._answers(ask, shape, files, reached=reached)]
+        self._metrics.answered(Counter(each.kind for each in found if each.variant == 0))
+        self._metrics.stale([now - each.stale_since for each in found if each.stale_since is not None])
+        return found
 
     async def read(self, digest: str) -> bytes | None:
         """The file of a cover; None where it is gone, and then it is drawn again. Raises StoreUnavailable."""
@@ -190,8 +197,9 @@ class Finder:
         while waiting:
             unknown: dict[Unit, None] = {}
             still = []
+            now = self._clock.monotonic()
             for ask in waiting:
-                unit = self._walk(ask, shape, blind=not reached)
+                unit = self._walk(ask, shape, now, blind=not reached)
                 if unit is not None:
                     unknown[unit] = None
                     still.append(ask)
@@ -200,11 +208,10 @@ class Finder:
                 reached = await self._load(list(unknown), until) and reached
         return reached
 
-    def _walk(self, ask: _Ask, shape: Shape, *, blind: bool) -> Unit | None:
+    def _walk(self, ask: _Ask, shape: Shape, now: float, *, blind: bool) -> Unit | None:
         """Go down as far as is known; the unit that must be read to go on. `blind` takes what is unknown as missing."""
-        now = self._clock.monotonic()
         while ask.at < len(ask.steps):
-            unit = Unit(ask.digest, ask.steps[ask.at].look.digest, shape)
+            unit = Unit(ask.digest, ask.steps[ask.at].digest, shape)
             held = self._sets.get(unit, now)
             if held is None:
                 if not blind:
@@ -284,19 +291,20 @@ class Finder:
     def _answers(self, ask: _Ask, shape: Shape, files: dict[str, bytes], *, reached: bool) -> Iterator[Found]:
         own = ask.steps[0] if ask.ladder.own is not None else None
         found, step = ask.answer, ask.steps[ask.at] if ask.answer is not None else None
-        stale_since = _earliest(ask.verdict.stale_since, step.superseded if step is not None else None)
+        stale_since = ask.verdict.stale_since
+        if step is not None and step.superseded is not None:
+            stale_since = step.superseded if stale_since is None else min(stale_since, step.superseded)
         lack = Lack.NONE
         if own is None or step is None or step.rung is not own.rung:
             lack = ask.ladder.lack or (Lack.NOT_DRAWN if reached else Lack.STORE_UNREACHABLE)
         filling = False
         if own is not None and reached:
             right = found is not None and step is own and stale_since is None
-            if found is None or not right or len(found.variants) < ask.query.count:
+            if found is None or not right or found.asked < ask.query.count:
                 unit = Unit(ask.digest, own.look.digest, shape)
                 filling = self._fills.want(Wanted(unit, own.look, ask.query.region, ask.query.count))
         self._demand.count(ask.query.region, ask.digest, shape, ask.query.count)
         kind = step.rung.kind if step is not None else RungKind.DEFAULT
-        self._metrics.answered(kind, stale_since, self._clock.now().timestamp())
         if found is None or step is None:
             yield Found(ask.content, ask.query.region, lack=lack, filling=filling)
             return
@@ -322,7 +330,7 @@ class Finder:
             held = self._sets.get(unit, self._clock.monotonic())
             await self._remove(unit)
             if held is not None and held.found is not None:
-                self._fills.want(Wanted(unit, look, region, len(held.found.variants)))
+                self._fills.want(Wanted(unit, look, region, held.found.asked))
 
     async def _remove(self, unit: Unit) -> None:
         """A set whose pictures are gone is none."""
@@ -348,11 +356,7 @@ def _steps(ladder: Ladder, sticky_key: str, now: float) -> Iterator[_Step]:
         for look, since in [(current, None), *((each.look, each.since) for each in rung.previous)]:
             if look.digest not in seen:
                 seen.add(look.digest)
-                yield _Step(rung, look, since)
-
-
-def _earliest(*moments: float | None) -> float | None:
-    return min((moment for moment in moments if moment is not None), default=None)
+                yield _Step(rung, look, look.digest, since)
 
 
 def _ignored(read: asyncio.Future[Any]) -> None:

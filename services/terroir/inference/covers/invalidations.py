@@ -48,7 +48,7 @@ class Verdict:
     withdrawn: bool = False
 
 
-_RIGHT: Final = Verdict()
+RIGHT: Final = Verdict()
 
 
 @dataclass(frozen=True)
@@ -72,11 +72,11 @@ class Invalidations:
     def verdict(self, unit: Unit, found: CoverSet) -> Verdict:
         """What the rules say of a set."""
         if not self._rules:
-            return _RIGHT
+            return RIGHT
         places = ((unit.content, unit.look), (unit.content, ""), ("", unit.look))
         rules = [rule for place in places for rule in self._rules.get(place, ()) if rule.at > found.made_at]
         if not rules:
-            return _RIGHT
+            return RIGHT
         return Verdict(min(rule.at for rule in rules), any(rule.withdraw for rule in rules))
 
     async def add(self, rule: Invalidation, op_id: str) -> None:

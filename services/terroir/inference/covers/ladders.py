@@ -84,15 +84,20 @@ class Ladders:
 
     async def of(self, region: str) -> Ladder:
         """The ladder of `regions/{code}`, or of nothing for the base's own look; never waits long."""
-        known = self._known.get(region)
-        if known is not None:
-            self._known.move_to_end(region)
+        if (known := self.known(region)) is not None:
             return known
         try:
             async with asyncio.timeout(self._patience_seconds):
                 return await asyncio.shield(self._build(region))
         except TimeoutError:
             return self._bare(region, Lack.REGISTRY_UNREACHABLE)
+
+    def known(self, region: str) -> Ladder | None:
+        """The same if it is in memory."""
+        known = self._known.get(region)
+        if known is not None:
+            self._known.move_to_end(region)
+        return known
 
     def react(self, change: Change) -> None:
         """Look again at what a change of the registry may touch."""

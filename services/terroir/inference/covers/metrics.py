@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
@@ -63,11 +63,15 @@ class CoverMetrics:
         """Likewise the queue of fills."""
         self._waiting.set_function(waiting)
 
-    def answered(self, kind: RungKind, stale_since: float | None, now: float) -> None:
-        """Count one content's answer."""
-        self._answers.labels(kind.value).inc()
-        if stale_since is not None:
-            self._stale.observe(max(0.0, now - stale_since))
+    def answered(self, contents: Mapping[RungKind, int]) -> None:
+        """Count a call's contents by what answered them."""
+        for kind, count in contents.items():
+            self._answers.labels(kind.value).inc(count)
+
+    def stale(self, seconds: Iterable[float]) -> None:
+        """Take the ages of a call's stale covers."""
+        for age in seconds:
+            self._stale.observe(max(0.0, age))
 
     def store_missed(self) -> None:
         """Count an answer that the store had no part in."""

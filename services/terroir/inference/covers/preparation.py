@@ -90,12 +90,12 @@ class Preparation:
     @staticmethod
     def from_body(body: Mapping[str, Any]) -> Preparation:
         """Inverse of `to_body`."""
-        shape = body["shape"]
+        width, height, picture_format = body["shape"]
         return Preparation(
             **{
                 **body,
                 "regions": tuple(body["regions"]),
-                "shape": Shape(shape["width"], shape["height"], PictureFormat(shape["format"])),
+                "shape": Shape(width, height, PictureFormat(picture_format)),
                 "priority": Priority(body["priority"]),
                 "state": State(body["state"]),
             }

@@ -46,6 +46,8 @@ class CoverSet:
     made_at: float
     """Seconds since 1970."""
     variants: tuple[Variant, ...]
+    asked: int = 1
+    """How many were wanted; fewer are there where candidates repeated training pictures."""
 
     def to_bytes(self) -> bytes:
         """JSON."""
@@ -57,7 +59,7 @@ class CoverSet:
         try:
             body: Mapping[str, Any] = json.loads(data)
             variants = tuple(Variant(**each) for each in body["variants"])
-            found = CoverSet(str(body["text_digest"]), float(body["made_at"]), variants)
+            found = CoverSet(str(body["text_digest"]), float(body["made_at"]), variants, int(body["asked"]))
         except (TypeError, KeyError, UnicodeDecodeError) as error:
             raise ValueError(str(error)) from error
         if not variants or any(type(one.digest) is not str or len(one.digest) != 64 for one in variants):
@@ -102,15 +104,15 @@ class Shelf:
             return None
         return data
 
-    def write(self, unit: Unit, text_digest: str, made_at: float, pictures: Sequence[Finished]) -> CoverSet:
-        """Replace the set of a unit."""
+    def write(self, unit: Unit, text_digest: str, made_at: float, pictures: Sequence[Finished], asked: int) -> CoverSet:
+        """Replace the set of a unit; `asked` variants were wanted."""
         variants = []
         for picture in pictures:
             digest = hashlib.sha256(picture.data).hexdigest()
             with suppress(AlreadyExists):
                 self._store.create(picture_key(digest), picture.data)
             variants.append(Variant(digest, len(picture.data), picture.seed, picture.picture_id))
-        written = CoverSet(text_digest, made_at, tuple(variants))
+        written = CoverSet(text_digest, made_at, tuple(variants), asked)
         before = self.find(unit)
         self._store.put(unit.key, written.to_bytes())
         for old in before.variants if before is not None else ():

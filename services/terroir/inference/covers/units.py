@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
 from functools import lru_cache
+from typing import NamedTuple
 
 from terroir.common.validation import ensure_text
 from terroir.inference.delivery.picture_files import PictureFormat
@@ -13,8 +13,7 @@ MAX_KEY_CHARACTERS = 256
 _SEED_BYTES = 4
 
 
-@dataclass(frozen=True)
-class Shape:
+class Shape(NamedTuple):
     """Size in pixels and file format."""
 
     width: int
@@ -25,9 +24,8 @@ class Shape:
         return f"{self.width}x{self.height}-{self.format.value}"
 
 
-@dataclass(frozen=True)
-class Unit:
-    """Names one set of variants."""
+class Unit(NamedTuple):
+    """Names one set of variants; a tuple, as thousands a second are made and looked up."""
 
     content: str
     """Digest of the content's key; see `content_digest`."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from enum import Enum
+from functools import lru_cache
 from typing import Final
 
 SIZE_MULTIPLE: Final = 8
@@ -20,6 +21,7 @@ class AspectRatio(Enum):
     TALL_3_4 = (3, 4)
 
 
+@lru_cache(maxsize=64)
 def cover_size(ratio: AspectRatio, native_side: int) -> tuple[int, int]:
     """Width and height in pixels, multiples of 8: of 0.7 to 1.15 times the native area, those closest to the ratio.
 

@@ -418,7 +418,7 @@ def test_a_reader_who_finds_a_hole_has_it_refilled() -> None:
 
 
 @pytest.mark.parametrize(
-    "body", [b"", b"no json", b"{}", b'{"text_digest": "a", "made_at": 1, "variants": []}', b"\xff"]
+    "body", [b"", b"no json", b"{}", b'{"text_digest": "a", "made_at": 1, "variants": [], "asked": 1}', b"\xff"]
 )
 def test_a_damaged_set_counts_as_none(body: bytes) -> None:
     async def scenario() -> None:
