@@ -4,18 +4,24 @@ from __future__ import annotations
 
 import io
 import json
+import os
+import signal
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import grpc
 import pytest
 from PIL import Image
 
 from terroir._proto.inference.v1 import cover_pb2 as pb
 from terroir._proto.registry.v1 import recipe_pb2, region_pb2, registry_pb2
+from terroir.inference.settings import InferenceSettings
 from tests.integration.inference.hot_load_kit import Followed, followed_registry
-from tests.integration.inference.inference_server import until
+from tests.integration.inference.inference_server import running_inference, until
 from tests.integration.inference.test_hot_load import adapter_file
+from tests.tools.minio_server import MinioServer
 
 pytestmark = pytest.mark.slow
 STEPS = 20
@@ -127,6 +133,53 @@ def test_a_style_goes_through_its_life(rig: Followed) -> None:
     until(lambda: ask(rig, "teapot", region="CN-ZJ")[0].source == "regions/CN-ZJ", timeout=10)
     again = ask(rig, "teapot", region="CN-ZJ")[0]
     assert (again.digest, again.stale) == (covers[0].digest, False)
+
+
+def test_a_killed_engine_costs_a_preparation_nothing_but_time(rig: Followed) -> None:
+    begun = rig.inference.covers.PrepareCovers(
+        pb.PrepareCoversRequest(
+            contents=[pb.CoverContent(key=f"boat {number}", prompt=f"a boat {number}") for number in range(6)],
+            regions=[""], variants=1, shape=pb.CoverShape(width=32, height=32),
+        ),
+        timeout=30,
+    )  # fmt: skip
+    watch = rig.inference.covers.WatchPreparation(pb.WatchPreparationRequest(name=begun.name), timeout=240)
+    killed = 0
+    for seen in watch:
+        if seen.preparation.drawn >= 1 and not killed:
+            killed = rig.inference.engine_pid()
+            os.kill(killed, signal.SIGKILL)
+    ended = seen.preparation
+    assert killed and (ended.state, ended.drawn + ended.kept, ended.failed) == (pb.PREPARATION_STATE_SUCCEEDED, 6, 0)
+    assert {cover.rung for cover in ask(rig, *(f"boat {number}" for number in range(6)), region="")} == {pb.RUNG_REGION}
+
+
+def test_a_bucket_that_is_gone_leaves_what_is_in_memory(
+    rig: Followed, tiny_base: Path, own_minio: MinioServer, tmp_path: Path
+) -> None:
+    location = own_minio.location()
+    settings = InferenceSettings(
+        data_dir=tmp_path, port=0, base="tiny", base_model=str(tiny_base), registry_target=rig.followed.target,
+        threads=1, store=f"s3://{location.bucket}", store_endpoint=location.endpoint,
+        store_access_key_id=location.access_key_id, store_secret_access_key=location.secret_access_key,
+    )  # fmt: skip
+    with running_inference(settings) as inference:
+        inference.wait_until_serving()
+        beside = replace(rig, inference=inference)
+        assert prepare(beside, "cat", regions=[""]).drawn == 1
+        assert ask(beside, "cat", region="", with_data=True)[0].data
+        own_minio.stop()
+        for _ in range(3):
+            known, unknown = ask(beside, "cat", "nobody", region="", with_data=True, default_picture="own")
+            assert known.rung == pb.RUNG_REGION and known.data
+            assert (unknown.rung, unknown.picture, unknown.lack) == (
+                pb.RUNG_DEFAULT, "own", pb.LACK_STORE_UNREACHABLE,
+            )  # fmt: skip
+        with pytest.raises(grpc.RpcError) as refused:
+            prepare(beside, "dog", regions=[""])
+        assert refused.value.code() is grpc.StatusCode.UNAVAILABLE
+        own_minio.start()
+        assert prepare(beside, "dog", regions=[""]).drawn == 1
 
 
 def worn(file: bytes) -> list[str]:
