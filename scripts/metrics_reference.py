@@ -19,8 +19,10 @@ from terroir.common.clock import FixedClock
 from terroir.common.telemetry import RpcMetrics, ServerMetrics, new_registry
 from terroir.dataset.metrics import DatasetMetrics
 from terroir.inference.admission.metrics import AdmissionMetrics
+from terroir.inference.covers.metrics import CoverMetrics
 from terroir.inference.metrics import InferenceMetrics
 from terroir.registry.metrics import RegistryMetrics
+from terroir.store.metrics import StoreMetrics
 from terroir.training.metrics import TrainingMetrics
 
 PAGE: Final = Path(__file__).resolve().parent.parent / "docs" / "metrics.md"
@@ -67,6 +69,8 @@ def _server(registry: CollectorRegistry) -> None:
 def _inference(registry: CollectorRegistry) -> None:
     InferenceMetrics(registry)
     AdmissionMetrics(registry)
+    CoverMetrics(registry)
+    StoreMetrics(registry)
 
 
 SERVICES: Final[dict[str, Sequence[Callable[[CollectorRegistry], object]]]] = {
@@ -121,7 +125,7 @@ def page() -> str:
     for service in SERVICES:
         own = [metric for metric in metrics(service) if metric not in store]
         lines += ["", f"## {service}", "", *_table(own)]
-    lines += ["", "## object store (dataset, training, registry)", "", *_table(store)]
+    lines += ["", "## object store (every service)", "", *_table(store)]
     names = ", ".join(f"`{name}`" for metric in runtime_metrics() for name in metric.series)
     lines += ["", "## process and interpreter (every service)", "", f"{names}."]
     return "\n".join(lines) + "\n"

@@ -206,10 +206,9 @@ class Embedded:
             self._services[name] = _Service(name, process, announce, log)
 
     def _settings(self, name: str) -> dict[str, str]:
-        common = {"DATA_DIR": str(self._data_dir), "DRAIN_TIMEOUT_SECONDS": str(DRAIN_SECONDS)}
-        if name == "inference":  # it keeps nothing, and reads adapters from the registry alone
+        common = {"DATA_DIR": str(self._data_dir), "DRAIN_TIMEOUT_SECONDS": str(DRAIN_SECONDS), **self._store}
+        if name == "inference":  # adapters come from the registry; the store keeps its covers
             return common | {"REGISTRY_TARGET": self.endpoints.registry}
-        common |= self._store
         if name == "dataset":
             # Pictures of the tiny base's own size are large enough for it.
             return common | {"GATES__MINIMUM_SIDE": str(NATIVE_SIDE)}

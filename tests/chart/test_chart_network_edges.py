@@ -30,7 +30,7 @@ EDGES: set[Edge] = {
     ("training", "ray-head", "8265"),
     *((ray, other, ANY) for ray in ("ray-head", "ray-worker") for other in ("ray-head", "ray-worker")),
     *((ray, service, PORTS[service]) for ray in ("ray-head", "ray-worker") for service in ("dataset", "registry")),
-    *((user, "store", "9000") for user in ("dataset", "training", "registry", "ray-head", "ray-worker")),
+    *((user, "store", "9000") for user in (*SERVICES, "ray-head", "ray-worker")),
     *(("test", service, port) for service, own in PORTS.items() for port in (own, "9090")),
     ("ray-head", "0.0.0.0/0", "443"),
     ("ray-head", "0.0.0.0/0", "6443"),
@@ -114,7 +114,7 @@ def test_every_pod_denies_what_no_edge_allows(chart: Chart) -> None:
     ("scenario", "more", "less"),
     [
         ("traced", {(pod, "collector", "4317") for pod in (*SERVICES, "ray-head", "ray-worker")}, set()),
-        ("weights-in-the-store", {("inference", "store", "9000")}, set()),
+        ("weights-in-the-store", set(), set()),
         ("weights-elsewhere", {(pod, "0.0.0.0/0", "9443") for pod in ("inference", "registry", "ray-worker")}, set()),
         ("cpu-kind", set(), {edge for edge in EDGES if "ray-head" in edge or "ray-worker" in edge}),
         (
@@ -124,12 +124,12 @@ def test_every_pod_denies_what_no_edge_allows(chart: Chart) -> None:
         ),
         (
             "store-over-http",
-            {(pod, "0.0.0.0/0", "9000") for pod in ("dataset", "training", "registry", "ray-head", "ray-worker")},
+            {(pod, "0.0.0.0/0", "9000") for pod in (*SERVICES, "ray-head", "ray-worker")},
             {edge for edge in EDGES if "store" in edge},
         ),
         (
             "external-s3",
-            # The store's 443 and the issuer's keys; inference copies weights.
+            # The store's 443 and the issuer's keys.
             {(pod, "0.0.0.0/0", "443") for pod in (*SERVICES, "ray-head", "ray-worker")},
             {edge for edge in EDGES if "store" in edge},
         ),

@@ -182,14 +182,20 @@ def test_keys_of_the_store_are_long_and_new_in_each_release(chart: Chart) -> Non
     assert len(decoded(first, "secret-access-key")) == 40
 
 
-def test_inference_never_sees_the_keys_of_the_store(chart: Chart) -> None:
-    """Unless its weights are there: then the copying container does, and the service does not."""
-    for scenario in ("defaults", "weights-in-the-store"):
+def test_every_service_has_the_keys_of_the_store_by_reference_alone(chart: Chart) -> None:
+    """Inference too: covers are kept there. It gets adapters from the registry all the same."""
+    for scenario, secret in (
+        ("defaults", "style-terroir-store"),
+        ("external-s3", "terroir-s3"),
+        ("own-store-keys", "keys"),
+    ):
         for pods in pod_templates(chart.render(ALL[scenario])):
-            if pods.component == "inference":
-                assert "secret" not in json.dumps(pods.spec["containers"][0]["env"])
-                copying = pods.spec.get("initContainers", [])
-                assert bool(copying) == (scenario == "weights-in-the-store")
+            if pods.component in IDENTITIES:
+                named_keys = {
+                    one["name"].rpartition("_STORE_")[2]: one["valueFrom"]["secretKeyRef"]["name"]
+                    for one in pods.main()["env"] if "_STORE_" in one["name"] and "valueFrom" in one
+                }  # fmt: skip
+                assert named_keys == dict.fromkeys(("ACCESS_KEY_ID", "SECRET_ACCESS_KEY"), secret), pods.where
 
 
 def test_without_certificates_services_are_told_so_and_find_no_access_file(chart: Chart) -> None:

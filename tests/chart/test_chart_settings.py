@@ -23,11 +23,6 @@ OTHERS = {
     "MINIO_ROOT_USER", "MINIO_ROOT_PASSWORD", "MINIO_BROWSER", "MINIO_UPDATE", "AWS_ACCESS_KEY_ID",
     "AWS_SECRET_ACCESS_KEY",
 }  # fmt: skip
-# Inference has no store of its own: adapters come from the registry.
-NO_STORE = {
-    "store", "store_endpoint", "store_region", "store_access_key_id", "store_secret_access_key", "store_insecure_http",
-    "store_create_bucket",
-}  # fmt: skip
 
 
 def service_of(pods: PodTemplate) -> str | None:
@@ -85,8 +80,7 @@ def test_every_setting_in_the_code_can_be_set_through_the_chart(service: str, ch
     typed = {name for name in TYPED[service] if f"TERROIR_{service}_{name}".upper() in rendered}
     by_name = schema()["$defs"][f"{service}Settings"]["properties"].keys()
     assert not typed & by_name, "two ways to set one thing"
-    missing = CLASSES[service].model_fields.keys() - typed - by_name
-    assert missing == (NO_STORE if service == "inference" else set())
+    assert CLASSES[service].model_fields.keys() == typed | by_name
 
 
 @pytest.mark.parametrize("service", SERVICES)

@@ -186,6 +186,12 @@ def _all() -> dict[str, tuple[Look, ...]]:
         "TerroirRegistryUnreachable": _replica(
             "terroir_inference_registry_watch_connected", _since((0, 1), (4, 0)), _since((0, 1), (4, 0), (5, 1)), 7
         ),
+        "TerroirCoversByDefault": (
+            Look(_covers(11), 30, True, HERE),
+            Look(_covers(9), 30, False),
+            Look(_covers(11), 14, False, why="not for a quarter of an hour"),
+            Look(_covers(0, other=0), 30, False, why="nobody asks for a cover"),
+        ),
         "TerroirStoreErrors": (
             Look(_store(5.5), 12, True, REPLICA),
             Look(_store(4.5), 12, False),
@@ -261,6 +267,15 @@ def _loads(failed: float, asked: float = 95) -> Series:
     return {
         named("terroir_inference_adapter_load_failures_total", 'reason="X"', REPLICA): counter((failed, 40)),
         named("terroir_inference_adapter_queries_total", 'tier="device"', REPLICA): counter((asked, 40)),
+    }
+
+
+def _covers(default: float, other: float | None = None) -> Series:
+    """Of a hundred answers a minute so many are the callers' own pictures."""
+    rest = 100 - default if other is None else other
+    return {
+        named("terroir_inference_covers_answered_total", 'rung="default"', REPLICA): counter((default, 60)),
+        named("terroir_inference_covers_answered_total", 'rung="region"', REPLICA): counter((rest, 60)),
     }
 
 

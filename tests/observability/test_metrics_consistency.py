@@ -16,7 +16,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 from scripts import metrics_reference
 from scripts.metrics_reference import Metric, all_metrics, runtime_metrics
 from terroir._proto.dataset.v1 import dataset_pb2
-from terroir._proto.inference.v1 import inference_pb2
+from terroir._proto.inference.v1 import cover_pb2, inference_pb2
 from terroir._proto.registry.v1 import region_pb2, registry_pb2
 from terroir._proto.training.v1 import training_pb2
 from terroir.common.errors import ErrorCode
@@ -24,6 +24,7 @@ from terroir.embedded import SERVICES
 from terroir.inference.adapters.tiers import Tier
 from terroir.inference.admission.metrics import Promise
 from terroir.inference.admission.priority import Priority
+from terroir.inference.covers.ladder import RungKind
 from terroir.store.observer import Operation
 from terroir.training.jobs.census import JobPlace
 from tests.chart.rendering import Chart
@@ -45,7 +46,7 @@ GROWS: Final = frozenset({"rate", "increase"})
 
 METHODS: Final = frozenset(
     f"/{service.full_name}/{method.name}"
-    for file in (dataset_pb2, training_pb2, registry_pb2, region_pb2, inference_pb2)
+    for file in (dataset_pb2, training_pb2, registry_pb2, region_pb2, inference_pb2, cover_pb2)
     for service in file.DESCRIPTOR.services_by_name.values()
     for method in service.methods
 )
@@ -56,6 +57,7 @@ VALUES: Final[dict[str, frozenset[str]]] = {
     "tier": frozenset({*Tier, "merged"}),
     "result": frozenset(Promise),
     "priority": frozenset(priority.name for priority in Priority),
+    "rung": frozenset(RungKind),
     "state": frozenset(JobPlace),
     "operation": frozenset(Operation.__args__),
     "alertstate": frozenset({"firing", "pending"}),

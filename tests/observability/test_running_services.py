@@ -45,6 +45,7 @@ def watched(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
             built.wait_for("count(up == 1) == 4")
             built.make_traffic()
             built.wait_for('terroir_training_jobs{state="succeeded"} == 1')
+            built.wait_for("terroir_inference_cover_fill_lag_seconds_count >= 1")
             built.wait_for("terroir:deadline_misses:ratio_rate5m > 0")
             built.wait_for("count_over_time(terroir_auth_refusals_total[1m]) >= 2")  # a rate needs two samples
             yield built

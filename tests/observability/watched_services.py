@@ -117,6 +117,7 @@ class Watched:
             _fails(lambda: client.generate("a red teapot", adapters={"nowhere": 1.0}, steps=2))
             _fails(lambda: client.generate(f"an {_BLOCKED} teapot", steps=2))
             self._miss_deadlines(client)
+            self._ask_for_covers(client)
         ana.run("adapter", "alias", "ink", "production", "1", "--reason", "drawn with")
         (self.folder / "garbage.safetensors").write_bytes(b"garbage")
         ana.run(
@@ -137,6 +138,14 @@ class Watched:
         with ThreadPoolExecutor(_CROWD) as crowd:
             for _ in range(_CROWD):
                 crowd.submit(_fails, lambda: draw(1.5 * alone))
+
+    def _ask_for_covers(self, client: Client) -> None:
+        """One that is there, one that is stale and is drawn anew, one that nobody knows."""
+        for _ in client.covers.watch(client.covers.prepare({"post": "a red teapot"}, [""], variants=1).name):
+            pass
+        client.covers.get("post", timeout=10.0)
+        client.covers.invalidate(["post"])
+        client.covers.get(["post", "nobody"], timeout=10.0)
 
     def _be_refused(self) -> None:
         with self.client("vi") as client:

@@ -53,9 +53,7 @@
       name: {{ . | quote }}
       key: "headers"
 {{- end }}
-{{- if ne .service "inference" }}
 {{- include "terroir.storeEnv" . }}
-{{- end }}
 # The root file system is read-only, and a user that the platform assigns has no name.
 - name: HOME
   value: /tmp
@@ -63,7 +61,7 @@
   value: terroir
 {{- end -}}
 
-{{/* Where objects are, and the keys; inference has neither: it gets adapters from the registry. */}}
+{{/* Where objects are, and the keys. */}}
 {{- define "terroir.storeEnv" -}}
 {{- $root := .root -}}
 {{- $store := $root.Values.store -}}

@@ -74,8 +74,8 @@ def generate(
     request = pb.GenerateRequest(
         prompt=prompt, negative_prompt=negative, width=width, height=height, steps=steps, guidance_scale=guidance,
         sampler=sampler, seeds=seed or [], variants=variants, preview_interval_steps=preview,
-        format=_one_of(_FORMATS, file_format, "format"), priority=_one_of(PRIORITIES, priority, "priority"),
-        aspect_ratio=_one_of(ASPECT_RATIOS, aspect, "aspect"),
+        format=one_of(_FORMATS, file_format, "format"), priority=one_of(PRIORITIES, priority, "priority"),
+        aspect_ratio=one_of(ASPECT_RATIOS, aspect, "aspect"),
         region=resource("regions", region) if region else "",
         adapters=[pb.AdapterWeight(adapter=name, weight=weight) for name, weight in weights],
         init_image=None if init is None else pb.InitImage(data=init.read_bytes(), strength=strength),
@@ -113,7 +113,7 @@ def generate(
         this.say(f"warning: {warning}")
 
 
-def _one_of(known: Mapping[str, _T], name: str, option: str) -> _T:
+def one_of(known: Mapping[str, _T], name: str, option: str) -> _T:
     """Raises InvalidArgument (UNKNOWN_<OPTION>) that names the nearest."""
     if name not in known:
         raise InvalidArgument(

@@ -12,6 +12,7 @@ from rich.text import Text
 from terroir.cli import (
     adapter,
     base,
+    covers,
     dataset,
     demo,
     generate,
@@ -50,6 +51,7 @@ adapter.app.add_typer(preset.samples, name="sample")
 app.add_typer(base.app, name="base")
 app.add_typer(region.app, name="region")
 app.add_typer(recipe.app, name="recipe")
+app.add_typer(covers.app, name="covers")
 app.command("generate")(generate.generate)
 app.command("up")(up.up)
 app.command("demo")(demo.demo)

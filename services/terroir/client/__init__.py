@@ -12,6 +12,7 @@ Example::
 from __future__ import annotations
 
 from terroir.client.client import Client
+from terroir.client.cover_values import Cover, CoverContent, CoverQuery, Rung
 from terroir.client.datasets import FolderPicture, ImportedPicture, scan_folder
 from terroir.client.endpoints import Endpoints
 from terroir.client.pictures import Generated, Picture
@@ -19,11 +20,15 @@ from terroir.client.styles import StyleOperation
 
 __all__ = [
     "Client",
+    "Cover",
+    "CoverContent",
+    "CoverQuery",
     "Endpoints",
     "FolderPicture",
     "Generated",
     "ImportedPicture",
     "Picture",
+    "Rung",
     "StyleOperation",
     "scan_folder",
 ]

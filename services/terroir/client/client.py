@@ -9,6 +9,7 @@ from typing import Self
 from terroir._proto.inference.v1 import inference_pb2
 from terroir._proto.registry.v1 import registry_pb2
 from terroir.client.bases import Bases
+from terroir.client.covers import Covers
 from terroir.client.datasets import Datasets
 from terroir.client.endpoints import Endpoints
 from terroir.client.lineage import lineage
@@ -35,7 +36,9 @@ class Client:
         shown = credentials or CallerCredentials.of_environment()
         targets = {name: channel(getattr(self.endpoints, name), shown) for name in ("dataset", "training", "registry")}
         replicas = {target: channel(target, shown) for target in self.endpoints.inference.split(",")}
-        self._channels = [*targets.values(), *replicas.values()]
+        # Late calls to the only replica are made again over a connection of their own.
+        spare = channel(next(iter(replicas)), shown, own_connection=True) if len(replicas) == 1 else None
+        self._channels = [*targets.values(), *replicas.values(), *([spare] if spare is not None else [])]
         self.datasets = Datasets(targets["dataset"])
         self.training = Training(targets["training"])
         self.styles = Styles(targets["training"], self.datasets)
@@ -46,6 +49,7 @@ class Client:
         self.recipes = Recipes(targets["registry"])
         self.presets = Presets(targets["registry"])
         self.pictures = Pictures(replicas)
+        self.covers = Covers(replicas, self.pictures.router, spare)
 
     def generate(
         self,

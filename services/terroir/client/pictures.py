@@ -28,7 +28,7 @@ PRIORITIES: Final = {
 }
 
 
-_ELSEWHERE: Final = ("SERVICE_UNREACHABLE", "SERVICE_STOPPING", "MODEL_LOADING", "MODEL_LOAD_FAILED")
+ELSEWHERE: Final = ("SERVICE_UNREACHABLE", "SERVICE_STOPPING", "MODEL_LOADING", "MODEL_LOAD_FAILED")
 """Reasons of Unavailable for which another replica may do."""
 
 
@@ -83,7 +83,7 @@ class Pictures:
                         yield event
                     return
                 except Unavailable as error:
-                    if begun or error.reason not in _ELSEWHERE:
+                    if begun or error.reason not in ELSEWHERE:
                         raise
                     self.router.failed(replica)
                     tried.append(replica)

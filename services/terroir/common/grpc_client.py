@@ -27,7 +27,14 @@ _SERVICE_CONFIG: Final = {
     "methodConfig": [
         {
             # Drawing changes nothing, so that a replica which stops may be passed over without asking anybody.
-            "name": [{"service": "terroir.inference.v1.InferenceService"}],
+            # What begins a preparation or invalidates is repeated by its caller, with the same request_id.
+            "name": [
+                {"service": "terroir.inference.v1.InferenceService"},
+                *(
+                    {"service": "terroir.inference.v1.CoverService", "method": method}
+                    for method in ("GetCovers", "ReadCover", "GetPreparation", "ListPreparations", "WatchPreparation")
+                ),
+            ],
             "retryPolicy": {
                 "maxAttempts": 4,
                 "initialBackoff": "0.1s",
@@ -53,8 +60,12 @@ _OPTIONS: Final = (
 _PLAIN: Final = CallerCredentials()
 
 
-def _options(target: str, credentials: CallerCredentials) -> list[tuple[str, str | int]]:
+def _options(
+    target: str, credentials: CallerCredentials, *, own_connection: bool = False
+) -> list[tuple[str, str | int]]:
     options: list[tuple[str, str | int]] = list(_OPTIONS)
+    if own_connection:
+        options.append(("grpc.use_local_subchannel_pool", 1))
     if target.startswith(("dns:", "ipv4:", "ipv6:")):
         options.append(("grpc.service_config", json.dumps(_SERVICE_CONFIG)))
     if credentials.server_name:
@@ -62,13 +73,19 @@ def _options(target: str, credentials: CallerCredentials) -> list[tuple[str, str
     return options
 
 
-def channel(target: str, credentials: CallerCredentials = _PLAIN, tracing: Tracing | None = None) -> grpc.Channel:
+def channel(
+    target: str,
+    credentials: CallerCredentials = _PLAIN,
+    tracing: Tracing | None = None,
+    *,
+    own_connection: bool = False,
+) -> grpc.Channel:
     """A channel for blocking callers; connects lazily and again by itself, with its certificates as they are then.
 
-    Its calls are spans of `tracing`, or else of what traces where this is called, or else of the program's own tracer
-    provider, if it has set one by now.
+    Channels to one target share a connection, unless one has its own. Its calls are spans of `tracing`, or else of what
+    traces where this is called, or else of the program's own tracer provider, if it has set one by now.
     """
-    options = _options(target, credentials)
+    options = _options(target, credentials, own_connection=own_connection)
     if credentials.tls_dir is None:
         return _traced(grpc.insecure_channel(target, options=options), tracing)
 

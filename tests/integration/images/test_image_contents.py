@@ -92,7 +92,7 @@ for name in {(*SERVICES[image.name], "common", "store", "lora", "client")}:
         except Exception as error:
             failed[found.name] = repr(error)
 print(json.dumps(failed))"""
-    # Buckets are made by services that write to one; inference reads weights alone (terroir.store.fetch).
+    # Buckets are made by services that prove one at their start; inference has no minio-py.
     known = {"terroir.store.bucket"} if image.name == "inference" else set()
     assert set(image.python(program)) == known
 

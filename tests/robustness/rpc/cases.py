@@ -13,6 +13,7 @@ import numpy as np
 from PIL import Image
 
 from terroir._proto.dataset.v1 import dataset_pb2 as ds
+from terroir._proto.inference.v1 import cover_pb2 as cv
 from terroir._proto.inference.v1 import inference_pb2 as inf
 from terroir._proto.registry.v1 import recipe_pb2, region_pb2
 from terroir._proto.registry.v1 import registry_pb2 as reg
@@ -164,13 +165,25 @@ def _settled(method: str, request: Callable[[World], Any], style_of: Callable[[A
     return prepare
 
 
+def _prepare(world: World) -> Call:
+    message = world.preparation_request()
+
+    def call(stubs: Stubs) -> list[Any]:
+        try:
+            return [stubs.covers.PrepareCovers(message, timeout=SECONDS)]
+        finally:
+            world.settle_covers()
+
+    return call
+
+
 def _sheet(world: World) -> Call:
     messages = world.sheet_messages(world.job())
     return lambda stubs: [stubs.ratings.CreateRatingSheet(iter(messages), timeout=SECONDS)]
 
 
 R, G, D, T, I = "registry", "regions", "dataset", "training", "inference"  # noqa: E741
-Y, B = "styles", "ratings"
+Y, B, C = "styles", "ratings", "covers"
 _REGISTRY = "terroir.registry.v1.RegistryService"
 _REGIONS = "terroir.registry.v1.RegionService"
 _DATASET = "terroir.dataset.v1.DatasetService"
@@ -178,6 +191,9 @@ _TRAINING = "terroir.training.v1.TrainingService"
 _STYLES = "terroir.training.v1.StyleService"
 _RATINGS = "terroir.training.v1.RatingService"
 _INFERENCE = "terroir.inference.v1.InferenceService"
+_COVERS = "terroir.inference.v1.CoverService"
+_DRAWN = ("drawn", "kept", "failed", "pictures", "failures")
+"""What a preparation has come to."""
 _MOVES = ("state", "phase", "phases", "dataset_version", "job", "pictures", "waiting_for", "end_time", "etag")
 """Fields of a registration that change while it goes on."""
 _WAITS = ("wait",)
@@ -308,5 +324,22 @@ CASES: Final[dict[str, Case]] = {
         adapters=[w.adapter(1)]))),
     f"{_INFERENCE}.ListResidentAdapters": Case(_unary(
         I, "ListResidentAdapters", lambda _: inf.ListResidentAdaptersRequest()), varies=("*",)),
+    f"{_COVERS}.GetCovers": Case(_unary(C, "GetCovers", lambda w: cv.GetCoversRequest(
+        queries=[cv.CoverQuery(contents=[w.cover().content])], shape=cv.CoverShape(width=32, height=32),
+        with_data=True))),
+    f"{_COVERS}.ReadCover": Case(_stream(C, "ReadCover", lambda w: cv.ReadCoverRequest(name=w.cover().picture)),
+        stream=True),
+    f"{_COVERS}.PrepareCovers": Case(_prepare, varies=("state", "end_time", *_DRAWN)),
+    f"{_COVERS}.GetPreparation": Case(_unary(C, "GetPreparation", lambda w: cv.GetPreparationRequest(
+        name=w.prepared()[0]))),
+    f"{_COVERS}.ListPreparations": Case(_unary(C, "ListPreparations", lambda _: cv.ListPreparationsRequest(
+        page_size=5)), varies=("*",)),
+    f"{_COVERS}.WatchPreparation": Case(
+        _stream(C, "WatchPreparation", lambda w: cv.WatchPreparationRequest(name=w.prepared()[0]), most=1),
+        stream=True, endless=True),
+    f"{_COVERS}.CancelPreparation": Case(_unary(C, "CancelPreparation", lambda w: cv.CancelPreparationRequest(
+        name=w.endless_preparation())), varies=_DRAWN),
+    f"{_COVERS}.InvalidateCovers": Case(_unary(C, "InvalidateCovers", lambda w: cv.InvalidateCoversRequest(
+        contents=[w.cover().content], reason="r", request_id=_new()))),
     f"{_INFERENCE}.GetServerInfo": Case(_unary(I, "GetServerInfo", lambda _: inf.GetServerInfoRequest())),
 }  # fmt: skip

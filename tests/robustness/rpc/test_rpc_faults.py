@@ -15,7 +15,7 @@ from google.protobuf.message import Message
 from PIL import Image
 
 from terroir._proto.dataset.v1 import dataset_pb2
-from terroir._proto.inference.v1 import inference_pb2
+from terroir._proto.inference.v1 import cover_pb2, inference_pb2
 from terroir._proto.registry.v1 import region_pb2, registry_pb2
 from terroir._proto.training.v1 import rating_pb2, style_pb2, training_pb2
 from terroir.common.errors import TerroirError
@@ -25,7 +25,7 @@ from tests.robustness.rpc.faults import Fault
 from tests.robustness.rpc.world import Stubs, World, running_world
 
 pytestmark = pytest.mark.slow
-FILES = (dataset_pb2, inference_pb2, rating_pb2, region_pb2, registry_pb2, style_pb2, training_pb2)
+FILES = (cover_pb2, dataset_pb2, inference_pb2, rating_pb2, region_pb2, registry_pb2, style_pb2, training_pb2)
 METHODS = sorted(
     method.full_name
     for file in FILES
@@ -33,7 +33,7 @@ METHODS = sorted(
     for method in service.methods
 )
 WRITES = ("Register", "Publish", "Set", "Rollback", "Delete", "Deprecate", "Add", "Put", "Create", "Import", "Caption",
-          "Update", "Freeze", "Cancel", "Submit")  # fmt: skip
+          "Update", "Freeze", "Cancel", "Submit", "Prepare", "Invalidate")  # fmt: skip
 
 TOLERANCE = 2
 """Of 255: a picture that shares its batch with its own retry is summed in another order."""

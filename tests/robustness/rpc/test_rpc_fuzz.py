@@ -28,7 +28,7 @@ METHODS = [
 WORDS = [
     "", "a", "adapters/ink", "adapters/ink/versions/1", "adapters/ink@production", "bases/tiny", "bases/none",
     "recipes/x", "regions/CN", "regions/../x", "datasets/d", "datasets/d/versions/1", "jobs/j", "styles/s",
-    "ratingSheets/s", "../../etc/passwd",
+    "ratingSheets/s", "preparations/p", "covers/" + "0" * 64, "../../etc/passwd",
     "\x00", "%s%n", "{}", "🐉" * 50, "x" * 5000, "dataset: datasets/d\nlora_rank: -1", "!!python/object:os.system x",
     "0" * 64, "CN-ZJ",
 ]  # fmt: skip

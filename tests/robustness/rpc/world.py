@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import uuid
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -16,7 +17,8 @@ from PIL import Image
 
 from terroir._proto.dataset.v1 import dataset_pb2 as ds
 from terroir._proto.dataset.v1 import dataset_pb2_grpc
-from terroir._proto.inference.v1 import inference_pb2_grpc
+from terroir._proto.inference.v1 import cover_pb2 as cv
+from terroir._proto.inference.v1 import cover_pb2_grpc, inference_pb2_grpc
 from terroir._proto.registry.v1 import recipe_pb2, region_pb2, region_pb2_grpc, registry_pb2_grpc
 from terroir._proto.registry.v1 import registry_pb2 as reg
 from terroir._proto.training.v1 import rating_pb2 as rt
@@ -33,6 +35,7 @@ from terroir.inference.main import build as build_inference
 from terroir.inference.settings import InferenceSettings
 from terroir.registry.main import build as build_registry
 from terroir.registry.settings import RegistrySettings
+from terroir.store.documents import DocumentSequence
 from terroir.store.local import LocalStore
 from terroir.tiny import CLIP_DIR
 from terroir.training.judging.judgement import JudgedCheckpoint, Judgement, Measured
@@ -49,6 +52,8 @@ from tests.unit.scoring.print_kit import made_up
 BASE = "bases/tiny"
 REGION = "regions/CN-ZJ"
 CHUNK_BYTES = 20_000
+MANY = 200
+"""Contents of a preparation that does not end by itself while a test runs."""
 
 
 @dataclass
@@ -62,6 +67,7 @@ class Stubs:
     styles: Any
     ratings: Any
     inference: Any
+    covers: Any
     dataset_channel: grpc.Channel
 
 
@@ -194,6 +200,46 @@ class World:
             *(rt.CreateRatingSheetRequest(picture=rt.GeneratedPicture(data=path.read_bytes())) for path in files),
         ]
 
+    def preparation_request(self) -> cv.PrepareCoversRequest:
+        """Covers of one content, in the base's own look."""
+        content = cv.CoverContent(key=f"post-{uuid.uuid4().hex[:12]}", prompt="a hill")
+        return cv.PrepareCoversRequest(
+            contents=[content], regions=[""], variants=1, shape=cv.CoverShape(width=32, height=32),
+            request_id=str(uuid.uuid4()),
+        )  # fmt: skip
+
+    def prepared(self) -> tuple[str, str]:
+        """A preparation that has ended, and the key of its content."""
+        request = self.preparation_request()
+        name = str(self.sound.covers.PrepareCovers(request, timeout=60).name)
+        self.settle_covers()
+        return name, request.contents[0].key
+
+    def endless_preparation(self) -> str:
+        """One that is not done before it is cancelled."""
+        request = self.preparation_request()
+        for number in range(MANY):
+            request.contents.add(key=f"post-{number}-{request.request_id}", prompt="a hill")
+        request.variants = 16
+        return str(self.sound.covers.PrepareCovers(request, timeout=60).name)
+
+    def cover(self) -> cv.Cover:
+        """A cover that is there."""
+        _, key = self.prepared()
+        request = cv.GetCoversRequest(queries=[cv.CoverQuery(contents=[key])], shape=cv.CoverShape(width=32, height=32))
+        (found,) = self.sound.covers.GetCovers(request, timeout=60).covers
+        assert found.rung == cv.RUNG_REGION
+        return found
+
+    def settle_covers(self) -> None:
+        """Wait until every preparation that ends by itself has ended."""
+        for found in self.sound.covers.ListPreparations(
+            cv.ListPreparationsRequest(page_size=20), timeout=60
+        ).preparations:
+            if found.state == cv.PREPARATION_STATE_RUNNING and found.contents < MANY:
+                for _ in self.sound.covers.WatchPreparation(cv.WatchPreparationRequest(name=found.name), timeout=60):
+                    pass
+
     def everything(self) -> dict[str, list[bytes]]:
         """All that the services keep, as messages."""
         adapters, datasets = self._adapters(), self._datasets()
@@ -230,6 +276,12 @@ class World:
         kept["sheets"] = list(
             self.sound.ratings.ListRatingSheets(rt.ListRatingSheetsRequest(page_size=200), timeout=30).sheets
         )
+        kept["preparations"] = [
+            _without_tally(found)
+            for found in self.sound.covers.ListPreparations(
+                cv.ListPreparationsRequest(page_size=200), timeout=30
+            ).preparations
+        ]
         kept["presets"] = [
             api.GetPresets(reg.GetPresetsRequest(adapter=adapter.name), timeout=30) for adapter in new_adapters
         ]
@@ -244,9 +296,13 @@ class World:
             for dataset in new_datasets
             for version in data.ListVersions(ds.ListVersionsRequest(dataset=dataset.name), timeout=30).versions
         ]
-        return {
+        everything = {
             name: [message.SerializeToString(deterministic=True) for message in found] for name, found in kept.items()
         }
+        # No method lists them.
+        said = DocumentSequence(LocalStore(self.folder / "inference"), "covers/invalidations", SystemClock()).after(0)
+        everything["invalidations"] = [json.dumps(document.body).encode() for document in said]
+        return everything
 
     def _adapters(self) -> list[reg.Adapter]:
         """By pages of the greatest size."""
@@ -286,6 +342,15 @@ def _without_moment(registration: st.StyleRegistration) -> st.StyleRegistration:
     copy.CopyFrom(registration)
     copy.ClearField("waiting_for")
     copy.job.ClearField("progress")
+    return copy
+
+
+def _without_tally(preparation: cv.CoverPreparation) -> cv.CoverPreparation:
+    """Without what it has drawn by now: a set that is under way when it is cancelled is drawn to its end."""
+    copy = cv.CoverPreparation()
+    copy.CopyFrom(preparation)
+    for told in ("drawn", "kept", "failed", "pictures", "failures"):
+        copy.ClearField(told)
     return copy
 
 
@@ -338,6 +403,7 @@ def running_world(folder: Path, base: Path) -> Iterator[World]:
                 style_pb2_grpc.StyleServiceStub(opened["training"]),
                 rating_pb2_grpc.RatingServiceStub(opened["training"]),
                 inference_pb2_grpc.InferenceServiceStub(opened["inference"]),
+                cover_pb2_grpc.CoverServiceStub(opened["inference"]),
                 opened["dataset"],
             )
 
@@ -352,6 +418,7 @@ def running_world(folder: Path, base: Path) -> Iterator[World]:
             "terroir.training.v1.StyleService": plain["training"],
             "terroir.training.v1.RatingService": plain["training"],
             "terroir.inference.v1.InferenceService": plain["inference"],
+            "terroir.inference.v1.CoverService": plain["inference"],
         }
         world = World(folder, base, faults, faulty, sound, channels)
         sound.regions.PutRegion(region_pb2.PutRegionRequest(region=region_pb2.Region(name=REGION)), timeout=30)

@@ -13,7 +13,7 @@ from terroir.cli.main import app
 from tests.unit.cli.test_readme import parse
 
 DOCS = Path(__file__).resolve().parents[3] / "docs"
-PAGES = ("regions.md", "registry.md", "exports.md", "signing.md", "training.md")
+PAGES = ("covers.md", "regions.md", "registry.md", "exports.md", "signing.md", "training.md")
 COMMANDS = [
     (page, line.strip().removeprefix(".venv/bin/"))
     for page in PAGES

@@ -92,7 +92,7 @@ def test_images_have_the_version_of_the_project_and_a_part_of_the_build() -> Non
 def test_no_key_of_the_store_stands_in_the_file() -> None:
     for name in SETTINGS:
         told = fields(name)
-        assert told.get("env_file", []) == ([] if name == "inference" else ["deploy/compose/secrets/store.env"])
+        assert told.get("env_file", []) == ["deploy/compose/secrets/store.env"]
         assert not [key for key in told["environment"] if "SECRET" in key or "ACCESS_KEY" in key]
     ignored = (ROOT / "deploy" / "compose" / ".gitignore").read_text().splitlines()
     assert "/secrets/" in ignored

@@ -96,15 +96,11 @@ spec:
     - {port: {{ include "terroir.urlPort" (default "https://aws" .endpoint) }}, protocol: TCP}
 {{- end -}}
 
-{{/* Where weights are copied from, unless the pod reaches the store anyway and they are there. */}}
+{{/* Where weights are copied from; whoever copies them reaches the store anyway. */}}
 {{- define "terroir.modelEgress" -}}
-{{- $model := .root.Values.inference.model -}}
-{{- if eq $model.source "bucket" }}
-{{- if $model.bucket.endpoint }}
-{{ include "terroir.externalStoreEgress" (dict "root" .root "endpoint" $model.bucket.endpoint) }}
-{{- else if not .hasStore }}
-{{ include "terroir.storeEgress" .root | trim }}
-{{- end }}
+{{- $model := .Values.inference.model -}}
+{{- if and (eq $model.source "bucket") $model.bucket.endpoint }}
+{{ include "terroir.externalStoreEgress" (dict "root" . "endpoint" $model.bucket.endpoint) }}
 {{- end }}
 {{- end -}}
 

@@ -32,6 +32,7 @@ from terroir.inference.generation import Generator
 from terroir.inference.settings import InferenceSettings
 from terroir.store.interface import ObjectStore
 from terroir.store.leases import Leases
+from terroir.store.metrics import StoreMetrics
 from terroir.store.opening import location_of, open_store
 from terroir.tiny import BASE_DIR, CLIP_DIR
 
@@ -46,8 +47,9 @@ async def serve_covers(
 
     The store is not asked at start: without it, covers are answered from memory and by the callers' defaults.
     """
-    chooser = _chooser(settings, hot)
-    covers = assemble(settings, open_store(location_of(settings)), server, generator, hot, chooser, clock)
+    chooser, store = _chooser(settings, hot), open_store(location_of(settings))
+    StoreMetrics(server.registry).watch(store)
+    covers = assemble(settings, store, server, generator, hot, chooser, clock)
     server.add(
         CoverServicer(covers, server.principals), cover_pb2_grpc.add_CoverServiceServicer_to_server, COVER_SERVICE
     )

@@ -187,7 +187,12 @@ class Ladders:
         rungs: list[Rung] = []
         lack, at, names = Lack.NONE, region, set[str]()
         while at:
-            recipe = (await self._names.recipe(at)).value
+            try:
+                recipe = (await self._names.recipe(at)).value
+            except NotFound:
+                if at == region:
+                    raise
+                break  # nobody put what it lies in, by the spelling of its code alone
             if not recipe.source:
                 break
             names |= {name.partition("@")[0].partition("/versions/")[0] for name, _ in recipe.adapters}

@@ -8,14 +8,14 @@ import pytest
 from google.protobuf.descriptor import Descriptor, MethodDescriptor
 
 from terroir._proto.dataset.v1 import dataset_pb2
-from terroir._proto.inference.v1 import inference_pb2
+from terroir._proto.inference.v1 import cover_pb2, inference_pb2
 from terroir._proto.registry.v1 import region_pb2, registry_pb2
 from terroir._proto.training.v1 import rating_pb2, style_pb2, training_pb2
 from terroir.common.access.policy import Policy, policy_of, scoped_names
 from terroir.common.errors import PermissionDenied
 from terroir.common.principal import Principal, Role
 
-FILES = (dataset_pb2, inference_pb2, rating_pb2, region_pb2, registry_pb2, style_pb2, training_pb2)
+FILES = (cover_pb2, dataset_pb2, inference_pb2, rating_pb2, region_pb2, registry_pb2, style_pb2, training_pb2)
 
 
 def methods() -> Iterator[MethodDescriptor]:
@@ -29,7 +29,7 @@ def path(method: MethodDescriptor) -> str:
 
 
 METHODS = {path(method): method for method in methods()}
-READS = ("Get", "List", "Find", "Check", "Download", "Watch", "Tail", "Resolve", "Validate")
+READS = ("Get", "Read", "List", "Find", "Check", "Download", "Watch", "Tail", "Resolve", "Validate")
 
 
 def test_there_are_methods() -> None:

@@ -301,6 +301,22 @@ def test_an_unknown_region_has_the_base_and_nothing_is_drawn_for_it() -> None:
     run(scenario())
 
 
+def test_a_region_whose_parent_nobody_put_has_its_own_style() -> None:
+    """CN-ZJ lies in CN by its spelling alone: the first style of a new registry once counted as unknown for that."""
+
+    async def scenario() -> None:
+        house = House()
+        house.publish(1)
+        house.region("CN-ZJ", "ink", within=["CN"])
+        house.content("post")
+        assert (await house.one("post", "CN-ZJ")).filling
+        await house.draw_missed()
+        found = await house.one("post", "CN-ZJ")
+        assert (found.kind, found.source, found.lack) == (RungKind.REGION, "regions/CN-ZJ", Lack.NONE)
+
+    run(scenario())
+
+
 def test_an_unknown_content_is_the_callers_default_and_is_tried_once_a_minute() -> None:
     async def scenario() -> None:
         house = House()
