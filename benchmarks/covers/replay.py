@@ -1,4 +1,4 @@
-"""A feed for ten minutes: contents and regions by Zipf's law, a style that changes every minute, nobody left without."""
+"""A feed for ten minutes: contents and regions by Zipf's law, and a style that changes every minute."""
 
 from __future__ import annotations
 
@@ -61,8 +61,8 @@ def rows(bench: Bench, rig: Rig) -> Iterator[Row]:
         report = _replay(rig, serving, contents, regions, styles, seconds)
         drawn = serving.process.metric("terroir_inference_cover_fills_total", outcome="drawn")
     what = (
-        f"{len(contents)} contents × {regions} regions by Zipf's law (exponent {_EXPONENT:g}), {styles} styles of which "
-        f"one changes a minute, {_RATE} calls/s of {COVERS}, {seconds} s"
+        f"{len(contents)} contents × {regions} regions by Zipf's law (exponent {_EXPONENT:g}), {styles} styles, "
+        f"one of them changes a minute, {_RATE} calls/s of {COVERS}, {seconds} s"
     )
     yield bench.row(f"errors, {what}", "calls", float(report.errors.total()), target=Target(at_most=0))
     yield bench.row("calls answered", "1/s", report.calls / seconds)

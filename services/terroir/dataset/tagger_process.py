@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 
 from terroir.common.collector import collector_paused
 from terroir.common.errors import FailedPrecondition, Unavailable
-from terroir.common.torch_process import ProcessEnded, TorchProcess
 from terroir.dataset.tagging import Draft, Thumbnail
 from terroir.dataset.vocabulary import Vocabulary, load_vocabulary
+from terroir.scoring.torch_process import ProcessEnded, TorchProcess
 
 if TYPE_CHECKING:
     from terroir.dataset.clip_tagger import ClipTagger

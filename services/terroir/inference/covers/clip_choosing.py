@@ -15,9 +15,9 @@ from PIL import Image
 
 from terroir.common.collector import collector_paused
 from terroir.common.errors import FailedPrecondition, TerroirError, Unavailable
-from terroir.common.torch_process import ProcessEnded, TorchProcess
 from terroir.inference.covers.choosing import diverse
 from terroir.scoring.model_digest import model_digest
+from terroir.scoring.torch_process import ProcessEnded, TorchProcess
 from terroir.scoring.training_print import TrainingPrint, TrainingPrintInvalid
 
 if TYPE_CHECKING:
