@@ -250,11 +250,13 @@ def test_what_nobody_waits_for_takes_no_place_and_is_told_as_any_other() -> None
     async def scenario(studio: Studio) -> None:
         studio.ticks.clear()
         many = [asyncio.ensure_future(_all(studio.prepare(f"cover {number}"))) for number in range(64)]
-        await settle()
+        while len(studio.jobs) < 64:
+            await settle()
         assert (studio.admission.active, studio.admission.waiting) == (0, 0)
         assert len(studio.jobs) == 64 and all(job.spare and job.deadline is None for job in studio.jobs)
         waits = asyncio.ensure_future(_all(studio.generate("awaited")))
-        await settle()
+        while len(studio.jobs) < 65:
+            await settle()
         assert not studio.jobs[-1].spare and studio.admission.active == 1
         studio.ticks.set()
         assert isinstance((await waits)[-1], AllMade)

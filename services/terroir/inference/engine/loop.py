@@ -24,6 +24,7 @@ from terroir.inference.engine.wearing.stacks import Stacks
 _JOINING_SHARE: Final = 0.5
 """Of a tick, for requests that join while others run: text encoding and merging make their next picture late."""
 _SMOOTHING: Final = 0.3
+_SPARE: Final = "spare"
 
 
 class DrawingLoop:
@@ -112,7 +113,9 @@ class DrawingLoop:
     def _step(self, shape: Hashable, group: Sequence[Drawing], filling: Filling) -> float:
         """Make a call for those who wait and for spare drawings, and tell what came of it; its seconds."""
         together = [*group, *filling.drawings]
-        call = self._calls.step(together, shape)
+        # Where the two never share a call, spare drawings get banks of their own: they would take those of styles that
+        # are asked for again and again, and each request would wait until its weights are merged anew.
+        call = self._calls.step(together, shape if group or self._room.shared else (_SPARE, shape))
         if call.lacked:
             self._room.refuse(shape, call.lacked, mixed=mixed(together))
         else:

@@ -35,6 +35,8 @@ class SpareRoom:
         self._costs = TickCosts()
         self._compiled: set[tuple[Hashable, int]] = set()
         self._beside = 0
+        self.shared = False
+        """Whether there was room beside those who waited last."""
 
     def beside(self, shape: Hashable, rows: int, *, mixed: bool, mixed_with: bool) -> int:
         """Rows that may join `rows` of somebody who waits.
@@ -44,15 +46,9 @@ class SpareRoom:
         if self._beside >= _LOOK_EVERY:
             self._beside = 0
             return 0
-        without, kind = self._padded(rows), self._kind(shape, mixed_with)
-        least = self._costs.least(self._kind(shape, mixed), without)
-        for more in range(self._max_batch_rows - rows, 0, -1):
-            together = self._padded(rows + more)
-            if self._padding is not None and together == without:
-                return more
-            if self._known(shape, together) and self._growth(kind, without, together, least) <= 1 + LATER_SHARE:
-                return more
-        return 0
+        room = self._beside_by_costs(shape, rows, mixed=mixed, mixed_with=mixed_with)
+        self.shared = room > 0
+        return room
 
     def alone(self, shape: Hashable, least: int, *, mixed: bool) -> int:
         """Rows of a call that only spare drawings share, of which the first has `least`; it always goes."""
@@ -71,6 +67,17 @@ class SpareRoom:
     def refuse(self, shape: Hashable, rows: int, *, mixed: bool) -> None:
         """Memory did not suffice for so many rows."""
         self._costs.refuse(self._kind(shape, mixed), self._padded(rows))
+
+    def _beside_by_costs(self, shape: Hashable, rows: int, *, mixed: bool, mixed_with: bool) -> int:
+        without, kind = self._padded(rows), self._kind(shape, mixed_with)
+        least = self._costs.least(self._kind(shape, mixed), without)
+        for more in range(self._max_batch_rows - rows, 0, -1):
+            together = self._padded(rows + more)
+            if self._padding is not None and together == without:
+                return more
+            if self._known(shape, together) and self._growth(kind, without, together, least) <= 1 + LATER_SHARE:
+                return more
+        return 0
 
     def _growth(self, kind: Hashable, without: int, together: int, least: float | None) -> float:
         """How many times as long a call takes with spare rows as one that takes `least` seconds without, at most."""

@@ -196,6 +196,7 @@ class Stacks:
         if shared.get(nearest):
             return nearest
         idle = [key for key in self._batches if not any(self._pinned(composition) for composition, _ in key[1])]
+        idle.sort(key=lambda key: key[0] != lane)  # another lane's may be drawn in again
         return idle[0] if len(idle) >= _KEPT_IDLE else _NOTHING
 
     def _pinned(self, composition: Composition) -> bool:
