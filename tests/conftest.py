@@ -28,6 +28,7 @@ def pytest_configure(config: pytest.Config) -> None:
     config.stash[LACKING] = set()
     # Ray's workers yield to every other process unless told otherwise; beside other tests they would wait for minutes.
     os.environ.setdefault("RAY_worker_niceness", "0")
+    os.environ.setdefault("TERROIR_INFERENCE_ENGINE_NICENESS", "0")
     # Threads that share a core with another test's wait for each other, and by default burn it meanwhile.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")

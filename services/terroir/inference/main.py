@@ -88,6 +88,7 @@ def _engine_config(settings: InferenceSettings) -> EngineConfig:
         merged_budget_bytes=settings.merged_memory_bytes,
         max_batch_rows=settings.max_batch_rows,
         spare_tick_seconds=settings.spare_tick_seconds,
+        niceness=settings.engine_niceness,
     )
 
 

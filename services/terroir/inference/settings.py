@@ -27,6 +27,13 @@ class InferenceSettings(ServiceSettings):
         default=3.0, ge=1, le=30, description="Guidance scale of requests that name none; what suits the base."
     )
     threads: int = Field(default=2, ge=1, le=256, description="CPU threads of the engine.")
+    engine_niceness: int = Field(
+        default=5,
+        ge=0,
+        le=19,
+        description="By how much the engine yields to other processes on its cores, first of all to the server, which "
+        "answers with covers while the engine draws. 0: not at all.",
+    )
     device: Literal["auto", "cpu", "cuda"] = Field(default="auto", description="Where to compute; `auto` takes a GPU.")
     dtype: Literal["auto", "float32", "float16", "bfloat16"] = Field(
         default="auto", description="Precision of the denoiser; `auto` is float16 on a GPU, float32 on a CPU."

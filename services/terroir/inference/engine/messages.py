@@ -45,6 +45,8 @@ class EngineConfig:
     """Most rows of one denoiser call; a picture with guidance takes two."""
     spare_tick_seconds: float
     """How long a call may take that is made only for jobs that nobody waits for."""
+    niceness: int = 0
+    """By how much the process yields to others on its cores."""
 
 
 @dataclass(frozen=True)

@@ -30,6 +30,7 @@ def run_engine(connection: Connection, config: EngineConfig) -> None:
     # took 8 to 60 s instead of 1.2 s. Read once, when torch loads its OpenMP.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     keep()
+    os.nice(config.niceness)
     # Threads that read commands must not hold up the one that draws for Python's usual 5 ms.
     sys.setswitchinterval(_SWITCH_SECONDS)
     events: SimpleQueue[EngineEvent] = SimpleQueue()
