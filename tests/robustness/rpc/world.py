@@ -220,7 +220,6 @@ class World:
         request = self.preparation_request()
         for number in range(MANY):
             request.contents.add(key=f"post-{number}-{request.request_id}", prompt="a hill")
-        request.variants = 16
         return str(self.sound.covers.PrepareCovers(request, timeout=60).name)
 
     def cover(self) -> cv.Cover:
