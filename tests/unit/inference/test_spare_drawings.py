@@ -345,3 +345,16 @@ def test_a_picture_is_the_same_however_often_its_drawing_was_paused(model: Model
     assert not [event for event in crowd.events if isinstance(event, Failed)]
     assert (alone.latents["wanted"] - crowd.latents["wanted"]).abs().max() < TOLERANCE
     assert crowd.stacks.pinned == (1 if static_rows else 0)
+
+
+def test_where_the_two_never_share_a_call_spare_drawings_take_no_merged_weights_from_a_style_that_is_asked_for_again(
+    model: Model, styles: list[Adapter]
+) -> None:
+    """Each request waited for its weights to be merged anew, 16 ms of 690, when preparations had drawn since."""
+    studio = Studio(model)
+    again = {"asked for": (styles[0], 0.7, 0.0)}
+    studio.run(make_job("first", again))
+    kept = {key for key in studio.stacks._batches if again.keys() & {d for one, _ in key[1] for d in one.digests}}
+    for number in range(4):
+        studio.run(make_job(f"spare-{number}", {f"cover-{number}": (styles[1], 0.5, 0.0)}, spare=True))
+    assert kept and kept <= studio.stacks._batches.keys()
