@@ -30,7 +30,7 @@ from terroir.inference.covers.messages import (
 )
 from terroir.inference.covers.preparation import Preparation
 from terroir.inference.covers.preparations import preparation_id
-from terroir.inference.errors import ModelLoading
+from terroir.inference.errors import ModelLoadFailed, ModelLoading
 
 CHUNK_BYTES: Final = 1024 * 1024
 _POLL_SECONDS: Final = 0.5
@@ -52,7 +52,8 @@ class CoverServicer(cover_pb2_grpc.CoverServiceServicer):
         queries, now = queries_of(request), self._covers.now()
         try:
             shape = shape_of(request.shape, self._covers.limits())
-        except ModelLoading:
+        except (ModelLoading, ModelLoadFailed):
+            self._covers.finder.unanswered(sum(len(query.contents) for query in queries))
             bare = [Found(key, query.region, lack=Lack.MODEL_LOADING) for query in queries for key in query.contents]
             shown = [cover_message(found, NO_SHAPE, request.default_picture, now) for found in bare]
             return pb.GetCoversResponse(covers=shown)

@@ -12,6 +12,7 @@ from terroir.common.clock import Clock
 from terroir.common.server import Server
 from terroir.inference.adapters.hot_load import HotLoad
 from terroir.inference.adapters.sources import Change
+from terroir.inference.adapters.styling import Base
 from terroir.inference.covers.api import CoverServicer
 from terroir.inference.covers.choosing import Chooser, FirstOnes
 from terroir.inference.covers.clip_choosing import ClipChooser
@@ -28,7 +29,9 @@ from terroir.inference.covers.preparations import Preparations
 from terroir.inference.covers.preparing import Preparer
 from terroir.inference.covers.shelf import Shelf
 from terroir.inference.covers.slots import Slots
+from terroir.inference.errors import ModelLoadFailed, ModelLoading
 from terroir.inference.generation import Generator
+from terroir.inference.request.wish import Limits
 from terroir.inference.settings import InferenceSettings
 from terroir.store.interface import ObjectStore
 from terroir.store.leases import Leases
@@ -69,7 +72,8 @@ def assemble(
     """The parts, none of them running."""
     metrics, demand = CoverMetrics(server.registry), Demand(clock)
     fills = Fills(demand, metrics, clock, capacity=settings.cover_fills_queued)
-    ladders = Ladders(hot.directory, hot.registry, generator.base, store, clock, changed=fills.refill)
+    loaded = _LastLoaded(generator)
+    ladders = Ladders(hot.directory, hot.registry, loaded.base, store, clock, changed=fills.refill)
     shelf, contents, invalidations = Shelf(store), Contents(store), Invalidations(store, clock)
     finder = Finder(
         ladders, shelf, invalidations, fills, demand, metrics, clock, memory_bytes=settings.cover_memory_bytes
@@ -80,8 +84,32 @@ def assemble(
     preparer = Preparer(preparations, ladders, filler, slots, leases, metrics, clock)
     return Covers(
         finder, ladders, contents, invalidations, FillLoop(fills, filler, slots, metrics, clock), preparations,
-        preparer, generator.limits, clock, settings.cover_variants,
+        preparer, loaded.limits, clock, settings.cover_variants,
     )  # fmt: skip
+
+
+class _LastLoaded:
+    """What an engine had loaded that ended and comes back: covers are answered meanwhile."""
+
+    def __init__(self, generator: Generator) -> None:
+        self._generator = generator
+        self._known: tuple[Base, Limits] | None = None
+
+    def base(self) -> Base:
+        """Raises ModelLoading or ModelLoadFailed before the first one is loaded."""
+        return self._both()[0]
+
+    def limits(self) -> Limits:
+        """As `base`."""
+        return self._both()[1]
+
+    def _both(self) -> tuple[Base, Limits]:
+        try:
+            self._known = self._generator.base(), self._generator.limits()
+        except (ModelLoading, ModelLoadFailed):
+            if self._known is None:
+                raise
+        return self._known
 
 
 class _Hears:

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import uuid
 from collections.abc import AsyncIterator, Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Final
 
@@ -26,6 +27,8 @@ from terroir.inference.covers.units import content_digest
 from terroir.inference.request.wish import Limits
 
 MAX_REQUEST_ID_CHARACTERS: Final = 128
+_WRITERS: Final = 16
+"""Contents that are remembered at once."""
 _log = structlog.get_logger()
 
 
@@ -54,7 +57,9 @@ class Covers:
         """Remember the contents and begin; contents whose words changed have stale covers from now on."""
 
         def remember() -> list[str]:
-            return [content_digest(content.key) for content in contents if self.contents.put(content)]
+            with ThreadPoolExecutor(_WRITERS, thread_name_prefix="contents") as writers:
+                changed = writers.map(self.contents.put, contents)
+                return [content_digest(content.key) for content, new in zip(contents, changed, strict=True) if new]
 
         changed = await asyncio.to_thread(remember)
         if changed:

@@ -46,6 +46,10 @@ class Present(Protocol):
         """The set of a unit, if it is right."""
         ...
 
+    def is_wrong(self, unit: Unit, found: CoverSet) -> bool:
+        """Whether somebody said that a set is."""
+        ...
+
     def learn(self, unit: Unit, found: CoverSet) -> None:
         """A set was drawn here."""
         ...
@@ -144,7 +148,8 @@ class Filler:
     async def _drawn(self, order: Order, content: Content) -> Filled:
         count = candidates(order.variants)
         made_at = self._clock.now().timestamp()  # what is said meanwhile to be wrong is wrong of this set too
-        wishes = [_wish(order, content, order.unit.seed(number)) for number in range(count)]
+        take = await self._take(order, content)
+        wishes = [_wish(order, content, order.unit.seed(take * MAX_VARIANTS + number)) for number in range(count)]
         try:
             # One request a picture: a small one finds room in more ticks.
             async with asyncio.TaskGroup() as drawing:
@@ -161,10 +166,18 @@ class Filler:
             )  # fmt: skip
         kept = [pictures[at] for at in chosen]
         found = await asyncio.to_thread(
-            self._shelf.write, order.unit, content.text_digest, made_at, kept, order.variants
+            self._shelf.write, order.unit, content.text_digest, made_at, kept, order.variants, take
         )
         self._present.learn(order.unit, found)
         return Filled(Outcome.DRAWN, count)
+
+    async def _take(self, order: Order, content: Content) -> int:
+        """Another one than that which was said to be wrong, or shall be redrawn, of the same words."""
+        before = await asyncio.to_thread(self._shelf.find, order.unit)
+        if before is None or before.text_digest != content.text_digest:
+            return 0
+        wrong = before.made_at < order.redraw_before or self._present.is_wrong(order.unit, before)
+        return before.take + wrong
 
     async def _one(self, wish: RawWish, picture_format: PictureFormat) -> Finished:
         async for progress in self._draw(wish, picture_format):

@@ -179,17 +179,23 @@ class Finder:
             self._files.put(digest, data, len(data))
         return data
 
+    def unanswered(self, contents: int) -> None:
+        """Count contents that got the callers' default before anything could be looked up."""
+        self._metrics.answered({RungKind.DEFAULT: contents})
+
     def learn(self, unit: Unit, found: CoverSet) -> None:
         """A set was drawn here."""
         self._hold(unit, found)
+
+    def is_wrong(self, unit: Unit, found: CoverSet) -> bool:
+        """Whether a rule says that a set is not right."""
+        return self._invalidations.verdict(unit, found).stale_since is not None
 
     async def present(self, unit: Unit) -> CoverSet | None:
         """The set of a unit as the store has it, unless a rule says that it is not right. Raises StoreUnavailable."""
         found = await asyncio.get_running_loop().run_in_executor(self._readers, self._shelf.find, unit)
         self._hold(unit, found)
-        if found is None or self._invalidations.verdict(unit, found).stale_since is not None:
-            return None
-        return found
+        return None if found is None or self.is_wrong(unit, found) else found
 
     async def _descend(self, asks: Sequence[_Ask], shape: Shape, until: float) -> bool:
         """Find each ask's answer; whether the store told in time all that was asked of it."""

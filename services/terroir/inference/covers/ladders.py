@@ -20,7 +20,7 @@ from terroir.inference.adapters.styling import Base
 from terroir.inference.covers.ladder import Dress, Lack, Ladder, Rung, RungKind, Trial
 from terroir.inference.covers.looks import Look, Worn
 from terroir.inference.covers.units import content_digest
-from terroir.inference.errors import AdapterBaseMismatch, AdapterWithdrawn, ModelLoading
+from terroir.inference.errors import AdapterBaseMismatch, AdapterWithdrawn, ModelLoadFailed, ModelLoading
 from terroir.store.errors import StoreError
 from terroir.store.interface import ObjectStore
 
@@ -78,6 +78,8 @@ class Ladders:
         """By region, longest unasked first."""
         self._looked: dict[str, float] = {}
         self._building: dict[str, asyncio.Task[Ladder]] = {}
+        self._recalled: dict[str, Ladder] = {}
+        """What regions wore before, while they are looked up: a registry that hangs holds nobody up."""
         self._due: dict[str, None] = {}
         self._withdrawn: dict[str, None] = {}
         self._woken = asyncio.Event()
@@ -90,7 +92,7 @@ class Ladders:
             async with asyncio.timeout(self._patience_seconds):
                 return await asyncio.shield(self._build(region))
         except TimeoutError:
-            return self._bare(region, Lack.REGISTRY_UNREACHABLE)
+            return self._recalled.get(region) or self._bare(region, Lack.REGISTRY_UNREACHABLE)
 
     def known(self, region: str) -> Ladder | None:
         """The same if it is in memory."""
@@ -153,12 +155,17 @@ class Ladders:
         return task
 
     async def _look_up(self, region: str) -> Ladder:
-        before = self._known.get(region) or await self._remembered(region)
+        try:
+            return await self._look_up_after(region, self._known.get(region) or await self._remembered(region))
+        finally:
+            self._recalled.pop(region, None)
+
+    async def _look_up_after(self, region: str, before: Ladder | None) -> Ladder:
         try:
             found = await self._found(region)
         except NotFound:
             found = self._bare(region, Lack.REGION_UNKNOWN)
-        except ModelLoading:
+        except (ModelLoading, ModelLoadFailed):
             return before or Ladder(region, (), Lack.MODEL_LOADING)
         except TerroirError as error:
             lack = Lack.REGISTRY_UNREACHABLE
@@ -252,6 +259,7 @@ class Ladders:
             return None
         if ladder is None or region != ladder.region:
             return None
+        self._recalled[region] = ladder
         await self._ensure_shown(ladder)
         return ladder
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Final
@@ -35,6 +36,8 @@ MAX_STICKY_KEY_CHARACTERS: Final = 256
 NO_SHAPE: Final = Shape(0, 0, PictureFormat.WEBP)
 """Of answers that hold no cover."""
 _MAX_REFERENCE_CHARACTERS: Final = 1024
+_LAST_MOMENT: Final = 253_402_300_799
+"""Seconds since 1970; the last that a Timestamp can hold."""
 _RUNGS: Final = {
     RungKind.REGION: pb.RUNG_REGION, RungKind.PARENT: pb.RUNG_PARENT, RungKind.BASE: pb.RUNG_BASE,
     RungKind.DEFAULT: pb.RUNG_DEFAULT,
@@ -106,8 +109,8 @@ def contents_of(request: pb.PrepareCoversRequest) -> list[Content]:
         for at, each in enumerate(request.contents)
     ]
     keys = [content.key for content in contents]
-    if len(set(keys)) < len(keys):
-        twice = next(key for at, key in enumerate(keys) if key in keys[:at])
+    twice, times = Counter(keys).most_common(1)[0]
+    if times > 1:
         raise InvalidArgument(f"contents has {twice[:64]!r} twice", reason="CONTENT_TWICE", field="contents")
     return contents
 
@@ -134,6 +137,8 @@ def preparation_of(
     if request.max_pictures < 0:
         raise InvalidArgument("max_pictures is negative", reason="OUT_OF_RANGE", field="max_pictures")
     deadline = request.deadline.seconds + request.deadline.nanos / 1e9 if request.HasField("deadline") else None
+    if deadline is not None and deadline > _LAST_MOMENT:
+        raise InvalidArgument("deadline is beyond the year 9999", reason="OUT_OF_RANGE", field="deadline")
     if deadline is not None and deadline <= now:
         raise InvalidArgument("deadline has passed; name a later one", reason="DEADLINE_PASSED", field="deadline")
     return Preparation(

@@ -48,6 +48,8 @@ class CoverSet:
     variants: tuple[Variant, ...]
     asked: int = 1
     """How many were wanted; fewer are there where candidates repeated training pictures."""
+    take: int = 0
+    """How often it was drawn anew of the same words because it was said to be wrong: each take has its own seeds."""
 
     def to_bytes(self) -> bytes:
         """JSON."""
@@ -59,7 +61,9 @@ class CoverSet:
         try:
             body: Mapping[str, Any] = json.loads(data)
             variants = tuple(Variant(**each) for each in body["variants"])
-            found = CoverSet(str(body["text_digest"]), float(body["made_at"]), variants, int(body["asked"]))
+            found = CoverSet(
+                str(body["text_digest"]), float(body["made_at"]), variants, int(body["asked"]), int(body["take"])
+            )
         except (TypeError, KeyError, UnicodeDecodeError) as error:
             raise ValueError(str(error)) from error
         if not variants or any(type(one.digest) is not str or len(one.digest) != 64 for one in variants):
@@ -104,7 +108,9 @@ class Shelf:
             return None
         return data
 
-    def write(self, unit: Unit, text_digest: str, made_at: float, pictures: Sequence[Finished], asked: int) -> CoverSet:
+    def write(
+        self, unit: Unit, text_digest: str, made_at: float, pictures: Sequence[Finished], asked: int, take: int = 0
+    ) -> CoverSet:
         """Replace the set of a unit; `asked` variants were wanted."""
         variants = []
         for picture in pictures:
@@ -112,7 +118,7 @@ class Shelf:
             with suppress(AlreadyExists):
                 self._store.create(picture_key(digest), picture.data)
             variants.append(Variant(digest, len(picture.data), picture.seed, picture.picture_id))
-        written = CoverSet(text_digest, made_at, tuple(variants), asked)
+        written = CoverSet(text_digest, made_at, tuple(variants), asked, take)
         before = self.find(unit)
         self._store.put(unit.key, written.to_bytes())
         for old in before.variants if before is not None else ():

@@ -9,14 +9,14 @@ from dataclasses import replace
 import pytest
 
 from terroir.common.errors import Unavailable
-from terroir.inference.adapters.sources import CanaryInfo, ChangeKind
+from terroir.inference.adapters.sources import CanaryInfo, ChangeKind, VersionInfo
 from terroir.inference.covers.finding import Query
 from terroir.inference.covers.ladder import Lack, RungKind
 from terroir.inference.covers.shelf import picture_key
 from terroir.store.errors import StoreUnavailable
 from terroir.store.obstore_driver import MemoryStore
 from tests.unit.inference.covers.cover_kit import SHAPE, House, run
-from tests.unit.inference.tier_kit import version_name
+from tests.unit.inference.tier_kit import FakeRegistry, version_name
 
 
 class Outage(MemoryStore):
@@ -392,6 +392,32 @@ def test_a_registry_that_is_gone_leaves_what_regions_wore() -> None:
     run(scenario())
 
 
+def test_a_registry_that_hangs_holds_up_no_new_server_that_finds_what_regions_wore() -> None:
+    async def scenario() -> None:
+        house = House()
+        house.publish(1)
+        house.region("CN", "ink")
+        house.content("post")
+        await house.ask("post")
+        await house.draw_missed()
+        hanging = FakeRegistry()
+        restarted = House(
+            store=house.store, registry=hanging, engine=house.engine, clock=house.clock, patience_seconds=0.3
+        )
+        answer = asyncio.Event()
+
+        async def version(_name: str) -> VersionInfo:
+            await answer.wait()
+            raise Unavailable("it hung", reason="SERVICE_UNREACHABLE")
+
+        hanging.version = version  # type: ignore[method-assign]
+        assert (await restarted.one("post")).kind is RungKind.REGION
+        answer.set()
+        await asyncio.gather(*restarted.ladders._building.values())
+
+    run(scenario())
+
+
 @pytest.mark.parametrize("damage", ["deleted", "changed"])
 def test_a_picture_lost_under_us_lets_the_next_rung_answer_and_the_hole_refills(damage: str) -> None:
     async def scenario() -> None:
@@ -434,7 +460,8 @@ def test_a_reader_who_finds_a_hole_has_it_refilled() -> None:
 
 
 @pytest.mark.parametrize(
-    "body", [b"", b"no json", b"{}", b'{"text_digest": "a", "made_at": 1, "variants": [], "asked": 1}', b"\xff"]
+    "body",
+    [b"", b"no json", b"{}", b'{"text_digest": "a", "made_at": 1, "variants": [], "asked": 1, "take": 0}', b"\xff"],
 )
 def test_a_damaged_set_counts_as_none(body: bytes) -> None:
     async def scenario() -> None:

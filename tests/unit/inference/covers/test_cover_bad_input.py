@@ -93,6 +93,10 @@ def test_a_shape_left_out_is_the_bases_own_in_webp() -> None:
             "DEADLINE_PASSED",
         ),
         (
+            pb.PrepareCoversRequest(contents=[content()], regions=[""], deadline=Timestamp(seconds=2**40)),
+            "OUT_OF_RANGE",
+        ),
+        (
             pb.PrepareCoversRequest(contents=[content(key=str(n)) for n in range(10_001)], regions=[""]),
             "TOO_MANY_COVERS",
         ),

@@ -70,6 +70,25 @@ def test_what_is_withdrawn_is_shown_no_more() -> None:
     run(scenario())
 
 
+def test_what_was_said_to_be_wrong_is_drawn_with_other_seeds_and_more_variants_with_the_same() -> None:
+    async def scenario() -> None:
+        house = await drawn("a")
+        wrong = await house.one("a")
+        await say(house, "a", region="CN")
+        await house.ask("a")
+        await house.draw_missed()
+        mended = await house.one("a")
+        assert wrong.picture and mended.picture and wrong.picture.seed != mended.picture.seed
+        house.clock.advance(1)
+        before = len(house.engine.drawn)
+        await house.ask("a", count=8)
+        await house.draw_missed()
+        seeds = {wish.seeds[0] for wish in house.engine.drawn[before:]}
+        assert mended.picture.seed in seeds and wrong.picture.seed not in seeds
+
+    run(scenario())
+
+
 def test_every_server_hears_of_it_and_a_new_one_too() -> None:
     async def scenario() -> None:
         house = await drawn("a")

@@ -501,7 +501,6 @@ class CoverPreparation(_message.Message):
     FAILED_FIELD_NUMBER: _builtins.int
     PICTURES_FIELD_NUMBER: _builtins.int
     FAILURES_FIELD_NUMBER: _builtins.int
-    CANCEL_REQUESTED_FIELD_NUMBER: _builtins.int
     CUT_SHORT_FIELD_NUMBER: _builtins.int
     VARIANTS_FIELD_NUMBER: _builtins.int
     CONTENTS_FIELD_NUMBER: _builtins.int
@@ -526,8 +525,6 @@ class CoverPreparation(_message.Message):
     """Sets that could not be drawn; `failures` tells of the first."""
     pictures: _builtins.int
     """Pictures drawn, those that were not chosen included."""
-    cancel_requested: _builtins.bool
-    """Whether somebody asked for its end."""
     cut_short: _builtins.str
     """Why it was cut short; empty otherwise."""
     variants: _builtins.int
@@ -571,7 +568,6 @@ class CoverPreparation(_message.Message):
         failed: _builtins.int = ...,
         pictures: _builtins.int = ...,
         failures: _abc.Iterable[Global___CoverFailure] | None = ...,
-        cancel_requested: _builtins.bool = ...,
         cut_short: _builtins.str = ...,
         variants: _builtins.int = ...,
         contents: _builtins.int = ...,
@@ -585,7 +581,7 @@ class CoverPreparation(_message.Message):
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "deadline", b"deadline", "end_time", b"end_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cancel_requested", b"cancel_requested", "contents", b"contents", "create_time", b"create_time", "creator", b"creator", "cut_short", b"cut_short", "deadline", b"deadline", "drawn", b"drawn", "end_time", b"end_time", "failed", b"failed", "failures", b"failures", "kept", b"kept", "max_pictures", b"max_pictures", "name", b"name", "pictures", b"pictures", "priority", b"priority", "regions", b"regions", "state", b"state", "total", b"total", "variants", b"variants"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["contents", b"contents", "create_time", b"create_time", "creator", b"creator", "cut_short", b"cut_short", "deadline", b"deadline", "drawn", b"drawn", "end_time", b"end_time", "failed", b"failed", "failures", b"failures", "kept", b"kept", "max_pictures", b"max_pictures", "name", b"name", "pictures", b"pictures", "priority", b"priority", "regions", b"regions", "state", b"state", "total", b"total", "variants", b"variants"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
