@@ -35,6 +35,7 @@ def rows(bench: Bench, rig: Rig) -> Iterator[Row]:
         yield from _cold(bench, serving, contents)
     with rig.serving("warm") as serving:
         yield from _warm(bench, serving, contents)
+        yield from _change(bench, rig, serving, contents[:COVERS])
 
 
 def _cold(bench: Bench, serving: Serving, contents: list[str]) -> Iterator[Row]:
@@ -78,6 +79,24 @@ def _warm(bench: Bench, serving: Serving, contents: list[str]) -> Iterator[Row]:
         yield bench.row(f"{name}, answers", "1/s", seen["rps"])
         failed = sum(count for code, count in seen["statusCodeDistribution"].items() if code != "OK")
         yield bench.row(f"{name}, errors", "calls", float(failed), target=Target(at_most=0))
+
+
+def _change(bench: Bench, rig: Rig, serving: Serving, contents: list[str]) -> Iterator[Row]:
+    """From the answer to SetAlias until the covers in the old style say that they are stale, and until one is new."""
+    seconds, refilled = [], []
+    for number in range(bench.count(10, 1)):
+        rig.publish(0)
+        rig.alias(0, 2 + number)
+        began = time.perf_counter()
+        while not all(cover.stale for cover in serving.get(contents, "regions/CN")):
+            time.sleep(0.005)
+        seconds.append(time.perf_counter() - began)
+        while all(cover.stale for cover in serving.get(contents, "regions/CN")):
+            time.sleep(0.02)
+        refilled.append(time.perf_counter() - began)
+    name = f"an alias moved to {COVERS} covers that say they are stale, {len(seconds)} moves, longest"
+    yield bench.row(name, "s", max(seconds), target=Target(at_most=2))
+    yield bench.row("an alias moved to the first cover in the new style, median", "s", statistics.median(refilled))
 
 
 @contextmanager
