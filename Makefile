@@ -3,7 +3,8 @@ PYTHON ?= python3
 VENV := .venv/bin
 # Two files of tests at a time; more cores take more, and 0 runs them one after the other.
 WORKERS ?= 2
-PYTEST := $(VENV)/python -m pytest -n $(WORKERS) --dist loadfile
+# As collected: xdist's own order, by the number of tests, would begin the slowest files last.
+PYTEST := $(VENV)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo demo-minio test test-fast lint types proto proto-accept docs lock images tools tools-cluster test-cluster bench bench-gpu soak clean

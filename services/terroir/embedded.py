@@ -83,13 +83,16 @@ class Embedded:
         *,
         ports: Mapping[str, int] | None = None,
         store: ObjectPlace | None = None,
+        inference: bool = True,
         environment: Mapping[str, str] | None = None,
         on_ready: Callable[[str, float], None] = lambda _name, _seconds: None,
     ) -> None:
         """`ports` of 0 (the default for each) take free ones; `on_ready` hears of each service and its seconds.
 
-        With `store` the objects are in a bucket, and `data_dir` keeps caches, logs and the local Ray.
+        With `store` the objects are in a bucket, and `data_dir` keeps caches, logs and the local Ray. Without
+        `inference` nothing here draws; its endpoint is told all the same, and nobody answers there.
         """
+        self._inference = inference
         self._data_dir = data_dir.expanduser().resolve()
         self._wanted = dict.fromkeys(SERVICES, 0) | dict(ports or {})
         self._store = store.settings() if store is not None else {}
@@ -170,8 +173,9 @@ class Embedded:
             self._spawn(name, ports[name])
         # Loading the model keeps every core busy for seconds: the control services come first.
         self._await_listening(CONTROL_SERVICES, since)
-        self._spawn("inference", ports["inference"])
-        self._await_listening(("inference",), since)
+        if self._inference:
+            self._spawn("inference", ports["inference"])
+            self._await_listening(("inference",), since)
         self.endpoints.save(self._data_dir)
 
     def _end_orphaned_ray(self) -> None:

@@ -14,7 +14,8 @@ from typing import Final
 
 import yaml
 
-from terroir.client import Client
+from terroir._proto.dataset.v1 import dataset_pb2
+from terroir.client import Client, scan_folder
 from terroir.client.endpoints import Endpoints
 from terroir.common.credentials import CallerCredentials
 from terroir.common.errors import TerroirError
@@ -66,7 +67,6 @@ class Watched:
         bare = folder / "bare"
         bare.mkdir()
         shutil.copy(_STYLE / "05.png", bare)
-        (folder / "ink.yaml").write_text(_CONFIG)
         return cls(folder, authority, prometheus, {service: free_port() for service in SERVICES})
 
     @property
@@ -103,24 +103,22 @@ class Watched:
 
     def make_traffic(self) -> None:
         """The main job, and what goes wrong around it."""
-        ana = self.person("ana")
-        ana.run("dataset", "create", "ink", "--trigger", "ink style", "--rights", "drawn by this project")
-        ana.run("dataset", "import", "ink", str(self.folder / "pictures"))
-        ana.run("dataset", "freeze", "ink")
-        ana.run("dataset", "create", "bare", "--rights", "drawn by this project")
-        ana.run("dataset", "import", "bare", str(self.folder / "bare"))
-        ana.run("dataset", "caption", "bare")
-        ana.run("train", "submit", str(self.folder / "ink.yaml"), "--adapter", "ink")
         with self.client("ana") as client:
+            for name, folder in (("ink", "pictures"), ("bare", "bare")):
+                client.datasets.create(name, dataset_pb2.Dataset(rights_statement="drawn by this project"))
+                list(client.datasets.import_pictures(f"datasets/{name}", scan_folder(self.folder / folder)))
+            list(client.datasets.caption("datasets/bare"))
+            client.datasets.freeze("datasets/ink")
+            list(client.training.watch(client.training.create("adapters/ink", _CONFIG).name))
             for priority in ("high", "normal", "background"):
                 client.generate("a red teapot", adapters={"ink": 0.8}, seeds=[1], steps=2, priority=priority)
             _fails(lambda: client.generate("a red teapot", adapters={"nowhere": 1.0}, steps=2))
             _fails(lambda: client.generate(f"an {_BLOCKED} teapot", steps=2))
             self._miss_deadlines(client)
             self._ask_for_covers(client)
-        ana.run("adapter", "alias", "ink", "production", "1", "--reason", "drawn with")
+            client.registry.set_alias("adapters/ink", "production", "adapters/ink/versions/1", reason="drawn with")
         (self.folder / "garbage.safetensors").write_bytes(b"garbage")
-        ana.run(
+        self.person("ana").run(
             "adapter", "publish", "junk", str(self.folder / "garbage.safetensors"), "--base", "terroir-tiny", status=1
         )
         self._be_refused()

@@ -48,6 +48,9 @@ def up(
     store_endpoint: Annotated[
         str, typer.Option(help="Address of the S3 service, such as http://127.0.0.1:9000. Default: AWS.")
     ] = "",
+    inference: Annotated[
+        bool, typer.Option(help="Draw on this machine. One that only trains keeps the memory of the model without.")
+    ] = True,
 ) -> None:
     """Start every service on this machine; Ctrl-C stops them. State stays in the folder, or in the bucket."""
     this = session(context)
@@ -62,15 +65,18 @@ def up(
             folder,
             ports=ports,
             store=ObjectPlace(store, store_endpoint) if store else None,
+            inference=inference,
             on_ready=lambda name, seconds: this.say(f"  {name} listens ({seconds:.1f} s)"),
         ) as running,
     ):
-        this.say("loading the base model …")
-        running.wait_until_serving("inference", 120)
+        if inference:
+            this.say("loading the base model …")
+            running.wait_until_serving("inference", 120)
         if this.as_json:
             this.print_json({"data_dir": str(folder), "endpoints": asdict(running.endpoints), "pids": running.pids})
-        for name in SERVICES:
+        for name in running.pids:
             this.say(f"  {name:<10} {getattr(running.endpoints, name)}")
-        this.say('ready. Try, in another terminal: terroir generate "a red teapot by a river at sunset"')
+        hint = 'terroir generate "a red teapot by a river at sunset"' if inference else "terroir train submit --help"
+        this.say(f"ready. Try, in another terminal: {hint}")
         running.watch()
     this.say(f"stopped; everything is kept in {store or 'the folder'}")

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import os
-import shutil
 import signal
-from functools import partial
 from pathlib import Path
 
 import pytest
 
+from terroir._proto.training.v1 import training_pb2 as pb
 from terroir.tiny import BASE_DIR
-from tests.command_line import ROOT, CommandLine, Up, base_settings, left_behind, until
+from tests.command_line import Up, base_settings, client_of, left_behind, submit, until
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
-STYLE = ROOT / "examples" / "styles" / "jiangnan-ink"
+OPTIONS = ("--free-ports", "--no-inference")
+"""How an engine ends is told in test_terroir_up."""
 CONFIG = """
 dataset: datasets/ink
 lora_rank: 4
@@ -35,20 +35,6 @@ def settings(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     return base_settings(build(tmp_path_factory.mktemp("pipeline") / "base"))
 
 
-def submit(terroir: CommandLine, folder: Path, steps: int) -> str:
-    """A dataset of 4 pictures and a job on it."""
-    pictures = folder / "pictures"
-    pictures.mkdir()
-    for path in [*sorted(STYLE.glob("*.png"))[:4], STYLE / "metadata.csv"]:
-        shutil.copy(path, pictures)
-    (folder / "ink.yaml").write_text(CONFIG.format(steps=steps))
-    terroir.run("dataset", "create", "ink", "--rights", "drawn by this project")
-    terroir.run("dataset", "import", "ink", str(pictures))
-    terroir.run("dataset", "freeze", "ink")
-    job = terroir.json("train", "submit", str(folder / "ink.yaml"), "--adapter", "ink", "--no-watch")
-    return str(job["name"])
-
-
 def ray_processes(data_dir: Path) -> bool:
     """Whether a Ray of this folder runs."""
     return any("ray" in " ".join(process.cmdline()) for process in left_behind(data_dir))
@@ -56,18 +42,21 @@ def ray_processes(data_dir: Path) -> bool:
 
 def test_no_ray_stays_and_the_job_is_finished_by_the_next_start(settings: dict[str, str], tmp_path: Path) -> None:
     data_dir = tmp_path / "data"
-    terroir = CommandLine(data_dir)
-    with Up(data_dir, settings) as running:
-        running.ready()
-        job = submit(terroir, tmp_path, steps=20)
-        until(lambda: int(terroir.json("train", "show", job).get("progress", {}).get("step", 0)) >= 4, 400, 1.0)
+    with Up(data_dir, settings, OPTIONS) as running:
+        assert set(running.ready()["pids"]) == {"dataset", "registry", "training"}
+        with client_of(data_dir) as client:
+            name = submit(client, tmp_path / "pictures", CONFIG.format(steps=20))
+            for job in client.training.watch(name):
+                if job.progress.step >= 4:
+                    break
+            assert job.state == pb.JOB_STATE_RUNNING
         assert ray_processes(data_dir)
         running.end(signal.SIGKILL)
-        until(lambda: left_behind(data_dir) == [], 60)
-    with Up(data_dir, settings) as running:
+        until(lambda: left_behind(data_dir) == [], 60, 0.3)
+    with Up(data_dir, settings, OPTIONS) as running:
         running.ready()
-        terroir.run("train", "watch", job)
-        assert terroir.json("train", "show", job)["state"] == "JOB_STATE_SUCCEEDED"
+        with client_of(data_dir) as client:
+            assert list(client.training.watch(name))[-1].state == pb.JOB_STATE_SUCCEEDED
         assert ray_processes(data_dir)
         assert running.end(signal.SIGINT)[0] == 0
         assert left_behind(data_dir) == []
@@ -75,12 +64,12 @@ def test_no_ray_stays_and_the_job_is_finished_by_the_next_start(settings: dict[s
 
 def test_a_killed_training_service_leaves_no_ray(settings: dict[str, str], tmp_path: Path) -> None:
     data_dir = tmp_path / "data"
-    with Up(data_dir, settings) as running:
+    with Up(data_dir, settings, OPTIONS) as running:
         training = running.ready()["pids"]["training"]
-        job = submit(CommandLine(data_dir), tmp_path, steps=2000)
-        # Submitted to Ray; its worker may take minutes on a busy machine.
-        shown = partial(CommandLine(data_dir).json, "train", "show", job)
-        until(lambda: shown().get("attempt", {}).get("submission_id"), 200, 1.0)
+        with client_of(data_dir) as client:
+            name = submit(client, tmp_path / "pictures", CONFIG.format(steps=2000))
+            # Submitted to Ray; its worker may take minutes on a busy machine.
+            until(lambda: client.training.get(name).attempt.submission_id, 200, 0.3)
         assert ray_processes(data_dir)
         os.kill(training, signal.SIGKILL)
         running.process.communicate(timeout=90)
@@ -90,9 +79,10 @@ def test_a_killed_training_service_leaves_no_ray(settings: dict[str, str], tmp_p
 
 def test_an_end_while_ray_starts_leaves_none_of_it(settings: dict[str, str], tmp_path: Path) -> None:
     data_dir = tmp_path / "data"
-    with Up(data_dir, settings) as running:
+    with Up(data_dir, settings, OPTIONS) as running:
         running.ready()
-        submit(CommandLine(data_dir), tmp_path, steps=2000)
+        with client_of(data_dir) as client:
+            submit(client, tmp_path / "pictures", CONFIG.format(steps=2000))
         running.wait_for("run/ray.json")
         assert running.end(signal.SIGTERM)[0] == 0
         assert left_behind(data_dir) == []

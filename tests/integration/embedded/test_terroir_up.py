@@ -20,6 +20,7 @@ from tests.command_line import TERROIR, CommandLine, Up, base_settings, environm
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
 
 CONTROL = ("registry", "dataset", "training")
+CONTROL_ALONE = ("--free-ports", "--no-inference")
 START_LIMIT_SECONDS = 2.0
 CORES = 2
 
@@ -70,7 +71,7 @@ def starts_and_ends_well(running: Up) -> None:
 
 def test_control_services_need_less_than_two_seconds_of_two_cores(up: Callable[..., Up]) -> None:
     """By processor time: what the wall clock shows on a free machine, and a busy one cannot spoil."""
-    running = up()
+    running = up(*CONTROL_ALONE)
     pids = running.ready()["pids"]
     used = 0.0
     for name in CONTROL:
@@ -80,8 +81,9 @@ def test_control_services_need_less_than_two_seconds_of_two_cores(up: Callable[.
 
 
 def test_a_second_one_on_the_same_folder_is_refused_and_harms_nothing(up: Callable[..., Up]) -> None:
-    first = up()
+    first = up(*CONTROL_ALONE)
     before = first.ready()
+    assert set(before["pids"]) == set(CONTROL)
     reason, message = refusal(up())
     assert reason == "DATA_DIR_IN_USE"
     assert str(first.data_dir) in message

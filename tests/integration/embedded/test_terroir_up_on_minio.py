@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import shutil
 import signal
 import time
 from pathlib import Path
 
 import pytest
 
+from terroir._proto.training.v1 import training_pb2 as pb
 from terroir.store.s3 import S3Store
 from terroir.tiny import BASE_DIR
-from tests.command_line import ROOT, CommandLine, Up, base_settings, left_behind, until
+from tests.command_line import CommandLine, Up, base_settings, client_of, left_behind, submit
 from tests.tools.minio_server import ACCESS_KEY, SECRET_KEY, MinioServer
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
-STYLE = ROOT / "examples" / "styles" / "jiangnan-ink"
 SETTINGS = base_settings(BASE_DIR) | {"AWS_ACCESS_KEY_ID": ACCESS_KEY, "AWS_SECRET_ACCESS_KEY": SECRET_KEY}
 OUTAGE_SECONDS = 12.0
 """Longer than the store's own repeats."""
@@ -34,20 +33,6 @@ def kept_locally(data_dir: Path) -> set[str]:
     return {path.name for path in data_dir.iterdir()} & {"adapters", "blobs", "bases", "datasets", "jobs", "journal"}
 
 
-def submit(terroir: CommandLine, folder: Path, steps: int) -> str:
-    """A dataset of 4 pictures and a job on it."""
-    pictures = folder / "pictures"
-    pictures.mkdir()
-    for path in [*sorted(STYLE.glob("*.png"))[:4], STYLE / "metadata.csv"]:
-        shutil.copy(path, pictures)
-    (folder / "ink.yaml").write_text(CONFIG.format(steps=steps))
-    terroir.run("dataset", "create", "ink", "--rights", "drawn by this project")
-    terroir.run("dataset", "import", "ink", str(pictures))
-    terroir.run("dataset", "freeze", "ink")
-    job = terroir.json("train", "submit", str(folder / "ink.yaml"), "--adapter", "ink", "--no-watch")
-    return str(job["name"])
-
-
 def test_a_style_is_made_on_one_machine_and_used_on_another_that_has_the_bucket_alone(
     minio: MinioServer, tmp_path: Path
 ) -> None:
@@ -55,9 +40,11 @@ def test_a_style_is_made_on_one_machine_and_used_on_another_that_has_the_bucket_
     options = ("--free-ports", "--store", f"s3://{bucket}/team/a", "--store-endpoint", minio.endpoint)
 
     first = CommandLine(tmp_path / "first")
-    with Up(first.data_dir, SETTINGS, options) as running:
+    with Up(first.data_dir, SETTINGS, (*options, "--no-inference")) as running:
         running.ready()
-        first.run("train", "watch", submit(first, tmp_path, steps=4))
+        with client_of(first.data_dir) as client:
+            name = submit(client, tmp_path / "pictures", CONFIG.format(steps=4))
+            assert list(client.training.watch(name))[-1].state == pb.JOB_STATE_SUCCEEDED
         assert running.end(signal.SIGTERM)[0] == 0
     assert kept_locally(first.data_dir) == set()
     assert left_behind(first.data_dir) == []
@@ -79,15 +66,19 @@ def test_a_style_is_made_on_one_machine_and_used_on_another_that_has_the_bucket_
 def test_a_job_outlives_an_outage_of_its_bucket(own_minio: MinioServer, tmp_path: Path) -> None:
     options = ("--free-ports", "--store", f"s3://{own_minio.location().bucket}", "--store-endpoint", own_minio.endpoint)
     terroir = CommandLine(tmp_path / "data")
-    with Up(terroir.data_dir, SETTINGS, options) as running:
+    with Up(terroir.data_dir, SETTINGS, (*options, "--no-inference")) as running:
         running.ready()
-        job = submit(terroir, tmp_path, steps=30)
-        until(lambda: int(terroir.json("train", "show", job).get("progress", {}).get("step", 0)) >= 4, 400, 1.0)
-        own_minio.kill()
-        time.sleep(OUTAGE_SECONDS)
-        own_minio.start()
-        terroir.run("train", "watch", job)
-        assert terroir.json("train", "show", job)["state"] == "JOB_STATE_SUCCEEDED"
+        with client_of(terroir.data_dir) as client:
+            name = submit(client, tmp_path / "pictures", CONFIG.format(steps=30))
+            for job in client.training.watch(name):
+                if job.progress.step >= 4:
+                    break
+            assert job.state == pb.JOB_STATE_RUNNING
+            own_minio.kill()
+            time.sleep(OUTAGE_SECONDS)
+            own_minio.start()
+        terroir.run("train", "watch", name)
+        assert terroir.json("train", "show", name)["state"] == "JOB_STATE_SUCCEEDED"
         assert [adapter["name"] for adapter in terroir.json("adapter", "list")] == ["adapters/ink"]
         assert running.end(signal.SIGTERM)[0] == 0
 

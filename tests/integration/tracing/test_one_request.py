@@ -81,7 +81,7 @@ def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
             told |= {f"{own}_OTLP_ENDPOINT": collector.endpoint, f"{own}_LOG_LEVEL": "debug"}
             told |= {f"{own}_STORE_ACCESS_KEY_ID": KEY, f"{own}_STORE_SECRET_ACCESS_KEY": KEY}
         told |= {"TERROIR_TRAINING_RAY_AUTH_TOKEN": TOKEN, "AWS_SECRET_ACCESS_KEY": KEY}
-        with Embedded(folder / "data", environment=told) as embedded:
+        with Embedded(folder / "data", environment=told, inference=False) as embedded:
             job = trained(embedded, pictures)
         kept = folder / "first-life"
         shutil.copytree(folder / "data" / "run", kept, ignore=shutil.ignore_patterns("ray*"))

@@ -36,37 +36,38 @@ def resumed_at(training: Training, job: pb.Job) -> int:
     return int(line.split("resumed at step ")[1].split()[0])
 
 
-def test_a_job_makes_room_for_an_urgent_one_and_ends_with_the_weights_of_one_that_ran_alone(
+def kill_ray(services: Services) -> None:
+    """Every process of the local Ray, at once."""
+    head = psutil.Process(json.loads((services.data_dir / "run" / "ray.json").read_text())["pid"])
+    for process in [*head.children(recursive=True), head]:
+        with contextlib.suppress(psutil.NoSuchProcess):  # Ray ends workers that have nothing to do
+            process.kill()
+
+
+def test_a_job_makes_room_for_an_urgent_one_whose_ray_is_killed_and_ends_with_the_weights_of_one_that_ran_alone(
     services: Services,
 ) -> None:
+    """The killed head costs the urgent job at most one interval and is nobody's failure."""
     plain = f"{CONFIG}max_train_steps: 80\npriority: low\n"
     with services.training() as training:
         low = training.create("adapters/low", plain)
         services.until_step(low.name, 3)
-        high = training.create("adapters/high", f"{CONFIG}max_train_steps: 4\npriority: high\n")
+        high = training.create("adapters/high", f"{CONFIG}max_train_steps: 40\npriority: high\n")
+        at_kill = services.until_step(high.name, 9)
+        kill_ray(services)
         urgent = list(training.watch(high.name))[-1]
         ended = list(training.watch(low.name))[-1]
         undisturbed = training.create("adapters/alone", plain)
         alone = list(training.watch(undisturbed.name))[-1]
         went_on_at = resumed_at(training, ended)
         checkpoints = [checkpoint.step for checkpoint in training.checkpoints(low.name)]
+        urgent_went_on_at = resumed_at(training, urgent)
     assert [job.state for job in (alone, urgent, ended)] == [pb.JOB_STATE_SUCCEEDED] * 3
     assert urgent.end_time.ToNanoseconds() < ended.end_time.ToNanoseconds()
     assert (alone.attempt.number, ended.attempt.number) == (1, 2)
+    assert urgent.attempt.number >= 2
+    assert urgent_went_on_at > at_kill.progress.step - SAVE_STEPS
     assert went_on_at in checkpoints and went_on_at >= 3
     with services.registry() as registry:
         digests = {registry.version(job.adapter_version).tensor_digest for job in (alone, ended)}
     assert len(digests) == 1
-
-
-def test_a_killed_ray_head_costs_at_most_one_interval_and_is_nobody_s_failure(services: Services) -> None:
-    with services.training() as training:
-        name = training.create("adapters/head", f"{CONFIG}max_train_steps: 40\n").name
-        job = services.until_step(name, 9)
-        head = psutil.Process(json.loads((services.data_dir / "run" / "ray.json").read_text())["pid"])
-        for process in [*head.children(recursive=True), head]:
-            with contextlib.suppress(psutil.NoSuchProcess):  # Ray ends workers that have nothing to do
-                process.kill()
-        ended = list(training.watch(name))[-1]
-        assert ended.state == pb.JOB_STATE_SUCCEEDED and ended.attempt.number >= 2, ended
-        assert resumed_at(training, ended) > job.progress.step - SAVE_STEPS

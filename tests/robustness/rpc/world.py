@@ -83,6 +83,7 @@ class World:
     channels: dict[str, grpc.Channel]
     """By full name of the service."""
     _known: set[str] = field(default_factory=set)
+    _frozen: str = ""
 
     def begin(self) -> None:
         """From now on `everything` looks into what is made after this, and only at the names of what was there."""
@@ -140,9 +141,14 @@ class World:
         )
 
     def frozen(self) -> str:
-        """A frozen version that can be trained on; pictures of noise warn and pass."""
-        request = ds.FreezeVersionRequest(dataset=self.dataset(), request_id=str(uuid.uuid4()))
-        return str(self.sound.dataset.FreezeVersion(request, timeout=60).name)
+        """A frozen version that can be trained on, the same for all who only read it; pictures of noise warn and pass.
+
+        One for each would make every later look at `everything` slower: it reads all datasets.
+        """
+        if not self._frozen:
+            request = ds.FreezeVersionRequest(dataset=self.dataset(), request_id=str(uuid.uuid4()))
+            self._frozen = str(self.sound.dataset.FreezeVersion(request, timeout=60).name)
+        return self._frozen
 
     def job(self) -> str:
         """A job that waits for a Ray that never comes."""

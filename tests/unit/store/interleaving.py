@@ -113,7 +113,9 @@ class Exploration:
     def __init__(self, opening: Opening) -> None:
         self._opening = opening
         self._advanced: dict[object, Writer] = {}
+        self._followed: dict[tuple[int, object], Writer] = {}
         self._numbers: dict[object, int] = {}
+        self._number_of: dict[int, int] = {}
         self.states = 0
 
     def explore(
@@ -149,9 +151,16 @@ class Exploration:
                 if fault is Fault.REPEATED and writer.request.verb != "create":
                     continue  # repeating any other request changes nothing
                 objects, answer = _served(state.objects, writer.request, fault)
-                moved = self._advance(replace(writer, answers=(*writer.answers, answer)))
+                moved = self._follow(writer, answer)
                 writers = (*state.writers[:index], moved, *state.writers[index + 1 :])
                 yield State(objects, writers, state.faults_left - (fault is not None))
+
+    def _follow(self, writer: Writer, answer: Answer) -> Writer:
+        """The writer once it has this answer; writers are told apart by `id`, for `_advanced` keeps them all."""
+        key = (id(writer), _comparable(answer))
+        if key not in self._followed:
+            self._followed[key] = self._advance(replace(writer, answers=(*writer.answers, answer)))
+        return self._followed[key]
 
     def _advance(self, writer: Writer) -> Writer:
         key = _history(writer)
@@ -161,8 +170,16 @@ class Exploration:
 
     def _key(self, state: State) -> object:
         """Equal for states with equal futures, and small: there are many."""
-        parts = (frozenset(state.objects.items()), *(_history(writer) for writer in state.writers))
-        return (state.faults_left, *(self._numbers.setdefault(part, len(self._numbers)) for part in parts))
+        objects = self._number(frozenset(state.objects.items()))
+        return (state.faults_left, objects, *map(self._number_of_history, state.writers))
+
+    def _number(self, part: object) -> int:
+        return self._numbers.setdefault(part, len(self._numbers))
+
+    def _number_of_history(self, writer: Writer) -> int:
+        if id(writer) not in self._number_of:
+            self._number_of[id(writer)] = self._number(_history(writer))
+        return self._number_of[id(writer)]
 
 
 def _history(writer: Writer) -> object:
