@@ -15,6 +15,7 @@ import structlog
 from terroir.common.clock import Clock
 from terroir.common.errors import NotFound, ResourceExhausted, TerroirError, Unavailable
 from terroir.inference.covers.choosing import Chooser
+from terroir.inference.covers.claims import claimed
 from terroir.inference.covers.contents import Content, Contents
 from terroir.inference.covers.looks import Look
 from terroir.inference.covers.shelf import CoverSet, Finished, Shelf
@@ -136,12 +137,11 @@ class Filler:
     async def _claimed(self, unit: Unit) -> AsyncIterator[bool]:
         """Whether this process is the one that draws a unit."""
         key = unit.key.replace("covers/sets/", "covers/claims/", 1)
-        lease = self._leases.held(key)
-        mine = await asyncio.to_thread(lease.__enter__)
+        mine = False
         try:
-            yield mine
+            async with claimed(self._leases, key) as mine:
+                yield mine
         finally:
-            await asyncio.to_thread(lease.__exit__, None, None, None)
             if mine:
                 await asyncio.to_thread(self._leases.forget, key)
 

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager, suppress
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -18,6 +18,7 @@ import structlog
 from terroir.common.clock import Clock
 from terroir.common.errors import NotFound, TerroirError, Unavailable
 from terroir.inference.admission.priority import Priority
+from terroir.inference.covers.claims import claimed
 from terroir.inference.covers.contents import Content
 from terroir.inference.covers.errors import PreparationNotFound
 from terroir.inference.covers.filling import Filled, Filler, Order, Outcome, candidates
@@ -59,7 +60,8 @@ class _Running:
 
     @property
     def tally(self) -> Tally:
-        return sum([*self.done.values(), *self.own.values()], Tally())
+        # A chunk may be done although its last write met an error here: it counts once.
+        return sum((self.own | self.done).values(), Tally())
 
 
 class Preparer:
@@ -191,7 +193,7 @@ class Preparer:
                 return False
             if number in running.done:
                 continue
-            async with self._claimed(preparation, number) as mine:
+            async with claimed(self._leases, self._preparations.claim_key(preparation.id, number)) as mine:
                 if not mine:
                     continue
                 finished = await asyncio.to_thread(self._preparations.chunk, preparation.id, number)
@@ -203,15 +205,6 @@ class Preparer:
                 running.done[number] = finished
                 running.own.pop(number, None)
         return len(running.done) == preparation.chunks
-
-    @asynccontextmanager
-    async def _claimed(self, preparation: Preparation, number: int) -> AsyncIterator[bool]:
-        lease = self._leases.held(self._preparations.claim_key(preparation.id, number))
-        mine = await asyncio.to_thread(lease.__enter__)
-        try:
-            yield mine
-        finally:
-            await asyncio.to_thread(lease.__exit__, None, None, None)
 
     async def _draw(self, running: _Running, number: int) -> Tally | None:
         """All sets of a chunk at once, as far as there are slots; None if the preparation ended before the last."""
