@@ -59,7 +59,7 @@ class Rig:
         own = {
             "registry_target": self.registry.target, "threads": 2, "store": f"s3://{self.location.bucket}",
             "store_endpoint": self.location.endpoint, "store_access_key_id": self.location.access_key_id,
-            "store_secret_access_key": self.location.secret_access_key, "log_level": "warning", **settings,
+            "store_secret_access_key": self.location.secret_access_key, **settings,
         }  # fmt: skip
         with (
             inference_process(folder, BASE_DIR, **own) as (process, calls),

@@ -7,6 +7,7 @@ import time
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import aclosing
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import grpc
@@ -16,10 +17,12 @@ from terroir.common import errors
 from terroir.common.access.gate import Gate
 from terroir.common.deserializing import all_well_formed, tolerant, well_formed
 from terroir.common.grpc_errors import from_exception, to_status
-from terroir.common.telemetry import RpcMetrics, frames_of
+from terroir.common.telemetry import MethodMetrics, RpcMetrics, frames_of
 from terroir.store.deadline import set_deadline
 
 REQUEST_ID: Final = "x-request-id"
+"""Metadata of a call, which its trailing metadata bring back; those of a stream do so at its beginning."""
+_MAX_REQUEST_ID_CHARACTERS: Final = 128
 _STOPPING_RETRY_SECONDS: Final = 1.0
 _log = structlog.get_logger()
 _Handler = Callable[..., Any]
@@ -76,6 +79,7 @@ class CallInterceptor(_Interceptor):
         self._running = running
         self._gate = gate
         self._tracing = tracing
+        self._wrapped: dict[str, _MethodHandler] = {}
 
     async def intercept_service(
         self,
@@ -83,70 +87,47 @@ class CallInterceptor(_Interceptor):
         details: grpc.HandlerCallDetails,
     ) -> _MethodHandler:
         """Replace the method's handler by a wrapped one of the same kind; health and reflection stay as they are."""
+        wrapped = self._wrapped.get(details.method)
+        if wrapped is not None:
+            return wrapped
         handler = await continuation(details)
         if handler is None or not details.method.startswith("/terroir."):
             return handler
-        given = str(dict(details.invocation_metadata or ()).get(REQUEST_ID, ""))
-        request_id = given if 0 < len(given) <= 128 else str(uuid.uuid4())
-        call = _Call(
-            details.method, request_id, self._metrics, self._running, self._gate, handler.request_streaming,
-            self._tracing,
-        )  # fmt: skip
+        wrapped = self._wrapped[details.method] = self._wrap(details.method, handler)
+        return wrapped
+
+    def _wrap(self, name: str, handler: _MethodHandler) -> _MethodHandler:
+        method = _Method(
+            name, self._metrics.of(name), self._running, self._gate, handler.request_streaming, self._tracing
+        )
         inner: _Handler | None
         if inner := handler.unary_unary or handler.stream_unary:
             make = grpc.unary_unary_rpc_method_handler if handler.unary_unary else grpc.stream_unary_rpc_method_handler
-            return make(call.answering(inner), tolerant(handler.request_deserializer), handler.response_serializer)
+            return make(method.answering(inner), tolerant(handler.request_deserializer), handler.response_serializer)
         inner = handler.unary_stream or handler.stream_stream
         assert inner is not None, "a handler is of one of the four kinds"
         make = grpc.unary_stream_rpc_method_handler if handler.unary_stream else grpc.stream_stream_rpc_method_handler
-        return make(call.streaming(inner), tolerant(handler.request_deserializer), handler.response_serializer)
+        return make(method.streaming(inner), tolerant(handler.request_deserializer), handler.response_serializer)
 
 
-class _Call:
-    def __init__(
-        self,
-        method: str,
-        request_id: str,
-        metrics: RpcMetrics,
-        running: RunningCalls,
-        gate: Gate,
-        request_streaming: bool,
-        tracing: Tracing | None,
-    ) -> None:
-        self._method, self._request_id, self._metrics, self._running = method, request_id, metrics, running
-        self._gate, self._request_streaming, self._tracing = gate, request_streaming, tracing
+@dataclass(frozen=True)
+class _Method:
+    """What all calls of a method share."""
 
-    async def _admitted(self, request: Any, context: _Context) -> Any:
-        """The request, once its caller may make it; raises what refuses them."""
-        principal = await self._gate.admit(self._method, context)
-        if self._request_streaming:
-            messages = all_well_formed(request)
-            return messages if principal.regions is None else self._gate.checked(principal, self._method, messages)
-        well_formed(request)
-        if principal.regions is not None:
-            await self._gate.check(principal, self._method, request)
-        return request
-
-    def _around(self, context: _Context) -> _Surround:
-        return _Surround(self._method, self._request_id, self._metrics, self._running, context, self._tracing)
-
-    async def _refuse_if_stopping(self, context: _Context) -> None:
-        # Not counted as running, or callers who try again and again would keep the server from ending.
-        if self._running.closed:
-            stopping = errors.Unavailable(
-                "this server is stopping; try again: another replica, or its successor, will answer",
-                reason="SERVICE_STOPPING",
-                retry_after_seconds=_STOPPING_RETRY_SECONDS,
-            )
-            self._metrics.handled.labels(self._method, stopping.code.value).inc()
-            await context.abort_with_status(to_status(stopping, self._request_id))  # type: ignore[attr-defined]  # not in the stubs
+    name: str
+    metrics: MethodMetrics
+    running: RunningCalls
+    gate: Gate
+    request_streaming: bool
+    tracing: Tracing | None
 
     def answering(self, inner: _Handler) -> _Handler:
         """Wrap a handler that returns one message."""
 
         async def handle(request: Any, context: _Context) -> Any:
-            await self._refuse_if_stopping(context)
-            async with self._around(context):
+            request_id = _request_id(context)
+            await self._refuse_if_stopping(context, request_id)
+            async with _Surround(self, request_id, context):
                 return await inner(await self._admitted(request, context), context)
 
         return handle
@@ -155,8 +136,11 @@ class _Call:
         """Wrap a handler that is an asynchronous generator of messages."""
 
         async def handle(request: Any, context: _Context) -> AsyncIterator[Any]:
-            await self._refuse_if_stopping(context)
-            async with self._around(context):
+            request_id = _request_id(context)
+            await self._refuse_if_stopping(context, request_id)
+            # A stream may last for hours; a single message is not worth a write of its own for it.
+            await context.send_initial_metadata(((REQUEST_ID, request_id),))
+            async with _Surround(self, request_id, context):
                 admitted = await self._admitted(request, context)
                 async with aclosing(inner(admitted, context)) as messages:
                     async for message in messages:
@@ -164,14 +148,32 @@ class _Call:
 
         return handle
 
+    async def _admitted(self, request: Any, context: _Context) -> Any:
+        """The request, once its caller may make it; raises what refuses them."""
+        principal = await self.gate.admit(self.name, context)
+        if self.request_streaming:
+            messages = all_well_formed(request)
+            return messages if principal.regions is None else self.gate.checked(principal, self.name, messages)
+        well_formed(request)
+        if principal.regions is not None:
+            await self.gate.check(principal, self.name, request)
+        return request
+
+    async def _refuse_if_stopping(self, context: _Context, request_id: str) -> None:
+        # Not counted as running, or callers who try again and again would keep the server from ending.
+        if self.running.closed:
+            stopping = errors.Unavailable(
+                "this server is stopping; try again: another replica, or its successor, will answer",
+                reason="SERVICE_STOPPING",
+                retry_after_seconds=_STOPPING_RETRY_SECONDS,
+            )
+            self.metrics.handled(stopping.code.value)
+            await _abort(context, stopping, request_id)
+
 
 class _Surround:
-    def __init__(
-        self, method: str, request_id: str, metrics: RpcMetrics, running: RunningCalls, context: _Context,
-        tracing: Tracing | None,
-    ) -> None:  # fmt: skip
-        self._method, self._request_id, self._metrics, self._context = method, request_id, metrics, context
-        self._running, self._tracing = running, tracing
+    def __init__(self, method: _Method, request_id: str, context: _Context) -> None:
+        self._method, self._request_id, self._context = method, request_id, context
         self._span: ServedCall | None = None
         self._since = 0.0
 
@@ -179,17 +181,19 @@ class _Surround:
         self._since = time.monotonic()
         structlog.contextvars.bind_contextvars(request_id=self._request_id)
         set_deadline(self._context.time_remaining())
-        await self._context.send_initial_metadata(((REQUEST_ID, self._request_id),))
-        if self._tracing is not None:  # not before that: a caller who is gone by then would leave it open
-            self._span = self._tracing.begin_call(self._method, self._context.invocation_metadata(), self._request_id)
-        self._metrics.running.labels(self._method).inc()
-        self._running.begin()
+        self._context.set_trailing_metadata(((REQUEST_ID, self._request_id),))
+        method = self._method
+        if method.tracing is not None:
+            self._span = method.tracing.begin_call(method.name, self._context.invocation_metadata(), self._request_id)
+        method.metrics.running.inc()
+        method.running.begin()
 
     async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> bool:
         seconds = time.monotonic() - self._since
-        self._metrics.running.labels(self._method).dec()
-        self._running.end()
-        self._metrics.seconds.labels(self._method).observe(seconds)
+        method = self._method
+        method.metrics.running.dec()
+        method.running.end()
+        method.metrics.seconds.observe(seconds)
         if error is None:
             self._finish("OK", seconds)
             return False
@@ -199,13 +203,26 @@ class _Surround:
         seen = from_exception(error, self._request_id)
         if isinstance(seen, errors.Internal) and seen is not error:
             # Without the texts of exceptions that nobody foresaw: they may quote prompts, captions or credentials.
-            _log.error("call failed", method=self._method, exception=frames_of(error))
+            _log.error("call failed", method=method.name, exception=frames_of(error))
         self._finish(seen.code.value, seconds, reason=seen.reason)
-        await self._context.abort_with_status(to_status(seen, self._request_id))  # type: ignore[attr-defined]  # not in the stubs
+        await _abort(self._context, seen, self._request_id)
         return False
 
     def _finish(self, code: str, seconds: float, **fields: str) -> None:
-        self._metrics.handled.labels(self._method, code).inc()
-        _log.info("call", method=self._method, code=code, seconds=round(seconds, 4), **fields)
+        self._method.metrics.handled(code)
+        _log.info("call", method=self._method.name, code=code, seconds=round(seconds, 4), **fields)
         if self._span is not None:
             self._span.end(code, **fields)
+
+
+def _request_id(context: _Context) -> str:
+    """The caller's, if it can be one, or a new one."""
+    for key, value in context.invocation_metadata() or ():
+        if key == REQUEST_ID and 0 < len(value) <= _MAX_REQUEST_ID_CHARACTERS:
+            return str(value)
+    return str(uuid.uuid4())
+
+
+async def _abort(context: _Context, error: errors.TerroirError, request_id: str) -> None:
+    status = to_status(error, request_id)
+    await context.abort(status.code, status.details, (*status.trailing_metadata, (REQUEST_ID, request_id)))

@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Final, TypeVar
 
+from terroir.common.collector import settle
 from terroir.common.errors import TerroirError
 from terroir.common.server import Server
 from terroir.common.settings import ServiceSettings
@@ -43,6 +44,7 @@ async def _serve(name: str, settings: Settings, build: Build[Settings]) -> None:
     server.heed_signals()
     async with build(settings, server):
         await server.start()
+        settle()
         await server.serve_until_stopped()
 
 

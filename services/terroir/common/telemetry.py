@@ -68,14 +68,30 @@ class RpcMetrics:
     """Counters of calls: how many by code, how long, how many run now."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
-        self.handled = Counter(
+        self._handled = Counter(
             "terroir_rpc_handled", "Calls that ended, by method and status code.", ("method", "code"), registry=registry
         )
-        self.seconds = Histogram(
+        self._seconds = Histogram(
             "terroir_rpc_duration_seconds", "Time of calls, streams to their end.", ("method",), registry=registry,
             buckets=_SECONDS,
         )  # fmt: skip
-        self.running = Gauge("terroir_rpc_running", "Calls in progress.", ("method",), registry=registry)
+        self._running = Gauge("terroir_rpc_running", "Calls in progress.", ("method",), registry=registry)
+
+    def of(self, method: str) -> MethodMetrics:
+        """Those of one method."""
+        return MethodMetrics(method, self._handled, self._seconds.labels(method), self._running.labels(method))
+
+
+class MethodMetrics:
+    """Counters of one method's calls."""
+
+    def __init__(self, method: str, handled: Counter, seconds: Histogram, running: Gauge) -> None:
+        self.seconds, self.running = seconds, running
+        self._method, self._handled = method, handled
+
+    def handled(self, code: str) -> None:
+        """Count a call that ended."""
+        self._handled.labels(self._method, code).inc()
 
 
 class ServerMetrics:

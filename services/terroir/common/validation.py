@@ -17,6 +17,7 @@ _IDENTIFIER: Final = re.compile(r"[a-z][a-z0-9-]{0,62}\Z")
 _REGION_CODE: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9-]{0,62}\Z")
 _NUMBER: Final = re.compile(r"[1-9][0-9]{0,8}\Z")
 _DIGEST: Final = re.compile(r"[0-9a-f]{64}\Z")
+_CONTROL: Final = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f]")
 _TOKEN_CHARACTERS: Final = 4096
 _PLACEHOLDER: Final = re.compile(r"\{([a-z_]+)\}")
 
@@ -83,7 +84,7 @@ def ensure_text(value: str, field: str, max_length: int, *, min_length: int = 0)
             reason="TEXT_TOO_LONG" if len(value) > max_length else "TEXT_MISSING",
             field=field,
         )
-    if any(ord(character) < 32 and character not in "\n\r\t" for character in value):
+    if _CONTROL.search(value):
         raise InvalidArgument(
             f"{field} holds control characters; remove them", reason="CONTROL_CHARACTERS", field=field
         )

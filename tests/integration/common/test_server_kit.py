@@ -62,7 +62,7 @@ def test_all_four_kinds_of_calls_work_and_echo_the_request_identifier(in_loop, k
                 assert answer.size_bytes == 9
             running.probe.act = raising(ValueError("secret"))
             failed = await failure(running, kind, metadata=(("x-request-id", "given"),))
-            assert dict(failed.initial_metadata())["x-request-id"] == "given"
+            assert dict(failed.trailing_metadata())["x-request-id"] == "given"
             assert failed.details() == "internal error; tell the operator request given"
 
     in_loop(story())
@@ -75,7 +75,7 @@ def test_a_call_without_an_identifier_gets_one(in_loop):
             for given in ((), (("x-request-id", "x" * 129),), (("x-request-id", ""),)):
                 call = running.dataset.GetDataset(dataset_pb2.GetDatasetRequest(), metadata=given)
                 await call
-                seen.add(dict(await call.initial_metadata())["x-request-id"])
+                seen.add(dict(await call.trailing_metadata())["x-request-id"])
             assert len(seen) == 3
             assert all(len(identifier) == 36 for identifier in seen)
 
@@ -134,7 +134,7 @@ def test_an_unknown_exception_leaks_nothing_but_the_request_identifier(in_loop, 
         async with running_probe() as running:
             running.probe.act = raising(ZeroDivisionError("secret path /home/somebody"))
             failed = await failure(running, kind)
-            identifier = dict(failed.initial_metadata())["x-request-id"]
+            identifier = dict(failed.trailing_metadata())["x-request-id"]
             assert failed.code() is grpc.StatusCode.INTERNAL
             assert failed.details() == f"internal error; tell the operator request {identifier}"
             assert "secret" not in str(failed.trailing_metadata())

@@ -20,7 +20,7 @@ from terroir.inference.covers.ladder import Lack
 from terroir.inference.covers.messages import (
     NO_SHAPE,
     contents_of,
-    cover_message,
+    covers_message,
     invalidated,
     preparation_message,
     preparation_of,
@@ -55,12 +55,11 @@ class CoverServicer(cover_pb2_grpc.CoverServiceServicer):
         except (ModelLoading, ModelLoadFailed):
             self._covers.finder.unanswered(sum(len(query.contents) for query in queries))
             bare = [Found(key, query.region, lack=Lack.MODEL_LOADING) for query in queries for key in query.contents]
-            shown = [cover_message(found, NO_SHAPE, request.default_picture, now) for found in bare]
-            return pb.GetCoversResponse(covers=shown)
+            return covers_message(bare, NO_SHAPE, request.default_picture, now)
         found = await self._covers.finder.find(
             queries, shape, sticky_key=request.sticky_key, with_data=request.with_data
         )
-        return pb.GetCoversResponse(covers=[cover_message(each, shape, request.default_picture, now) for each in found])
+        return covers_message(found, shape, request.default_picture, now)
 
     async def ReadCover(self, request: pb.ReadCoverRequest, _context: Context) -> AsyncIterator[pb.ReadCoverResponse]:
         """A file in chunks."""
