@@ -76,7 +76,12 @@ class Fills:
         return True
 
     def refill(self, ladder: Ladder) -> None:
-        """A region's own style changed: have what is most asked for there drawn in the new one."""
+        """A region's own style changed: forget what waits in the old one, have what is most asked for drawn anew."""
+        worn = {look.digest for look in ladder.own.dress.looks()} if ladder.own is not None else set()
+        self._waiting = {
+            unit: missed for unit, missed in self._waiting.items()
+            if missed.wanted.region != ladder.region or unit.look in worn
+        }  # fmt: skip
         if ladder.own is None:
             return
         look = ladder.own.dress.look

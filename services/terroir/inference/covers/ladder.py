@@ -12,6 +12,8 @@ from terroir.inference.covers.looks import Look, Worn
 
 MAX_PREVIOUS: Final = 4
 """Looks of a rung that are remembered after it changed."""
+_NEWEST: Final = 2
+"""Of these. The others are those worn longest, which have most covers: a few quick changes must not push them out."""
 
 
 class RungKind(StrEnum):
@@ -82,6 +84,8 @@ class Superseded:
     look: Look
     since: float
     """When it had it no longer, in seconds since 1970."""
+    worn_seconds: float
+    """For how long it had it; a canary's look counts as 0."""
 
 
 @dataclass(frozen=True)
@@ -94,15 +98,25 @@ class Rung:
     dress: Dress
     previous: tuple[Superseded, ...] = ()
     """Newest first."""
+    worn_since: float = 0.0
+    """From when on it wears its look, in seconds since 1970; 0: for as long as anybody remembers."""
 
     def after(self, before: Rung, now: float) -> Rung:
         """With what it was before among the previous looks."""
-        current = {look.digest for look in self.dress.looks()}
-        gone = [Superseded(look, now) for look in before.dress.looks() if look.digest not in current]
+        look, last = self.dress.look.digest, before.dress.look.digest
+        worn = {each.look.digest: each.worn_seconds for each in before.previous}
+        current = {each.digest for each in self.dress.looks()}
+        gone = [
+            Superseded(each, now, now - before.worn_since if each.digest == last else 0.0)
+            for each in before.dress.looks() if each.digest not in current
+        ]  # fmt: skip
         older = [each for each in before.previous if each.look.digest not in current]
         distinct = {each.look.digest: each for each in reversed([*gone, *older])}
-        kept = sorted(distinct.values(), key=lambda each: -each.since)[:MAX_PREVIOUS]
-        return replace(self, previous=tuple(kept))
+        newest = sorted(distinct.values(), key=lambda each: -each.since)
+        longest = sorted(newest[_NEWEST:], key=lambda each: -each.worn_seconds)[: MAX_PREVIOUS - _NEWEST]
+        kept = sorted([*newest[:_NEWEST], *longest], key=lambda each: -each.since)
+        worn_since = before.worn_since if look == last else now - worn.get(look, 0.0)
+        return replace(self, previous=tuple(kept), worn_since=worn_since)
 
     def without(self, withdrawn: frozenset[str]) -> Rung:
         """Without previous looks that wear an adapter, by file digest, which must not be shown any more."""
@@ -163,5 +177,7 @@ def _with(look: Look, trial: Trial) -> Look:
 def _rung_of(body: Mapping[str, Any]) -> Rung:
     trials = tuple(Trial(**{**each, "worn": Worn(**each["worn"])}) for each in body["dress"]["trials"])
     dress = Dress(Look.from_body(body["dress"]["look"]), trials)
-    previous = tuple(Superseded(Look.from_body(each["look"]), each["since"]) for each in body["previous"])
-    return Rung(RungKind(body["kind"]), body["source"], dress, previous)
+    previous = tuple(
+        Superseded(Look.from_body(each["look"]), each["since"], each["worn_seconds"]) for each in body["previous"]
+    )
+    return Rung(RungKind(body["kind"]), body["source"], dress, previous, body["worn_since"])

@@ -129,6 +129,34 @@ def test_an_old_cover_serves_until_the_new_one_is_drawn_and_says_how_old_it_is()
     run(scenario())
 
 
+def test_many_moves_leave_the_first_covers_and_nothing_that_waits_in_a_look_between() -> None:
+    async def scenario() -> None:
+        house = House()
+        house.publish(1)
+        house.region("CN", "ink")
+        house.region("SG", "wash")
+        house.publish(1, "wash")
+        for key in ("post", "other"):
+            house.content(key)
+        house.clock.advance(3600)
+        await house.one("post")
+        await house.draw_missed()
+        first = await house.one("post")
+        await house.one("other", "SG")
+        for number in range(2, 9):
+            house.publish(number)
+            await house.changed(ChangeKind.PUBLISHED, version_name(number, "ink"))
+            house.clock.advance(60)
+            found = await house.one("post")
+            assert found.picture == first.picture and found.stale_since is not None and found.filling
+            assert house.counted("cover_fills_waiting") == 2  # the newest look's, and the other region's
+        await house.draw_missed()
+        newest = await house.one("post", with_data=True)
+        assert newest.stale_since is None and b"versions/8" in newest.data
+
+    run(scenario())
+
+
 def test_a_restart_remembers_what_a_region_wore_before() -> None:
     async def scenario() -> None:
         house = House()

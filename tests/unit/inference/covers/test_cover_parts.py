@@ -42,16 +42,17 @@ def test_looks_share_a_digest_exactly_when_they_draw_alike(one: Look, other: Loo
     assert Look.from_body(one.to_body()) == one
 
 
-@given(LOOKS, st.lists(st.tuples(LOOKS, st.floats(0, 1e9)), max_size=3), LOOKS)
+@given(LOOKS, st.lists(st.tuples(LOOKS, st.floats(0, 1e9), st.floats(0, 1e9)), max_size=3), LOOKS)
 def test_a_ladder_comes_back_from_the_store_as_it_was(
-    look: Look, previous: list[tuple[Look, float]], trial: Look
+    look: Look, previous: list[tuple[Look, float, float]], trial: Look
 ) -> None:
     trials = tuple(
         Trial("a@b", 2, 10.0, None, place, worn)
         for place, worn in enumerate(trial.adapters)
         if place < len(look.adapters)
     )
-    rung = Rung(RungKind.REGION, "regions/CN", Dress(look, trials), tuple(Superseded(*each) for each in previous))
+    before = tuple(Superseded(*each) for each in previous)
+    rung = Rung(RungKind.REGION, "regions/CN", Dress(look, trials), before, worn_since=7.0)
     ladder = Ladder("regions/CN", (rung,))
     assert Ladder.from_body(ladder.to_body()) == ladder
 
@@ -64,6 +65,17 @@ def test_a_rung_remembers_what_it_was_and_never_what_it_is(looks: list[Look]) ->
         digests = [each.look.digest for each in rung.previous]
         assert look.digest not in digests and len(set(digests)) == len(digests) <= 4
         assert [each.since for each in rung.previous] == sorted((each.since for each in rung.previous), reverse=True)
+
+
+def test_quick_changes_push_no_look_out_that_was_worn_for_long() -> None:
+    first, second, *quick = (Look(f"{number:064x}") for number in range(12))
+    rung = Rung(RungKind.REGION, "regions/CN", Dress(first))
+    # A rollback to the second look counts what it was worn before.
+    changes = [(second, 1e6), (quick[0], 2e6), (second, 2e6 + 1), (quick[1], 2e6 + 2)]
+    changes += [(look, 2e6 + 10 * at) for at, look in enumerate(quick[2:], start=1)]
+    for look, at in changes:
+        rung = Rung(RungKind.REGION, "regions/CN", Dress(look)).after(rung, at)
+    assert [each.look for each in rung.previous] == [quick[8], quick[7], second, first]
 
 
 @given(st.floats(0.01, 100), st.floats(0.01, 100), st.text(min_size=1, max_size=8))
