@@ -86,20 +86,6 @@ def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
         assert running.end(signal.SIGTERM)[0] == 0
 
 
-def test_a_style_is_trained_published_and_drawn_with(house: House) -> None:
-    """Ray's driver and worker authenticate too: they read the dataset and publish with the training service's name."""
-    ana = house.person("ana")
-    house.dataset(ana, "ink", "CN-ZJ")
-    house.submit(ana, "ink", "ink")
-    job = ana.json("train", "list")[0]
-    ana.run("train", "watch", job["name"])
-    assert ana.json("train", "show", job["name"])["creator"] == "cert:ana"
-    version = ana.json("adapter", "versions", "ink")[0]
-    assert (version["region"], version["actor"]) == ("regions/CN-ZJ", "cert:terroir-training")
-    drawn = ana.json("generate", "a red teapot", "--adapter", "ink", "--steps", "2", "--out", str(house.folder / "out"))
-    assert Path(drawn["files"][0]).stat().st_size > 0
-
-
 def test_who_is_limited_to_a_region_trains_there_alone(house: House) -> None:
     ana, bo = house.person("ana"), house.person("bo")
     house.dataset(ana, "fujian-tea", "CN-FJ")
@@ -108,11 +94,14 @@ def test_who_is_limited_to_a_region_trains_there_alone(house: House) -> None:
     house.dataset(bo, "hangzhou", "CN-ZJ")
     job = json.loads(house.submit(bo, "hangzhou", "hangzhou"))
     assert job["creator"] == "cert:bo"
-    bo.run("train", "cancel", job["name"])  # what it would do, ana's has done
+    bo.run("train", "cancel", job["name"])  # what it would do, the job of a registration does
 
 
-def test_who_is_limited_to_a_region_registers_styles_there_alone(house: House) -> None:
-    """The service acts under its own name for hours; who asked stands in the registration, the job and the audit."""
+def test_who_is_limited_to_a_region_registers_styles_there_alone_and_all_draw_with_them(house: House) -> None:
+    """The service acts under its own name for hours; who asked stands in the registration, the job and the audit.
+
+    Ray's driver and worker authenticate too: they read the dataset and publish with the training service's name.
+    """
     ana, bo = house.person("ana"), house.person("bo")
     for code in ("CN-ZJ", "CN-FJ"):
         ana.run("region", "put", code)
@@ -133,6 +122,10 @@ def test_who_is_limited_to_a_region_registers_styles_there_alone(house: House) -
     move = next(event for event in vi.json("adapter", "audit", "west-lake") if event["action"] == "set_alias")
     assert move["actor"] == "cert:terroir-training"
     assert move["reason"] == f"registered by cert:bo: {begun['name']}"
+    version = ana.json("adapter", "versions", "west-lake")[0]
+    assert (version["region"], version["actor"]) == ("regions/CN-ZJ", "cert:terroir-training")
+    drawn = ana.json("generate", "a lake", "--adapter", "west-lake", "--steps", "2", "--out", str(house.folder / "out"))
+    assert Path(drawn["files"][0]).stat().st_size > 0
 
 
 def test_a_viewer_looks_and_changes_nothing(house: House) -> None:
